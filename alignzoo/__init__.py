@@ -1,0 +1,3 @@
+"""alignzoo: one loop, every alignment algorithm."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,244 @@
+"""The records that flow between data, algorithms and the engine.
+
+A record is a frozen dataclass whose fields are tensors with one row a record, or other records with the same number of rows.
+A plugin adds its own columns by subclassing (``class Trajectories(Completions): advantages: Tensor``); `take`, `cat`, `to`
+and the checkpoint then know them. In a `Completions` (or subclass) every two-dimensional tensor is per token, (B, T).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Decode = Callable[[list[list[int]]], list[str]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Batch:
+    """A number of records; the base of everything `Algorithm.loss` receives."""
+
+    def __len__(self) -> int:
+        return len(next(value for value in self._columns().values() if value is not None))
+
+    def _columns(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def take(self, rows: Tensor | Sequence[int]) -> Self:
+        """The records at `rows` (indices, or a boolean mask (B,)), in that order."""
+        rows = _indices(rows, len(self))
+        return replace(self, **{name: _take(value, rows) for name, value in self._columns().items()})
+
+    def to(self, device: torch.device | str) -> Self:
+        moved = {n: v.to(device) for n, v in self._columns().items() if isinstance(v, Tensor | Batch)}
+        return replace(self, **moved)
+
+    @classmethod
+    def cat(cls, batches: Sequence[Self]) -> Self:
+        """All records of `batches`, in order; per-token columns are padded to the longest."""
+        first = batches[0]
+        return replace(first, **{f.name: _cat([getattr(b, f.name) for b in batches]) for f in fields(first)})
+
+    @property
+    def counted(self) -> Tensor:
+        """(B,) float: 1 where a record has something to learn from, 0 for filler rows and records without a scored token."""
+        return torch.ones(len(self))
+
+    def blank(self) -> Self:
+        """The same records with nothing scored: filler of weight 0."""
+        blanked = {n: v.blank() for n, v in self._columns().items() if isinstance(v, Batch)}
+        return replace(self, **blanked)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prompts(Batch):
+    """Prompts, padded on the left.
+
+    ids (P, L) and attended (P, L) bool; row (P,) identifies the draw within a rollout (the seed of its randomness; modulo the
+    data's length it is the row number); `columns` holds the data's other columns, one list entry a prompt.
+    """
+
+    ids: Tensor
+    attended: Tensor
+    row: Tensor
+    columns: Mapping[str, list[Any]] = field(default_factory=dict)
+    decode: Decode | None = field(default=None, repr=False)
+
+    @property
+    def text(self) -> list[str]:
+        return _text(self.decode, self.ids, self.attended)
+
+    def take(self, rows: Tensor | Sequence[int]) -> Self:
+        rows = _indices(rows, len(self))
+        start = self.ids.shape[1] - _longest(self.attended[rows].flip(1))
+        return replace(
+            self,
+            ids=self.ids[rows, start:],
+            attended=self.attended[rows, start:],
+            row=self.row[rows],
+            columns={name: [values[i] for i in rows.tolist()] for name, values in self.columns.items()},
+        )
+
+    @classmethod
+    def cat(cls, batches: Sequence[Self]) -> Self:
+        width = max(b.ids.shape[1] for b in batches)
+        return replace(
+            batches[0],
+            ids=torch.cat([F.pad(b.ids, (width - b.ids.shape[1], 0)) for b in batches]),
+            attended=torch.cat([F.pad(b.attended, (width - b.ids.shape[1], 0)) for b in batches]),
+            row=torch.cat([b.row for b in batches]),
+            columns={name: [v for b in batches for v in b.columns[name]] for name in batches[0].columns},
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Completions(Batch):
+    """Completions, padded on the right, over prompts that are kept once.
+
+    prompt_of (B,) indexes `prompts`; ids (B, T); attended (B, T) bool; scored (B, T) bool, a part of attended, marks what the
+    policy wrote (tool output and user turns are attended, not scored); truncated (B,) bool: cut at the length limit, so the last token
+    is not an end; row (B,) the draw it belongs to. logprobs (B, T), or None: those of the sampler, valid while `stamp` names the
+    weights and temperature it had.
+    """
+
+    prompts: Prompts
+    prompt_of: Tensor
+    ids: Tensor
+    attended: Tensor
+    scored: Tensor
+    truncated: Tensor
+    row: Tensor
+    logprobs: Tensor | None = None
+    stamp: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompt_of)
+
+    @property
+    def text(self) -> list[str]:
+        return _text(self.prompts.decode, self.ids, self.attended)
+
+    @property
+    def length(self) -> Tensor:
+        """(B,) float: the number of scored tokens."""
+        return self.scored.sum(1).float()
+
+    @property
+    def counted(self) -> Tensor:
+        return self.scored.any(1).float()
+
+    def sum(self, x: Tensor) -> Tensor:
+        """(B, T) -> (B,): the sum over scored tokens; whatever stands elsewhere, NaN included, is not read."""
+        return torch.where(self.scored, x, 0).sum(1)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """(B, T) -> (B,): the mean over scored tokens, 0 where there are none."""
+        return self.sum(x) / self.length.clamp(min=1)
+
+    def at_last(self, x: Tensor) -> Tensor:
+        """(B,) -> (B, T): x on the last scored token, 0 elsewhere. (B, T) is returned as it is."""
+        if x.dim() == 2:
+            return x
+        positions = torch.arange(self.ids.shape[1], device=x.device)
+        last = torch.where(self.scored, positions, -1).amax(1, keepdim=True)
+        return torch.where(positions == last, x[:, None], 0)
+
+    def take(self, rows: Tensor | Sequence[int]) -> Self:
+        rows = _indices(rows, len(self))
+        used, prompt_of = self.prompt_of[rows].unique(return_inverse=True)
+        width = _longest(self.attended[rows])
+        taken = {n: _take(v, rows) for n, v in self._columns().items() if n not in ("prompts", "prompt_of")}
+        trimmed = {n: v[:, :width] if isinstance(v, Tensor) and v.dim() == 2 else v for n, v in taken.items()}
+        return replace(self, prompts=self.prompts.take(used), prompt_of=prompt_of, **trimmed)
+
+    @classmethod
+    def cat(cls, batches: Sequence[Self]) -> Self:
+        first, shift = batches[0], 0
+        columns = {f.name: [getattr(b, f.name) for b in batches] for f in fields(first)}
+        columns["prompt_of"] = []
+        for b in batches:
+            columns["prompt_of"].append(b.prompt_of + shift)
+            shift += len(b.prompts)
+        merged = {name: _cat(values) for name, values in columns.items()}
+        return replace(first, **merged)
+
+    def blank(self) -> Self:
+        return replace(super().blank(), scored=torch.zeros_like(self.scored))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pairs(Batch):
+    """Two completions of the same prompt, of which `chosen` is preferred. Both are `Completions` over the same prompts."""
+
+    chosen: Completions
+    rejected: Completions
+
+    @property
+    def both(self) -> Completions:
+        """Chosen, then rejected, (2B,), over one copy of the prompts."""
+        sides = [{f.name: getattr(side, f.name) for f in fields(Completions)} for side in (self.chosen, self.rejected)]
+        stacked = {n: _cat([side[n] for side in sides]) for n in sides[0] if n != "prompts"}
+        return Completions(prompts=self.chosen.prompts, **stacked)
+
+    @property
+    def counted(self) -> Tensor:
+        return self.chosen.counted * self.rejected.counted
+
+    @property
+    def row(self) -> Tensor:
+        return self.chosen.row
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Rated(Completions):
+    """Completions with a rating (B,) each: a score, or 1 for desirable and 0 for undesirable."""
+
+    rating: Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Rankings(Completions):
+    """Completions ranked within their prompt: rank (B,), 0 is best. One row a completion; a prompt's rows stay together."""
+
+    rank: Tensor
+
+
+def _indices(rows: Tensor | Sequence[int], size: int) -> Tensor:
+    rows = torch.as_tensor(rows)
+    return torch.arange(size, device=rows.device)[rows] if rows.dtype == torch.bool else rows.long()
+
+
+def _longest(attended: Tensor) -> int:
+    """The width that holds every attended token; at least 1, so that shapes never vanish."""
+    used = attended.any(0).nonzero()
+    return int(used.max()) + 1 if len(used) else 1
+
+
+def _take(value: Any, rows: Tensor) -> Any:
+    if isinstance(value, Batch):
+        return value.take(rows)
+    return value[rows] if isinstance(value, Tensor) else value
+
+
+def _cat(values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, Batch):
+        return type(first).cat(values)
+    if not isinstance(first, Tensor):
+        return first if all(v == first for v in values) else None
+    if any(v is None for v in values):
+        return None
+    if first.dim() >= 2:
+        width = max(v.shape[1] for v in values)
+        values = [F.pad(v, (0, 0) * (v.dim() - 2) + (0, width - v.shape[1])) for v in values]
+    return torch.cat(values)
+
+
+def _text(decode: Decode | None, ids: Tensor, attended: Tensor) -> list[str]:
+    if decode is None:
+        raise ValueError("these records carry no tokenizer, so they have no text")
+    return decode([row[mask].tolist() for row, mask in zip(ids, attended, strict=True)])

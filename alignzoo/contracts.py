@@ -1,0 +1,308 @@
+"""What an algorithm, a reward, a reference, a data source and a hosted trainer are. Plugins import this, `batch` and `functional`, no more."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from alignzoo.batch import Batch, Completions, Prompts
+from alignzoo.settings import Sampling, UserError, require
+
+__all__ = [
+    "EMA", "Algorithm", "Context", "Couples", "Every", "Kind", "Models", "Next", "OnlineAlgorithm", "Policy", "Reference", "Reward", "Role",
+    "Sampling", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "UserError", "Value", "require",
+]  # fmt: skip
+
+Terms = Tensor | dict[str, Tensor]
+Metrics = dict[str, Tensor]
+
+
+class Couples(Enum):
+    """Over which records a loss is coupled, hence what may be cut without changing the mathematics."""
+
+    ROW = "row"  # a record's loss depends on that record alone
+    STEP = "step"  # on all records of the optimizer step, through `prepare`
+    MICROBATCH = "microbatch"  # on the records it is handed together: refuses accumulation and ranks
+
+
+class Kind(Enum):
+    """What sort of network a role is; the core builds by kind, never by the role's name."""
+
+    POLICY = "policy"
+    VALUE = "value"
+    SCORER = "scorer"
+    EMBEDDER = "embedder"
+    REWARD = "reward"  # not a network: whatever the config group `reward` supplies
+
+
+class Next(Enum):
+    CONTINUE = "continue"
+    ROLLOUT = "rollout"  # drop what is left of the rollout and sample anew
+
+
+@dataclass(frozen=True)
+class EMA:
+    """The role follows the policy: theta' <- decay theta' + (1 - decay) theta after each optimizer step."""
+
+    decay: float
+
+
+@dataclass(frozen=True)
+class Every:
+    """The role is set to the policy every `steps` optimizer steps."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class Role:
+    """A network an algorithm needs. `start` says where its weights come from: "policy", "reference" (the configured reference itself),
+    "reward" (the configured reward model), or "config" (the path in `roles.<name>`, or the data source's own)."""
+
+    kind: Kind
+    trained: bool = False
+    needs: frozenset[str] = frozenset({"logprobs"})  # of logprobs, tokens, generate, values, scores
+    start: str = "policy"
+    follows: EMA | Every | None = None
+    shares: str | None = None  # a role whose trunk this one's head sits on
+
+
+class Policy(Protocol):
+    """A language model as algorithms see it. Every log-prob is that of the sampling distribution."""
+
+    def logprobs(self, c: Completions) -> Tensor:
+        """(B, T): log pi(token | prompt, tokens before), 0 where nothing is scored."""
+
+    def entropy(self, c: Completions) -> Tensor:
+        """(B, T): entropy of the next-token distribution, in nats, 0 where nothing is scored."""
+
+    def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Policy] = ()) -> Tensor:
+        """Run `fn(logits (n, V), *logits of `beside`, *aligned (n,))` on the scored tokens, chunk by chunk, recomputed in the
+        backward pass; fn returns (n, ...). Returns (B, T, ...), 0 where nothing is scored. Logits are divided by the temperature;
+        tokens outside the support are -inf (their log-prob too: mask before multiplying by a probability of 0)."""
+
+    def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
+        """`sampling.samples` completions a prompt, a prompt's together, with the sampler's log-probs. `adjust` maps logits
+        (n, V) before sampling."""
+
+
+class Value(Protocol):
+    def values(self, c: Completions) -> Tensor:
+        """(B, T): V(s_t), the expected return before token t is written, 0 where nothing is scored."""
+
+
+class Scorer(Protocol):
+    def scores(self, c: Completions) -> Tensor:
+        """(B,): one score for the whole completion."""
+
+
+class Embedder(Protocol):
+    def embed(self, c: Completions) -> Tensor:
+        """(B, H): the mean last hidden state of the completion's attended tokens."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scores(Batch):
+    """A reward's answer: total (B,) or (B, T); parts, each (B,), before weighting; valid (B,) bool, False where no score can be had."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    valid: Tensor | None = None
+
+
+class Models(Protocol):
+    """The networks of a run by role (`models.policy`, `models.reference`, ...), and the few services an algorithm may use."""
+
+    policy: Policy
+    reference: Policy
+    sampling: Sampling
+
+    def __getattr__(self, role: str) -> Any: ...
+
+    def reward(self, c: Completions) -> Scores: ...
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Elementwise sum over ranks; x itself in one process."""
+
+    def any(self, x: Tensor) -> Tensor:
+        """Elementwise or over ranks."""
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(n, ...) of every rank, concatenated in rank order. Ranks may differ in n."""
+
+    def uniform(self, purpose: str, row: Tensor) -> Tensor:
+        """(B,) in [0, 1): a function of (seed, purpose, step, row) alone, whatever the ranks or batch shape."""
+
+
+@dataclass(kw_only=True)
+class Algorithm(ABC):
+    """An alignment algorithm: its fields are its hyperparameters and its config schema.
+
+    State lives in plain attributes set in `__post_init__`. A hyperparameter is declared as `field(default=..., metadata={"help": ...})`.
+    """
+
+    data: ClassVar[type[Batch]]
+    couples: ClassVar[Couples] = Couples.ROW
+
+    @abstractmethod
+    def roles(self) -> Mapping[str, Role]:
+        """The networks this instance needs, by name."""
+
+    @abstractmethod
+    def loss(self, models: Models, batch: Any) -> tuple[Terms, Metrics]:
+        """Unreduced term(s), each (B,) or (B, T), and metrics, each a scalar, (B,) or (B, T), which the engine averages."""
+
+    def weights(self, batch: Any) -> dict[str, Tensor]:
+        """Weights by term name ("loss" for a single term), from the batch alone. Missing: `batch.counted` for (B,), `batch.scored` for (B, T)."""
+        return {}
+
+    def prepare(self, models: Models, batches: list[Any]) -> list[Any]:
+        """For STEP coupling: sees, without gradient, all this rank's micro-batches of one optimizer step, and returns them with more columns."""
+        return batches
+
+    def after_rollout(self, metrics: Mapping[str, float]) -> None:
+        """Called after a rollout with its metrics, already reduced over ranks."""
+
+    def after_step(self, metrics: Mapping[str, float]) -> Next:
+        """Called after an optimizer step with that step's loss metrics, already reduced over ranks."""
+        return Next.CONTINUE
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes during training: numbers, strings, lists, dicts, tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+@dataclass(kw_only=True)
+class OnlineAlgorithm(Algorithm):
+    """An algorithm that learns from completions it samples."""
+
+    needs_logprobs_of_samples: ClassVar[bool] = True  # a ratio or score-function gradient: refuses truncated sampling
+
+    @abstractmethod
+    def experience(self, models: Models, batch: Any) -> Batch:
+        """Sample, score, weigh; without gradient. May return any record type and any number of records. Every (B,) floating column of
+        what it returns is averaged over the rollout and logged under its name."""
+
+    def passes(self) -> int:
+        """How many times a rollout is gone through."""
+        return 1
+
+
+@dataclass(kw_only=True)
+class Context:
+    """What the core hands to rewards, references and data sources when they are set up. `policy` is the policy's module before any
+    adapter, None until models are built; `models` is None until the run is ready."""
+
+    tokenizer: Any
+    seed: int
+    sampling: Sampling
+    context_length: int
+    cache: Path
+    device: torch.device = torch.device("cpu")
+    policy: torch.nn.Module | None = None
+    models: Models | None = None
+
+
+class Reward(ABC):
+    """Scores completions. A subclass is a dataclass whose fields are its settings.
+
+    A reward may itself learn (a discriminator): then `roles`, `loss`, `weights` and the state methods mean what they mean in `Algorithm`;
+    the engine adds its terms, lets no gradient into other roles, and clips gradients per role.
+    """
+
+    @abstractmethod
+    def __call__(self, c: Completions) -> Scores: ...
+
+    def setup(self, context: Context) -> None:
+        """Called once before training with the run's context: device, tokenizer, models of the reward's own roles."""
+
+    def roles(self) -> Mapping[str, Role]:
+        return {}
+
+    def loss(self, models: Models, batch: Any) -> tuple[Terms, Metrics]:
+        return {}, {}
+
+    def weights(self, batch: Any) -> dict[str, Tensor]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+class Reference(ABC):
+    """Where pi_ref comes from. A subclass is a dataclass; `offers` is compared with what roles need before any model loads."""
+
+    offers: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def build(self, context: Context) -> Policy | None:
+        """The network of the reference role, or None."""
+
+
+class Table(Protocol):
+    """Records ready for training. Rows are numbered from 0."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """The records of these rows, collated, on the CPU; `row` columns hold these row numbers."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a data source hands to the engine: training records in the algorithm's view, and held-out ones or None. `prompts` are the
+    held-out prompts that evaluation samples from. `report` counts what was truncated, dropped and derived."""
+
+    train: Table
+    heldout: Table | None
+    prompts: Table | None
+    report: dict[str, Any]
+
+
+class Source(ABC):
+    """A data source. A subclass is a dataclass whose fields are its settings."""
+
+    @abstractmethod
+    def tables(self, view: type[Batch], context: Context) -> Tables:
+        """The data as `view` records. Raises UserError where the columns can't give that view.
+
+        Called before any model is built; what needs a model is computed in `start`."""
+
+    def start(self, policy: torch.nn.Module, context: Context) -> None:
+        """Called once the policy is built: sets its starting weights, in place, where the task brings its own."""
+
+    def reward(self) -> Reward | None:
+        """The task's own reward, used by `reward=task`."""
+        return None
+
+    def network(self, role: str, context: Context) -> Any:
+        """The task's own network for a role with start="config", such as an optimal teacher, or None."""
+        return None
+
+    def support(self, tokenizer: Any) -> Sequence[int] | None:
+        """Token ids completions may contain, or None for all."""
+        return None
+
+    def evaluate(self, models: Models) -> dict[str, float]:
+        """Metrics only this task can compute, such as the exact gap closed."""
+        return {}
+
+
+class TrainerPlugin(Protocol):
+    """Hosts a whole foreign trainer."""
+
+    def build(self, run: Any) -> Any:
+        """A `transformers.Trainer`, ready to train."""

@@ -1,0 +1,159 @@
+"""The schemas of the config groups that name no plugin. Free of torch, so that `--help` can show them at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+
+class UserError(Exception):
+    """A user's mistake: what is wrong, the value, the remedy. The command line prints it without a traceback and exits with 2."""
+
+
+def require(holds: bool, key: str, value: Any, expected: str) -> None:
+    """Raise the one-line error of a setting out of range unless `holds`."""
+    if not holds:
+        raise UserError(f"{key}={value} is out of range: must be {expected}")
+
+
+class Dtype(Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float64 = "float64"
+
+
+class Truncation(Enum):
+    """What to do when top-k, nucleus or min-p meets an algorithm whose gradient needs the untruncated log-probs."""
+
+    refuse = "refuse"
+    accept = "accept"
+
+
+class Schedule(Enum):
+    constant = "constant"
+    constant_with_warmup = "constant_with_warmup"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class Optimizer(Enum):
+    adamw = "adamw_torch_fused"
+    sgd = "sgd"
+
+
+@dataclass(kw_only=True)
+class Model:
+    """The policy: from `path` (`from_pretrained`), or fresh from `config` (`AutoConfig.for_model`)."""
+
+    path: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None  # a path; none: the one beside the model, or the embedded byte-level one
+    dtype: Dtype = Dtype.float32
+    context_length: int | None = None  # none: what the model's config says
+    attention: str = "sdpa"
+    dropout: float = 0.0  # in every role; published language models rarely want another value
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+
+
+@dataclass(kw_only=True)
+class Peft:
+    """LoRA adapters (Hu et al. 2021) on the policy; off unless `enabled`."""
+
+    enabled: bool = False
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: str = "all-linear"
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, "peft.rank", self.rank, ">= 1")
+        require(0 <= self.dropout < 1, "peft.dropout", self.dropout, "in [0, 1)")
+
+
+@dataclass(kw_only=True)
+class Generation:
+    """How completions are drawn. Log-probs of online algorithms are those of the distribution at this temperature."""
+
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
+    top_p: float = 1.0  # nucleus: keep the smallest set of at least this mass
+    min_p: float = 0.0  # drop tokens below this share of the likeliest one's probability
+    max_new_tokens: int = 64
+    truncation: Truncation = Truncation.refuse
+
+    def __post_init__(self) -> None:
+        require(self.temperature >= 0, "generation.temperature", self.temperature, ">= 0 (0 is greedy)")
+        require(self.top_k >= 0, "generation.top_k", self.top_k, ">= 0 (0 keeps all)")
+        require(0 < self.top_p <= 1, "generation.top_p", self.top_p, "in (0, 1]")
+        require(0 <= self.min_p < 1, "generation.min_p", self.min_p, "in [0, 1)")
+        require(self.max_new_tokens >= 1, "generation.max_new_tokens", self.max_new_tokens, ">= 1")
+
+    @property
+    def truncates(self) -> bool:
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+
+@dataclass(kw_only=True)
+class Sampling(Generation):
+    """What `policy.generate` is given: `samples` completions of each prompt."""
+
+    samples: int = 1
+
+    def greedy(self) -> Sampling:
+        return replace(self, temperature=0.0, samples=1)
+
+
+@dataclass(kw_only=True)
+class Rollout:
+    """The size of a rollout, over all ranks: prompts x samples completions."""
+
+    prompts: int = 64
+    samples: int = 4
+
+    def __post_init__(self) -> None:
+        require(self.prompts >= 1, "rollout.prompts", self.prompts, ">= 1")
+        require(self.samples >= 1, "rollout.samples", self.samples, ">= 1")
+
+
+@dataclass(kw_only=True)
+class Training:
+    """The config group `trainer`. Sizes count records over all ranks; every `*_steps` counts optimizer steps, 0 is never."""
+
+    max_steps: int = 0  # 0: as many as `epochs` over the training data take
+    epochs: float = 1.0
+    batch: int = 64  # records of one optimizer step
+    micro_batch: str = "auto"  # records of one forward a rank; never changes the mathematics
+    learning_rate: float = 1e-4
+    role_learning_rates: dict[str, float] = field(default_factory=dict)  # e.g. {value: 1e-3}; others use learning_rate
+    optimizer: Optimizer = Optimizer.adamw
+    schedule: Schedule = Schedule.constant
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    max_grad_norm: float = 1.0  # of each role's gradient; 0: no clipping
+    logging_steps: int = 10
+    eval_steps: int = 0  # 0: only at the end
+    eval_prompts: int = 64  # held-out prompts that evaluation samples from, one completion each
+    save_steps: int = 0  # 0: no checkpoints but those asked for by Ctrl-C or SIGTERM
+    keep_checkpoints: int = 2
+    bf16: bool = False  # mixed precision
+    trackers: list[str] = field(default_factory=list)  # tensorboard, wandb, trackio, mlflow
+    arguments: dict[str, Any] = field(default_factory=dict)  # anything else of transformers.TrainingArguments
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "warmup_steps", "logging_steps", "eval_steps", "save_steps", "eval_prompts"):
+            require(getattr(self, name) >= 0, f"trainer.{name}", getattr(self, name), ">= 0")
+        for name in ("batch", "keep_checkpoints"):
+            require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), ">= 1")
+        for name in ("learning_rate", "weight_decay", "max_grad_norm"):
+            require(getattr(self, name) >= 0, f"trainer.{name}", getattr(self, name), ">= 0")
+        require(self.max_steps > 0 or self.epochs > 0, "trainer.epochs", self.epochs, "> 0, or give trainer.max_steps")
+        digits = self.micro_batch.isdigit() and int(self.micro_batch) >= 1
+        require(digits or self.micro_batch == "auto", "trainer.micro_batch", self.micro_batch, "a whole number >= 1, or auto")
