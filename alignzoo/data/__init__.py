@@ -1,0 +1,1 @@
+"""Data: sources, chat templates, tokenisation, views and tables."""

@@ -1,0 +1,83 @@
+"""Tokenizers that need no download: the embedded byte-level one, and byte-level BPE trained on the texts of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from alignzoo.settings import UserError
+
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+SPECIAL = [PAD, BOS, EOS]
+
+# "user: Hello", "assistant: Hi", one line each; an answer adds its own text alone, so that what is learnt is what is generated.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if not loop.first %}{{ '\n' }}{% endif %}"
+    "{{ message['role'] + ': ' + message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\nassistant: ' }}{% endif %}"
+)
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    """One token a byte: <pad> is 0, <bos> 1, <eos> 2, and byte b is 3 + b. Any text comes back unchanged, that of the special
+    tokens included."""
+    vocabulary = {token: i for i, token in enumerate(SPECIAL + _byte_symbols())}
+    return _fast(Tokenizer(models.BPE(vocab=vocabulary, merges=[])))
+
+
+def train_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE (Sennrich et al. 2016) of at most `size` tokens, the special ones and the 256 bytes included."""
+    if size < len(SPECIAL) + 256:
+        raise UserError(f"a byte-level vocabulary of {size} tokens is too small: give at least {len(SPECIAL) + 256}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=SPECIAL, initial_alphabet=_byte_symbols(), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return _fast(tokenizer)
+
+
+def check(tokenizer: Any) -> None:
+    """Raises UserError unless the tokenizer has an end and a padding token of their own."""
+    name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer {name} has no EOS token, so completions could not end\n"
+            "name one in its tokenizer_config.json (eos_token), or choose another with model.tokenizer=PATH"
+        )
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"the tokenizer {name} has no padding token; EOS can't stand in for it, or no completion would learn to end\n"
+            "name a token the model does not use in its tokenizer_config.json (pad_token), or choose another with model.tokenizer=PATH"
+        )
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise UserError(
+            f"the tokenizer {name} pads with its EOS token {tokenizer.eos_token!r}, so an end could not be told from padding\n"
+            "name another pad_token in its tokenizer_config.json, or choose another with model.tokenizer=PATH"
+        )
+
+
+def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        padding_side="left",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=True,  # "<eos>" in somebody's text is text, not the end
+    )
+
+
+def _byte_symbols() -> list[str]:
+    """The 256 symbols of byte-level BPE in the order of their bytes: itself where printable, else the next one from 256 on."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
