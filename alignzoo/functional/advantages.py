@@ -1,0 +1,89 @@
+"""From rewards to returns, baselines and advantages.
+
+Time runs over scored tokens only: what stands between two of them (tool output, a user's turn) takes no time and is not read.
+The last scored token ends the episode, so nothing is bootstrapped after it.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def gae(rewards: Tensor, values: Tensor, scored: Tensor, discount: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation, and the lambda-returns it implies.
+
+        delta_t = r_t + gamma V(s_{t+1}) - V(s_t)
+        A_t = sum_l (gamma lambda)^l delta_{t+l}        G_t = A_t + V(s_t)
+
+    lambda = 1 gives Monte-Carlo returns minus the value, lambda = 0 the one-step temporal difference.
+
+    rewards (B, T): r_t, received when token t is written; values (B, T): V(s_t), before token t; scored (B, T) bool
+    -> advantages (B, T), returns (B, T), both 0 where not scored.
+
+    Schulman et al. 2016, High-dimensional continuous control using generalized advantage estimation, eq. 16.
+    """
+    advantages = torch.zeros_like(values)
+    next_advantage = next_value = torch.zeros_like(values[:, 0])
+    for t in reversed(range(values.shape[1])):
+        delta = rewards[:, t] + discount * next_value - values[:, t]
+        advantage = delta + discount * lam * next_advantage
+        advantages[:, t] = torch.where(scored[:, t], advantage, 0)
+        next_advantage = torch.where(scored[:, t], advantage, next_advantage)
+        next_value = torch.where(scored[:, t], values[:, t], next_value)
+    return advantages, advantages + torch.where(scored, values, 0)
+
+
+def discounted_returns(rewards: Tensor, scored: Tensor, discount: float = 1.0) -> Tensor:
+    """The discounted sum of the rewards from each token on.
+
+        G_t = r_t + gamma G_{t+1}
+
+    rewards (B, T); scored (B, T) bool -> (B, T), 0 where not scored. Sutton and Barto 2018, eq. 3.9.
+    """
+    return gae(rewards, torch.zeros_like(rewards), scored, discount, lam=1.0)[1]
+
+
+def leave_one_out(values: Tensor, group: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The mean of the others of one's group: a baseline that doesn't depend on the sample it is subtracted from.
+
+        b_i = 1 / (k - 1) sum_{j != i} R_j
+
+    Values that are not valid are left out of every mean. Who has no other gets its own value, hence an advantage of 0.
+
+    values (B,); group (B,) integers; valid (B,) bool, default all -> (B,).
+
+    Kool et al. 2019, Buy 4 REINFORCE samples, get a baseline for free; Ahmadian et al. 2024, Back to basics.
+    """
+    valid = torch.ones_like(group, dtype=torch.bool) if valid is None else valid
+    member = group.unique(return_inverse=True)[1]
+    sums = values.new_zeros(len(values)).index_add(0, member, torch.where(valid, values, 0))[member]
+    counts = values.new_zeros(len(values)).index_add(0, member, valid.to(values.dtype))[member]
+    others = counts - valid.to(values.dtype)
+    return torch.where(others > 0, (sums - torch.where(valid, values, 0)) / others.clamp(min=1), values)
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def masked_mean(x: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = _identity) -> Tensor:
+    """The mean of x where mask holds, 0 if nowhere; x is not read elsewhere.
+
+    x and mask of one shape -> (). `total` sums a tensor over ranks, so that the mean is that over all of them.
+    """
+    sums = total(torch.stack([torch.where(mask, x, 0).sum(), mask.sum().to(x.dtype)]))
+    return sums[0] / sums[1].clamp(min=1)
+
+
+def whiten(x: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = _identity, epsilon: float = 1e-8) -> Tensor:
+    """x moved and scaled to mean 0 and variance 1 over the entries where mask holds.
+
+        (x - mean) / sqrt(var + epsilon)        var = 1/n sum (x - mean)^2
+
+    x and mask of one shape -> the same shape, 0 outside the mask. `total` sums a tensor over ranks, so that the moments are those
+    of all of them.
+    """
+    mean = masked_mean(x, mask, total)
+    variance = masked_mean((x - mean) ** 2, mask, total)
+    return torch.where(mask, (x - mean) * (variance + epsilon).rsqrt(), 0)
