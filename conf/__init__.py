@@ -1,0 +1,1 @@
+"""The configuration tree: train.yaml and its groups."""

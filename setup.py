@@ -1,0 +1,16 @@
+"""Which folder is which package: `conf/` ships as alignzoo_conf and `plugins/` as alignzoo_plugins. All else is in pyproject.toml."""
+
+from setuptools import find_namespace_packages, setup
+
+plugins = [f"alignzoo_plugins.{name}" for name in find_namespace_packages("plugins", exclude=["*.presets"])]
+core = find_namespace_packages(".", include=["alignzoo", "alignzoo.*"])
+
+setup(
+    packages=[*core, "alignzoo_conf", "alignzoo_plugins", *plugins],
+    package_dir={"alignzoo_conf": "conf", "alignzoo_plugins": "plugins"},
+    package_data={
+        "alignzoo": ["py.typed", "**/*.json", "**/*.jsonl", "**/*.safetensors"],
+        "alignzoo_conf": ["**/*.yaml"],
+        "alignzoo_plugins": ["**/*.yaml", "**/README.md"],
+    },
+)
