@@ -116,6 +116,11 @@ class Scores(Batch):
     parts: dict[str, Tensor] = field(default_factory=dict)
     valid: Tensor | None = None
 
+    @property
+    def usable(self) -> Tensor:
+        """(B,) bool: `valid`, all where it is not given."""
+        return torch.ones(len(self.total), dtype=torch.bool, device=self.total.device) if self.valid is None else self.valid
+
 
 class Models(Protocol):
     """The networks of a run by role (`models.policy`, `models.reference`, ...), and the few services an algorithm may use."""
@@ -148,8 +153,12 @@ class Algorithm(ABC):
     State lives in plain attributes set in `__post_init__`. A hyperparameter is declared as `field(default=..., metadata={"help": ...})`.
     """
 
-    data: ClassVar[type[Batch]]
     couples: ClassVar[Couples] = Couples.ROW
+
+    @property
+    @abstractmethod
+    def data(self) -> type[Batch]:
+        """The records this instance learns from. A class that always wants the same writes `data = Pairs`."""
 
     @abstractmethod
     def roles(self) -> Mapping[str, Role]:
@@ -168,7 +177,8 @@ class Algorithm(ABC):
         return batches
 
     def after_rollout(self, metrics: Mapping[str, float]) -> None:
-        """Called after a rollout with its metrics, already reduced over ranks."""
+        """Called after a rollout with its metrics, already reduced over ranks: the means of its (B,) columns, and `samples`, the
+        number of its records."""
 
     def after_step(self, metrics: Mapping[str, float]) -> Next:
         """Called after an optimizer step with that step's loss metrics, already reduced over ranks."""
@@ -200,8 +210,8 @@ class OnlineAlgorithm(Algorithm):
 
 @dataclass(kw_only=True)
 class Context:
-    """What the core hands to rewards, references and data sources when they are set up. `policy` is the policy's module before any
-    adapter, None until models are built; `models` is None until the run is ready."""
+    """What the core hands to rewards, references and data sources when they are set up. `policy` is the policy's module, `shared` what
+    the run's networks have in common (temperature, support, noise); both None until models are built, `models` until the run is ready."""
 
     tokenizer: Any
     seed: int
@@ -210,6 +220,7 @@ class Context:
     cache: Path
     device: torch.device = torch.device("cpu")
     policy: torch.nn.Module | None = None
+    shared: Any = None
     models: Models | None = None
 
 
@@ -222,6 +233,10 @@ class Reward(ABC):
 
     @abstractmethod
     def __call__(self, c: Completions) -> Scores: ...
+
+    def resolve(self, source: Source) -> Reward | None:
+        """The reward this stands for: itself, the source's own (`reward=task`), or None (`reward=none`)."""
+        return self
 
     def setup(self, context: Context) -> None:
         """Called once before training with the run's context: device, tokenizer, models of the reward's own roles."""
@@ -288,9 +303,13 @@ class Source(ABC):
         """The task's own reward, used by `reward=task`."""
         return None
 
+    def supplies(self, role: str) -> bool:
+        """Whether `network` makes this role; asked before any model is built."""
+        return False
+
     def network(self, role: str, context: Context) -> Any:
-        """The task's own network for a role with start="config", such as an optimal teacher, or None."""
-        return None
+        """The task's own network for a role with start="config" that it supplies, such as an optimal teacher."""
+        raise LookupError(role)
 
     def support(self, tokenizer: Any) -> Sequence[int] | None:
         """Token ids completions may contain, or None for all."""

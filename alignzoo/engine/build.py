@@ -1,0 +1,198 @@
+"""From the parts of a config to a trainer ready to run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainingArguments
+
+from alignzoo.batch import Completions
+from alignzoo.contracts import Context, Kind, OnlineAlgorithm, Role, Scores, Tables
+from alignzoo.engine import checks
+from alignzoo.engine.callbacks import Flow, Interrupt, Show
+from alignzoo.engine.evaluate import Evaluator
+from alignzoo.engine.loader import OfflineLoader, OnlineLoader, Order, Share, bind
+from alignzoo.engine.scoring import checked
+from alignzoo.engine.trainer import AlignTrainer
+from alignzoo.models import build as modules
+from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
+from alignzoo.models.noise import Noise
+from alignzoo.models.roles import Models, Trained
+from alignzoo.settings import Sampling, Training, UserError
+
+
+class Builder:
+    """Builds one run, step by step, cheap checks first: nothing large is loaded before what can be known to be wrong has been looked at."""
+
+    def __init__(self, setup: Any, folder: Path, cache: Path) -> None:
+        self.setup, self.folder, self.cache = setup, folder, cache
+        self.algorithm, self.source = setup.algorithm, setup.data
+        self.reward = setup.reward.resolve(setup.data)
+        self.online = isinstance(self.algorithm, OnlineAlgorithm)
+        self.sampling = Sampling(**vars(setup.generation), samples=setup.rollout.samples)
+
+    def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> AlignTrainer:
+        setup = self.setup
+        name = setup.names["algorithm"]
+        checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
+        checks.check_sampling(name, self.algorithm, setup.generation)
+        args = arguments(setup.training, self.folder, setup.seed)
+        share = Share(args.process_index, args.world_size)
+        micro = checks.check_sizes(self.algorithm, setup.training, setup.rollout, share.ranks)
+        context, config = self._context(args)
+        tables = self.source.tables(self.algorithm.data, context)
+        args.max_steps = self._steps(tables)
+        args.gradient_accumulation_steps = setup.training.batch // share.ranks // micro
+        with args.main_process_first(local=False, desc="models"):
+            models, trained, followers = self._models(context, config)
+        context.models = models
+        flow = Flow(setup.training, interrupt)
+        trainer = AlignTrainer(
+            trained=trained, args=args, algorithm=self.algorithm, models=models, reward=self.reward,
+            learning_rates=self._learning_rates(trained), tokenizer=context.tokenizer,
+            evaluator=Evaluator(tables, self.source, self._evaluation_sampling(), setup.training.eval_prompts, self.online),
+            folder=self.folder, keep=setup.training.keep_checkpoints, callbacks=[flow, Show(show)],
+        )  # fmt: skip
+        flow.trainer = trainer
+        trainer.followers = followers
+        trainer.loader = self._loader(tables, trainer, micro, share)
+        self._connect_reward(context, trainer)
+        trainer.tables_report = tables.report
+        return trainer
+
+    def _context(self, args: TrainingArguments) -> tuple[Context, Any]:
+        tokenizer = modules.tokenizer(self.setup.model)
+        config = modules.config(self.setup.model, tokenizer)
+        length = modules.context_length(self.setup.model, config)
+        context = Context(
+            tokenizer=tokenizer, seed=self.setup.seed, sampling=self.sampling, context_length=length, cache=self.cache, device=args.device
+        )  # fmt: skip
+        return context, config
+
+    def _steps(self, tables: Tables) -> int:
+        """Optimizer steps: as asked, else what the epochs take."""
+        training, rollout = self.setup.training, self.setup.rollout
+        if training.max_steps:
+            return int(training.max_steps)
+        if not self.online:
+            return math.ceil(training.epochs * len(tables.train) / training.batch)
+        rollouts = math.ceil(training.epochs * len(tables.train) / rollout.prompts)
+        return rollouts * self.algorithm.passes() * math.ceil(rollout.prompts * rollout.samples / training.batch)
+
+    def _evaluation_sampling(self) -> Sampling:
+        return Sampling(**vars(self.setup.generation), samples=1)
+
+    # --- networks ---
+
+    def _models(self, context: Context, config: Any) -> tuple[Models, Trained, dict[str, nn.Module]]:
+        setup = self.setup
+        policy = modules.policy(setup.model, config, setup.seed).to(context.device)
+        shared = Shared(Noise(setup.seed), _ends(context.tokenizer, policy), self._temperature(), _support(self.source, context, config.vocab_size))
+        context.policy, context.shared = policy, shared
+        self.source.start(policy, context)
+        context.policy = policy = modules.adapted(policy, setup.peft, setup.seed)
+        built: dict[str, Any] = {"policy": PolicyNetwork(policy, shared)}
+        reference = setup.reference.build(context)
+        if reference is not None:
+            built["reference"] = reference
+        roles = {**self.algorithm.roles(), **(self.reward.roles() if self.reward else {})}
+        for name, role in roles.items():
+            if name != "policy" and role.start != "reference" and role.kind is not Kind.REWARD:
+                built[name] = self._network(name, role, built, context)
+        trained = {n: built[n].module for n in built if n == "policy" or (n in roles and roles[n].trained)}
+        followers = {n: built[n].module for n, role in roles.items() if role.follows}
+        return Models(built, shared, self.sampling), Trained(trained), followers
+
+    def _network(self, name: str, role: Role, built: Mapping[str, Any], context: Context) -> Any:
+        path = self.setup.roles.get(name)
+        if role.start == "config" and not path:
+            return self.source.network(name, context)
+        if role.start == "reward" and not path:
+            path = getattr(self.reward, "path", None)
+            if not path:
+                raise UserError(f"the role {name} starts from the reward model: choose reward=model, or give roles.{name}=PATH")
+        start = built[role.shares].module if role.shares else context.policy
+        module = modules.role_module(name, role, start, path, self.setup.model).to(context.device)
+        if role.kind is Kind.POLICY:
+            return PolicyNetwork(module, context.shared, frozen=not role.trained)
+        return HeadedNetwork(module, context.shared, not role.trained, trunk=start if role.shares else None)
+
+    def _temperature(self) -> float:
+        """Offline algorithms learn from text that nobody sampled at the run's temperature."""
+        return (self.setup.generation.temperature or 1.0) if self.online else 1.0
+
+    # --- the rest ---
+
+    def _loader(self, tables: Tables, trainer: AlignTrainer, micro: int, share: Share) -> OfflineLoader | OnlineLoader:
+        order, training = Order(tables.train, self.setup.seed), self.setup.training
+        if not self.online:
+            return OfflineLoader(order, training.batch, micro, share)
+        decode = decoder(trainer.tokenizer)
+        return OnlineLoader(
+            order, self.setup.rollout.prompts, training.batch, micro, self.algorithm.passes(), share, self.setup.seed,
+            sample=trainer.sample, after=trainer.rollout_done, rebind=lambda batch: bind(batch, decode),
+        )  # fmt: skip
+
+    def _connect_reward(self, context: Context, trainer: AlignTrainer) -> None:
+        if self.reward is None:
+            return
+        self.reward.setup(context)
+
+        def note(c: Completions, scores: Scores) -> None:
+            for name, part in scores.parts.items():
+                trainer.window.add(f"reward/{name}", part, scores.valid.double())  # type: ignore[union-attr]
+
+        trainer.roles.score = checked(self.reward, self.setup.names["reward"], trainer.roles.shared, note)
+        trainer.views = trainer.make_views()
+
+    def _learning_rates(self, trained: Trained) -> dict[str, float]:
+        rates = dict(self.setup.training.role_learning_rates)
+        unknown = sorted(set(rates) - set(trained.roles))
+        if unknown:
+            raise UserError(f"trainer.role_learning_rates names {', '.join(unknown)}, but the trained roles are {', '.join(trained.roles)}")
+        return rates
+
+
+def arguments(training: Training, folder: Path, seed: int) -> TrainingArguments:
+    """The Trainer's own settings. Logging, evaluation and saving are steered by `Flow`, so its strategies are off."""
+    fixed: dict[str, Any] = {
+        "output_dir": str(folder / "checkpoints"), "seed": seed, "max_steps": max(training.max_steps, 1),
+        "learning_rate": training.learning_rate, "optim": training.optimizer.value, "lr_scheduler_type": training.schedule.value,
+        "warmup_steps": training.warmup_steps, "weight_decay": training.weight_decay, "adam_beta1": training.adam_beta1,
+        "adam_beta2": training.adam_beta2, "max_grad_norm": training.max_grad_norm, "bf16": training.bf16,
+        "report_to": training.trackers or "none", "use_cpu": not torch.cuda.is_available(), "logging_strategy": "no",
+        "eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True, "logging_nan_inf_filter": False, "ignore_data_skip": True,
+        "remove_unused_columns": False, "log_level": "error",
+    }  # fmt: skip
+    taken = sorted(set(fixed) & set(training.arguments))
+    if taken:
+        raise UserError(f"trainer.arguments sets {', '.join(taken)}, which the engine or another trainer.* key sets")
+    try:
+        return TrainingArguments(**fixed, **training.arguments)
+    except TypeError as error:
+        raise UserError(f"trainer.arguments: {str(error).split('.__init__() ')[-1]}: see transformers.TrainingArguments") from error
+
+
+def decoder(tokenizer: Any) -> Callable[[list[list[int]]], list[str]]:
+    return lambda ids: tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def _ends(tokenizer: Any, policy: nn.Module) -> set[int]:
+    """Tokens that end a completion: the tokenizer's, and those the model's generation config adds (chat models have several)."""
+    more = getattr(policy.generation_config, "eos_token_id", None)
+    listed = more if isinstance(more, list) else [more]
+    return {tokenizer.eos_token_id, *(token for token in listed if token is not None)}
+
+
+def _support(source: Any, context: Context, vocabulary: int) -> torch.Tensor | None:
+    tokens = source.support(context.tokenizer)
+    if tokens is None:
+        return None
+    mask = torch.zeros(vocabulary, dtype=torch.bool)
+    mask[list(tokens)] = True
+    return mask.to(context.device)

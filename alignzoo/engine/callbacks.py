@@ -1,0 +1,80 @@
+"""When to log, evaluate, save and stop; and the signals that ask for a stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from alignzoo.settings import Training
+
+
+class Interrupt:
+    """Set by Ctrl-C or SIGTERM; looked at after each optimizer step. A second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handles both signals inside, where this is the main thread (elsewhere Python allows no handlers)."""
+        try:
+            before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class Flow(TrainerCallback):
+    """The steps at which to log, evaluate and save. Log and evaluate come first, so that a checkpoint's rows are on disk before it is."""
+
+    def __init__(self, settings: Training, interrupt: Interrupt) -> None:
+        self.settings, self.interrupt = settings, interrupt
+        self.trainer: Any = None
+        self.stopped = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.trainer.finish_step()
+        step, last = state.global_step, state.global_step >= state.max_steps
+        asked = torch.tensor(self.interrupt.requested, device=args.device)
+        self.stopped = bool(self.trainer.roles.any(asked)) and not last
+        control.should_log = last or _due(step, self.settings.logging_steps)
+        control.should_evaluate = last or _due(step, self.settings.eval_steps)
+        control.should_save = self.stopped or (not last and _due(step, self.settings.save_steps))
+        control.should_training_stop = last or self.stopped
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        control.should_log = control.should_evaluate = control.should_save = False
+
+
+class Show(TrainerCallback):
+    """Hands log and evaluation rows to a display on the main process."""
+
+    def __init__(self, update: Callable[[int, dict[str, float]], None]) -> None:
+        self.update = update
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
+        if state.is_world_process_zero and logs:
+            self.update(state.global_step, logs)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **rest: Any) -> None:
+        if state.is_world_process_zero and metrics:
+            self.update(state.global_step, metrics)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

@@ -1,0 +1,65 @@
+"""What can be known to be wrong before any model loads: roles nobody supplies, sampling an algorithm can't use, sizes that don't divide."""
+
+from __future__ import annotations
+
+from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Reference, Reward, Role, Source
+from alignzoo.settings import Generation, Rollout, Training, Truncation, UserError
+
+METHODS = {
+    Kind.POLICY: frozenset({"logprobs", "tokens", "generate"}),
+    Kind.VALUE: frozenset({"values"}),
+    Kind.SCORER: frozenset({"scores"}),
+    Kind.EMBEDDER: frozenset({"embed"}),
+}
+
+
+def check_roles(name: str, algorithm: Algorithm, reward: Reward | None, reference: Reference, source: Source, paths: dict[str, str | None]) -> None:
+    """Every role is supplied, and offers what is needed of it. Raises UserError."""
+    for role_name, role in algorithm.roles().items():
+        if role.kind is Kind.REWARD:
+            if reward is None:
+                raise UserError(f"{name} needs a reward, and reward=none: choose reward=task, reward=function reward.path=MODULE:FUNCTION, ...")
+        elif role.start == "reference":
+            _check_reference(name, role_name, role, reference)
+        elif role.start == "config" and not paths.get(role_name) and not source.supplies(role_name):
+            raise UserError(f"{name} needs a {role_name}: give roles.{role_name}=PATH of a model (data=exact brings its own teacher)")
+
+
+def _check_reference(name: str, role_name: str, role: Role, reference: Reference) -> None:
+    kind = type(reference).__name__
+    missing = sorted((role.needs & METHODS[role.kind]) - reference.offers)
+    if not reference.offers:
+        raise UserError(f"{name} needs a {role_name} model, and reference=none: choose reference=copy, or reference=adapter with peft=lora")
+    if missing:
+        raise UserError(f"{name} needs {', '.join(missing)} of the {role_name}, which {kind} does not offer: choose reference=copy")
+
+
+def check_sampling(name: str, algorithm: Algorithm, generation: Generation) -> None:
+    """Ratio and score-function gradients need the log-probs of what was sampled from."""
+    needs = isinstance(algorithm, OnlineAlgorithm) and algorithm.needs_logprobs_of_samples
+    if needs and generation.temperature == 0:
+        raise UserError(f"{name} learns from its own samples, and generation.temperature=0 never varies them: choose a temperature > 0")
+    if needs and generation.truncates and generation.truncation is Truncation.refuse:
+        used = ", ".join(f"{k}={getattr(generation, k)}" for k in ("top_k", "top_p", "min_p"))
+        raise UserError(
+            f"{name} needs the log-probs of the distribution it samples from, which truncation ({used}) changes.\n"
+            "Turn it off, or set generation.truncation=accept to use the untruncated ones."
+        )
+
+
+def check_sizes(algorithm: Algorithm, training: Training, rollout: Rollout, ranks: int) -> int:
+    """The micro-batch. Raises UserError where batch, micro-batch, rollout and ranks don't divide, or coupling forbids cutting."""
+    each, left = divmod(training.batch, ranks)
+    if left:
+        raise UserError(f"trainer.batch={training.batch} does not divide among {ranks} processes")
+    micro = each if training.micro_batch == "auto" else int(training.micro_batch)
+    if each % micro:
+        raise UserError(
+            f"trainer.micro_batch={micro} does not divide trainer.batch={training.batch}"
+            + (f" over {ranks} processes ({each} each)" if ranks > 1 else "")
+        )
+    if isinstance(algorithm, OnlineAlgorithm) and rollout.prompts % ranks:
+        raise UserError(f"rollout.prompts={rollout.prompts} does not divide among {ranks} processes")
+    if algorithm.couples is Couples.MICROBATCH and (each != micro or ranks > 1):
+        raise UserError(f"this algorithm's loss couples the records of a micro-batch: use trainer.micro_batch={training.batch} and one process")
+    return micro

@@ -1,0 +1,95 @@
+"""Evaluation on held-out prompts: the same measures for every algorithm, taken on the policy's own samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignzoo.batch import Completions
+from alignzoo.contracts import Source, Tables
+from alignzoo.engine.meters import Meter
+from alignzoo.engine.trainer import AlignTrainer, _named, weight_of, weighted_sum
+from alignzoo.models.roles import Models, bound, gather_objects
+from alignzoo.settings import Sampling
+
+CHUNK = 64  # prompts sampled, or records scored, at once
+
+
+@dataclass
+class Evaluator:
+    """Reward, KL to the reference, entropy and length of one completion for each held-out prompt; the loss on held-out records, for
+    algorithms that learn from records; and what only the task can compute. What can't be had is absent."""
+
+    tables: Tables
+    source: Source
+    sampling: Sampling
+    prompts: int
+    online: bool
+
+    def __call__(self, trainer: AlignTrainer) -> dict[str, float]:
+        # one forward of the wrapped module for everything: data-parallel wrappers synchronise at each
+        metrics, rows = trainer.model_wrapped(bound(self._measure, trainer))
+        for row in sorted((row for part in gather_objects(rows) for row in part), key=lambda row: row["row"]):
+            trainer.completions_file.write({"step": trainer.state.global_step, **row})
+        return metrics
+
+    def _measure(self, trainer: AlignTrainer) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        meter, rows = Meter(), []
+        with trainer.roles.shared.at(self.sampling.temperature):
+            for part in self._shares(trainer, self.tables.prompts, self.prompts):
+                prompts = self.tables.prompts.batch(part).to(trainer.args.device)  # type: ignore[union-attr]
+                rows += _measure_samples(trainer.roles, prompts, self.sampling, meter)
+        if not self.online:
+            for part in self._shares(trainer, self.tables.heldout, None):
+                _measure_records(trainer, self.tables.heldout.batch(part).to(trainer.args.device), meter)  # type: ignore[union-attr]
+        return meter.means() | self.source.evaluate(trainer.roles), rows
+
+    def _shares(self, trainer: AlignTrainer, table: Any, limit: int | None) -> Sequence[list[int]]:
+        """This rank's rows, in chunks."""
+        if table is None:
+            return []
+        count = len(table) if limit is None else min(limit, len(table))
+        mine = list(range(count))[trainer.accelerator.process_index :: trainer.accelerator.num_processes]
+        return [mine[start : start + CHUNK] for start in range(0, len(mine), CHUNK)]
+
+
+def _measure_samples(models: Models, prompts: Any, sampling: Sampling, meter: Meter) -> list[dict[str, Any]]:
+    c: Completions = models.policy.generate(prompts, sampling)
+    measures: dict[str, Tensor] = {
+        "length": c.length,
+        "truncated": c.truncated.float(),
+        "entropy": c.mean(models.policy.entropy(c)),
+    }
+    if "reference" in models.networks:
+        measures["kl"] = c.sum(models.policy.logprobs(c) - models.reference.logprobs(c))
+    valid = torch.ones(len(c), dtype=torch.bool)
+    if models.has_reward:
+        scores = models.reward(c)
+        valid = scores.valid.cpu() if scores.valid is not None else valid
+        measures["reward"] = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
+        measures |= {f"reward/{name}": part for name, part in scores.parts.items()}
+    for name, values in measures.items():
+        meter.add(name, values, valid.to(values.device).double() if name.startswith("reward") else 1.0)
+    columns = {name: values.tolist() for name, values in measures.items()}
+    texts = zip(c.row.tolist(), prompts.text, c.text, strict=True)
+    return [
+        {"row": row, "prompt": prompt, "completion": text, **{name: values[i] for name, values in columns.items()}}
+        for i, (row, prompt, text) in enumerate(texts)
+    ]
+
+
+def _measure_records(trainer: AlignTrainer, batch: Any, meter: Meter) -> None:
+    algorithm, models = trainer.algorithm, trainer.views[""]
+    (batch,) = algorithm.prepare(models, [batch])
+    terms, metrics = _named(algorithm.loss(models, batch))
+    weights = {"(B,)": batch.counted} | ({"(B, T)": batch.scored} if hasattr(batch, "scored") else {}) | algorithm.weights(batch)
+    totals = {name: weight.double().sum() for name, weight in weights.items()}
+    for name, term in terms.items():
+        weight, total = weight_of(name, term, weights, totals)
+        meter.add("loss" if len(terms) == 1 else f"loss/{name}", weighted_sum(term, weight, total), total)
+    for name, value in metrics.items():
+        meter.add(name, value, {1: weights["(B,)"], 2: weights.get("(B, T)", 1.0)}.get(value.dim(), float(len(batch))))

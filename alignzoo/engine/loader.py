@@ -1,0 +1,184 @@
+"""What the trainer iterates over: records for offline algorithms, rollouts cut into minibatches for online ones.
+
+Both are functions of a position: which rows, in which order, follows from the seed and the position alone, the same for any number
+of ranks, so that a resumed run needs no fast-forward. Neither goes through `accelerator.prepare`, which reads a batch ahead: a rollout
+would then come from a policy one update old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignzoo.batch import Batch
+from alignzoo.contracts import Table
+from alignzoo.models.noise import generator
+from alignzoo.models.roles import gather_objects
+from alignzoo.settings import UserError
+
+EMPTY_ROLLOUTS = 100  # in a row, after which an algorithm that keeps nothing is stopped
+
+
+@dataclass(frozen=True)
+class Share:
+    """This rank's part of the work: contiguous, so that ranks together read what one process reads, in the same order."""
+
+    rank: int
+    ranks: int
+
+    def of(self, count: int) -> slice:
+        each = count // self.ranks
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+
+class Order:
+    """An endless stream of rows: a fresh permutation an epoch, a function of the seed."""
+
+    def __init__(self, table: Table, seed: int) -> None:
+        if len(table) == 0:
+            raise UserError("the training data has no rows")
+        self.table, self.seed = table, seed
+
+    def records(self, start: int, stop: int) -> Any:
+        """The records at stream positions [start, stop). Their `row` is unique in the stream; modulo the data's length it is the row number."""
+        size = len(self.table)
+        parts = []
+        while start < stop:
+            epoch, offset = divmod(start, size)
+            count = min(stop - start, size - offset)
+            rows = self._permutation(epoch)[offset : offset + count]
+            parts.append(_shifted(self.table.batch(rows.tolist()), epoch * size))
+            start += count
+        return parts[0] if len(parts) == 1 else type(parts[0]).cat(parts)
+
+    @lru_cache(maxsize=2)  # noqa: B019 - an Order lives as long as its run
+    def _permutation(self, epoch: int) -> Any:
+        return generator(self.seed, "order", epoch).permutation(len(self.table))
+
+
+class OfflineLoader:
+    """Micro-batches of the data, optimizer step by optimizer step. State: the number of steps taken."""
+
+    def __init__(self, order: Order, batch: int, micro_batch: int, share: Share) -> None:
+        self.order, self.batch, self.micro_batch, self.share = order, batch, micro_batch, share
+        self.step = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            mine = self.share.of(self.batch)
+            start = self.step * self.batch
+            self.step += 1
+            records = self.order.records(start + mine.start, start + mine.stop)
+            yield from _cut(records, self.micro_batch)
+
+    def drop(self) -> None:
+        """There is no rollout to drop."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+
+
+class OnlineLoader:
+    """Rollouts, gone through in shuffled minibatches, prompt groups kept together. State: the rollout in progress and the position in it.
+
+    `sample(index, records)` turns this rank's records into experience. All ranks exchange theirs, so that minibatches don't depend on the
+    number of ranks; a last minibatch that is not full is filled with records of weight 0.
+    """
+
+    def __init__(
+        self, order: Order, prompts: int, batch: int, micro_batch: int, passes: int, share: Share, seed: int,
+        sample: Callable[[int, Any], Batch], after: Callable[[Batch], None], rebind: Callable[[Batch], Batch],
+    ) -> None:  # fmt: skip
+        self.order, self.prompts, self.batch, self.micro_batch = order, prompts, batch, micro_batch
+        self.passes, self.share, self.seed = passes, share, seed
+        self.sample, self.after, self.rebind = sample, after, rebind
+        self.index, self.cursor = 0, 0
+        self.rollout: Any = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            if self.rollout is None or self.cursor == self.passes * self._minibatches():
+                self._next_rollout()
+            minibatch = self._minibatch(self.cursor)
+            self.cursor += 1
+            yield from _cut(minibatch, self.micro_batch)
+
+    def drop(self) -> None:
+        """Leave the rest of the rollout; the next batch comes from a new one."""
+        self.rollout = None
+
+    def _next_rollout(self) -> None:
+        for _ in range(EMPTY_ROLLOUTS):
+            mine = self.share.of(self.prompts)
+            start = self.index * self.prompts
+            records = self.order.records(start + mine.start, start + mine.stop)
+            made = gather_objects(_unbound(self.sample(self.index, records).to("cpu")))
+            kept = [part for part in made if len(part)]
+            self.index, self.cursor = self.index + 1, 0
+            if kept:
+                self.rollout = self.rebind(kept[0] if len(kept) == 1 else type(kept[0]).cat(kept))
+                self.after(self.rollout)
+                return
+        raise UserError(f"{EMPTY_ROLLOUTS} rollouts in a row kept no completion: the algorithm drops everything it samples")
+
+    def _minibatches(self) -> int:
+        return -(-len(self.rollout) // self.batch)
+
+    def _minibatch(self, cursor: int) -> Any:
+        turn, place = divmod(cursor, self._minibatches())
+        rows = _grouped(self.rollout, generator(self.seed, "minibatches", self.index, turn))
+        rows = rows[place * self.batch : (place + 1) * self.batch]
+        missing = self.batch - len(rows)
+        minibatch = self.rollout.take(rows)
+        if missing:
+            filler = self.rollout.take(rows[:1].expand(missing)).blank()
+            minibatch = type(minibatch).cat([minibatch, filler])
+        mine = self.share.of(self.batch)
+        return minibatch.take(range(mine.start, mine.stop))
+
+    def state_dict(self) -> dict[str, Any]:
+        rollout = None if self.rollout is None else _unbound(self.rollout)
+        return {"index": self.index, "cursor": self.cursor, "rollout": rollout}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.index, self.cursor, self.rollout = state["index"], state["cursor"], state["rollout"]
+        if self.rollout is not None:
+            self.rollout = self.rebind(self.rollout)
+
+
+def bind(batch: Any, decode: Any) -> Any:
+    """The records with this decoder in all their prompts: it does not travel between ranks or into checkpoints."""
+    changes = {f.name: bind(getattr(batch, f.name), decode) for f in fields(batch) if isinstance(getattr(batch, f.name), Batch)}
+    return replace(batch, **changes, **({"decode": decode} if hasattr(batch, "decode") else {}))
+
+
+def _unbound(batch: Batch) -> Batch:
+    return bind(batch, None)
+
+
+def _shifted(batch: Any, offset: int) -> Any:
+    """The records with `offset` added to every row number."""
+    nested = {f.name: _shifted(getattr(batch, f.name), offset) for f in fields(batch) if isinstance(getattr(batch, f.name), Batch)}
+    rows = {f.name: getattr(batch, f.name) + offset for f in fields(batch) if f.name == "row"}
+    return replace(batch, **nested, **rows)
+
+
+def _cut(records: Any, size: int) -> Iterator[Any]:
+    for start in range(0, len(records), size):
+        yield records if size >= len(records) else records.take(range(start, min(start + size, len(records))))
+
+
+def _grouped(rollout: Any, order: Any) -> Tensor:
+    """All rows, shuffled, those of one prompt together."""
+    groups = getattr(rollout, "prompt_of", None)
+    groups = torch.arange(len(rollout)) if groups is None else groups
+    place = torch.from_numpy(order.permutation(int(groups.max()) + 1))
+    return place[groups].argsort(stable=True)

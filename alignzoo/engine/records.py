@@ -1,0 +1,73 @@
+"""State on disk without pickle: nested dicts, lists, numbers, strings, tensors and records as one JSON and one safetensors file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from alignzoo.batch import Batch
+from alignzoo.settings import UserError
+
+
+def save(state: Any, path: Path) -> None:
+    """Write `path`.json and `path`.safetensors. Raises TypeError for what has no exact form there."""
+    tensors: dict[str, Tensor] = {}
+    tree = _pack(state, tensors)
+    path.with_suffix(".json").write_text(json.dumps(tree))
+    save_file(tensors, path.with_suffix(".safetensors"))
+
+
+def load(path: Path) -> Any:
+    """What `save` wrote. Record types must already be imported: a checkpoint never names code to load."""
+    tensors = load_file(path.with_suffix(".safetensors"))
+    return _unpack(json.loads(path.with_suffix(".json").read_text()), tensors)
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"$tensor": name}
+    if isinstance(value, Batch):
+        kind = f"{type(value).__module__}:{type(value).__qualname__}"
+        return {"$record": kind, "fields": {f.name: _pack(getattr(value, f.name), tensors) for f in fields(value)}}
+    if isinstance(value, dict):
+        return {"$dict": [[_pack(k, tensors), _pack(v, tensors)] for k, v in value.items()]}
+    if isinstance(value, tuple):
+        return {"$tuple": [_pack(v, tensors) for v in value]}
+    if isinstance(value, list):
+        return [_pack(v, tensors) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint can hold numbers, strings, lists, dicts, tensors and records, not {type(value).__name__}")
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(v, tensors) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "$tensor" in value:
+        return tensors[value["$tensor"]]
+    if "$tuple" in value:
+        return tuple(_unpack(v, tensors) for v in value["$tuple"])
+    if "$dict" in value:
+        return {_unpack(k, tensors): _unpack(v, tensors) for k, v in value["$dict"]}
+    columns = {name: _unpack(column, tensors) for name, column in value["fields"].items()}
+    return _record_type(value["$record"])(**columns)
+
+
+def _record_type(kind: str) -> type[Batch]:
+    module, name = kind.split(":")
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not (isinstance(found, type) and issubclass(found, Batch)):
+        raise UserError(f"the checkpoint holds records of {kind}, which this algorithm's plugin does not define: is it the same version?")
+    return found

@@ -1,0 +1,359 @@
+"""The engine: `transformers.Trainer`, told how to take the mean, sample, checkpoint and evaluate for any algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from alignzoo.batch import Batch
+from alignzoo.contracts import Algorithm, Metrics, Next, Reward
+from alignzoo.engine import checkpoint, records
+from alignzoo.engine.loader import OfflineLoader, OnlineLoader
+from alignzoo.engine.logs import Lines
+from alignzoo.engine.meters import Cost, Meter, peak_memory
+from alignzoo.models.roles import Models, Trained, bound, gather_objects
+from alignzoo.settings import UserError
+
+Terms = dict[str, Tensor]
+
+
+class AlignTrainer(Trainer):
+    """Runs an algorithm. The forward of the trained module is "run this method": the loss of a micro-batch, or the sampling of a rollout."""
+
+    def __init__(
+        self, *, trained: Trained, args: TrainingArguments, algorithm: Algorithm, models: Models, reward: Reward | None,
+        learning_rates: dict[str, float], tokenizer: Any, evaluator: Callable[[AlignTrainer], dict[str, float]], folder: Path,
+        keep: int, callbacks: list[TrainerCallback],
+    ) -> None:  # fmt: skip
+        super().__init__(model=trained, args=args, callbacks=callbacks)
+        self.loss_is_scaled_for_ga = True
+        self.trained, self.algorithm, self.tokenizer, self.evaluator, self.keep = trained, algorithm, tokenizer, evaluator, keep
+        self.roles, self.reward = models, reward
+        self.learning_rates = learning_rates
+        self.loader: OfflineLoader | OnlineLoader
+        self.followers: dict[str, nn.Module] = {}
+        self.step_meter, self.window, self.cost = Meter(), Meter(), Cost()
+        self.step_terms: list[tuple[Any, Terms]] = []
+        self.folder = folder
+        self.metrics_file = Lines(folder / "metrics.jsonl", self.is_world_process_zero())
+        self.completions_file = Lines(folder / "completions.jsonl", self.is_world_process_zero())
+        self.evaluated: tuple[int, dict[str, float]] = (-1, {})
+        self.saved_step = -1
+        self.logged_tokens, self.logged_seconds = 0, 0.0
+        self.views = self.make_views()
+        self.tables_report: dict[str, Any] = {}
+
+    def make_views(self) -> dict[str, Models]:
+        """What each learner may see: its own roles, with gradient only into those it trains."""
+        learners: dict[str, Any] = {"": self.algorithm} | ({"reward/": self.reward} if self.reward and self.reward.roles() else {})
+        views = {}
+        for prefix, learner in learners.items():
+            roles = learner.roles()
+            views[prefix] = self.roles.only(set(roles), {name for name, role in roles.items() if role.trained})
+        return views
+
+    # --- data ---
+
+    def get_train_dataloader(self) -> Any:
+        return self.loader
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """The micro-batches of one optimizer step, and the sums of their weights over all ranks, known before the first backward."""
+        batches = [next(epoch_iterator).to(device) for _ in range(num_batches)]
+        if type(self.algorithm).prepare is not Algorithm.prepare:
+            with torch.no_grad():
+                batches = self.model_wrapped(bound(self.algorithm.prepare, self.views[""], batches))
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            for name, weight in self._weights(batch).items():
+                sums[name] = sums.get(name, torch.zeros((), device=device)) + weight.double().sum()
+        return batches, {name: self.roles.sum(total) for name, total in sorted(sums.items())}
+
+    def _weights(self, batch: Batch) -> dict[str, Tensor]:
+        """Weights by term name; "(B,)" and "(B, T)" hold the defaults for terms of these shapes."""
+        weights = {"(B,)": batch.counted}
+        if hasattr(batch, "scored"):
+            weights["(B, T)"] = batch.scored
+        for prefix, learner in (("", self.algorithm), ("reward/", self.reward)):
+            if prefix in self.views and learner is not None:
+                weights |= {prefix + name: weight for name, weight in learner.weights(batch).items()}
+        return weights
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        return inputs
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    # --- loss ---
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """Sum over terms of sum(term * weight) / W, with W over all micro-batches and ranks of the optimizer step."""
+        terms, metrics = model(bound(self._objective, inputs))
+        self.step_terms.append((inputs, {name: term.detach() for name, term in terms.items()}))
+        weights, total = self._weights(inputs), torch.zeros((), device=self.args.device)
+        for name, term in terms.items():
+            share = weighted_sum(term, *weight_of(name, term, weights, num_items_in_batch))
+            total = total + share
+            if len(terms) > 1:
+                self.step_meter.add_share(f"loss/{name}", share, self._per_step())
+        self.step_meter.add_share("loss", total, self._per_step())
+        self._record(metrics, inputs)
+        # gradients are averaged over ranks by the data-parallel wrapper, but W already counts all of them
+        return total * self.accelerator.num_processes
+
+    def _objective(self, batch: Any) -> tuple[Terms, Metrics]:
+        terms, metrics = _named(self.algorithm.loss(self.views[""], batch))
+        if "reward/" in self.views and self.reward is not None:
+            more, measured = _named(self.reward.loss(self.views["reward/"], batch))
+            terms |= {f"reward/{name}": term for name, term in more.items()}
+            metrics |= {f"reward/{name}": value for name, value in measured.items()}
+        return terms, {name: value.detach() for name, value in metrics.items()}
+
+    def _per_step(self) -> float:
+        """The weight of one micro-batch's share of a sum, such that means are means over optimizer steps."""
+        return 1 / (self.args.gradient_accumulation_steps * self.accelerator.num_processes)
+
+    def _record(self, metrics: Metrics, batch: Any) -> None:
+        for name, value in metrics.items():
+            shaped = {1: lambda: batch.counted, 2: lambda: batch.scored}.get(value.dim())
+            weight = shaped() if shaped else 1.0
+            self.step_meter.add(name, value, weight)
+        self.cost.count(trained_tokens=tokens_in(batch))
+
+    # --- optimizer ---
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """One group a role, so that learning rates may differ; no weight decay on vectors (norms, biases)."""
+        if self.optimizer is None:
+            groups = []
+            for name, module in self.trained.roles.items():
+                rate = self.learning_rates.get(name, self.args.learning_rate)
+                learnt = [p for p in module.parameters() if p.requires_grad]
+                for decay, wide in ((self.args.weight_decay, True), (0.0, False)):
+                    chosen = [p for p in learnt if (p.dim() > 1) == wide]
+                    if chosen:
+                        groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer = kind(groups, **options)
+        return self.optimizer
+
+    def _clip_grad_norm(self, model: Any) -> Tensor:
+        """Clips each role's gradient by itself, so that one role's spike does not silence another; returns the norm over all."""
+        limit = self.args.max_grad_norm
+        norms = [self.accelerator.clip_grad_norm_(module.parameters(), limit) for module in self.trained.roles.values()]
+        return torch.linalg.vector_norm(torch.stack([torch.as_tensor(norm) for norm in norms]))
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The gradient norm, looked at before the optimizer uses it."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        bad = [self.roles.any(~torch.isfinite(torch.as_tensor(x))).item() for x in (norm, self.step_meter.sums["loss"][0])]
+        if any(bad):
+            raise UserError(self._diverged())
+        self.step_terms.clear()
+        return norm
+
+    def _diverged(self) -> str:
+        size = len(self.loader.order.table)
+        rows = sorted({row % size for batch, terms in self.step_terms for row in _bad_rows(batch, terms)})
+        where = f"rows {', '.join(map(str, rows[:10]))}" if rows else "the gradient, with a finite loss in every row"
+        last = checkpoint.latest(Path(self.args.output_dir))
+        remedy = f"resume from {last.name}" if last else "there is no checkpoint yet: set trainer.save_steps"
+        return (
+            f"the loss or gradient is not finite at step {self.state.global_step + 1} ({where}); nothing was updated.\n"
+            f"Last good checkpoint: {last or 'none'}. Lower trainer.learning_rate, or {remedy}."
+        )
+
+    def finish_step(self) -> None:
+        """After the optimizer's step: followers follow, the algorithm hears of it, the step's sums join the window's."""
+        self._follow()
+        if type(self.algorithm).after_step is not Algorithm.after_step:
+            if self.algorithm.after_step(self.step_meter.means()) is Next.ROLLOUT:
+                self.loader.drop()
+        self.window.merge(self.step_meter)
+        self.step_meter.clear()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        for name, module in self.followers.items():
+            rule = self.algorithm.roles()[name].follows
+            if steps := getattr(rule, "steps", None):
+                if self.state.global_step % steps:
+                    continue
+            weight = 1 - getattr(rule, "decay", 0.0)
+            for mine, theirs in zip(module.state_dict().values(), self.trained.policy.state_dict().values(), strict=True):
+                mine.lerp_(theirs, weight) if mine.is_floating_point() else mine.copy_(theirs)
+
+    # --- rollouts ---
+
+    def sample(self, index: int, batch: Any) -> Batch:
+        """This rank's part of rollout `index`, without gradient and without dropout."""
+        self.model_wrapped.eval()
+        with self.cost.phase("rollout"), torch.no_grad(), self.roles.shared.noise.during("rollout", index):
+            made = self.model_wrapped(bound(self.algorithm.experience, self.views[""], batch.to(self.args.device)))  # type: ignore[attr-defined]
+        return made
+
+    def rollout_done(self, rollout: Any) -> None:
+        """Means over the rollout, for the log and for the algorithm; the loader has made it the same on every rank."""
+        counted = rollout.counted
+        columns = {name: value for name, value in vars(rollout).items() if _is_measure(value)}
+        if hasattr(rollout, "length"):
+            columns |= {"length": rollout.length, "truncated": rollout.truncated.float()}
+        if getattr(rollout, "logprobs", None) is not None:
+            columns["entropy"] = -rollout.mean(rollout.logprobs)  # an unbiased estimate, from the samples themselves
+        here = Meter()
+        for name, values in columns.items():
+            here.add(name, values, counted)
+        means = {name: value / weight for name, (value, weight) in here.state_dict().items() if weight}
+        self.cost.count(samples=len(rollout), completion_tokens=tokens_in(rollout, prompts=False))
+        self.cost.count(prompt_tokens=tokens_in(rollout) - tokens_in(rollout, prompts=False))
+        if self.is_world_process_zero():
+            self.window.merge(here)
+        self.algorithm.after_rollout(means | {"samples": float(len(rollout))})
+
+    # --- logs and evaluation ---
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" not in logs:
+            return
+        means, tokens, seconds = self.window.means(), self._tokens(), self.cost.state_dict()["seconds"]["total"]
+        self.window.clear()
+        rate = (tokens - self.logged_tokens) / max(seconds - self.logged_seconds, 1e-9)
+        self.logged_tokens, self.logged_seconds = tokens, seconds
+        logs = logs | means | {"tokens_per_second": rate, "seconds": seconds, "peak_memory": float(peak_memory())}
+        super().log(logs, start_time)
+        self.metrics_file.write({"step": self.state.global_step, **logs})
+
+    def _tokens(self) -> int:
+        generated = self.cost.counts["prompt_tokens"] + self.cost.counts["completion_tokens"]
+        return generated + self.roles.sum(torch.tensor(self.cost.counts["trained_tokens"])).item()
+
+    def evaluate(self, *arguments: Any, **keywords: Any) -> dict[str, float]:
+        """Held-out metrics, once a step, with randomness of their own; leaves no trace in training."""
+        step = self.state.global_step
+        if self.evaluated[0] != step:
+            training = self.model_wrapped.training
+            self.model_wrapped.eval()
+            with self.cost.phase("evaluation"), torch.no_grad(), self.roles.shared.noise.during("evaluation", step):
+                found = {f"eval/{name}": value for name, value in self.evaluator(self).items()}
+            self.model_wrapped.train(training)
+            self.evaluated = (step, found)
+            self.metrics_file.write({"step": step, **found, "seconds": self.cost.state_dict()["seconds"]["total"]})
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return self.evaluated[1]
+
+    # --- checkpoints ---
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        if step == self.saved_step:
+            return
+        for lines in (self.metrics_file, self.completions_file):
+            lines.sync()
+        state = self._state()  # a collective: every rank takes part
+        rng = gather_objects(torch.random.get_rng_state())
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir) / f"{checkpoint.PREFIX}{step}"
+            checkpoint.write(folder, lambda partial: self._fill(partial, state | {"rng": rng}))
+            checkpoint.rotate(folder.parent, self.keep)
+        self.accelerator.wait_for_everyone()
+        self.saved_step = step
+
+    def _fill(self, folder: Path, state: dict[str, Any]) -> None:
+        self._save(str(folder))
+        for name, module in self._other_roles().items():
+            checkpoint.save_module(module, folder / name)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self.state.save_to_json(str(folder / "trainer_state.json"))
+        records.save(state, folder / "state")
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        checkpoint.save_policy(self.trained.policy, Path(output_dir or self.args.output_dir), self.tokenizer)
+
+    def _other_roles(self) -> dict[str, nn.Module]:
+        return {name: module for name, module in self.trained.roles.items() if name != "policy"} | self.followers
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "loader": self.loader.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
+            "reward": self.reward.state_dict() if self.reward else {},
+            "window": gather_objects(self.window.state_dict()),
+            "cost": gather_objects(self.cost.state_dict()),
+            "logged": [self.logged_tokens, self.logged_seconds],
+        }
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        checkpoint.load_policy(self.trained.policy, folder)
+        for name, module in self._other_roles().items():
+            checkpoint.load_module(module, folder / name)
+        state = records.load(folder / "state")
+        self.loader.load_state_dict(state["loader"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        if self.reward:
+            self.reward.load_state_dict(state["reward"])
+        self.window.load_state_dict(_own(state["window"], self.accelerator.process_index))
+        self.cost.load_state_dict(_own(state["cost"], self.accelerator.process_index))
+        self.logged_tokens, self.logged_seconds = state["logged"]
+        self.saved_step = checkpoint.step_of(folder)
+        for lines in (self.metrics_file, self.completions_file):
+            lines.cut(self.saved_step)
+        self._rng = _own(state["rng"], self.accelerator.process_index)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            torch.random.set_rng_state(self._rng)
+
+
+def _own(states: list[Any], rank: int) -> Any:
+    if rank >= len(states):
+        raise UserError(f"the checkpoint was written by {len(states)} process(es): resume with as many")
+    return states[rank]
+
+
+def _named(result: tuple[Any, Metrics]) -> tuple[Terms, Metrics]:
+    terms, metrics = result
+    return (terms if isinstance(terms, dict) else {"loss": terms}), dict(metrics)
+
+
+def weight_of(name: str, term: Tensor, weights: dict[str, Tensor], totals: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """A term's weights and their total: those declared for it, else the default for its shape."""
+    key = name if name in weights else ("(B,)" if term.dim() == 1 else "(B, T)")
+    if key not in weights or weights[key].shape != term.shape:
+        given = tuple(weights[key].shape) if key in weights else "none"
+        raise UserError(f"the term {name!r} has shape {tuple(term.shape)}, its weights {given}: return weights for it from `weights`")
+    return weights[key], totals[key]
+
+
+def weighted_sum(term: Tensor, weight: Tensor, total: Tensor) -> Tensor:
+    """sum(term * weight) / total; entries of weight 0 are not read; 0 where the total is 0."""
+    summed = torch.where(weight > 0, term, 0) * weight
+    return summed.sum() / torch.where(total > 0, total, 1)
+
+
+def tokens_in(batch: Any, prompts: bool = True) -> int:
+    """Attended tokens of all completions in a record, with their prompts once a completion, or without them."""
+    total = 0
+    if hasattr(batch, "attended") and hasattr(batch, "prompts"):
+        total += int(batch.attended.sum())
+        if prompts:
+            total += int(batch.prompts.attended.sum(1)[batch.prompt_of].sum())
+    nested = [value for value in vars(batch).values() if isinstance(value, Batch) and not hasattr(batch, "prompt_of")]
+    return total + sum(tokens_in(value, prompts) for value in nested)
+
+
+def _is_measure(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 1 and value.is_floating_point()
+
+
+def _bad_rows(batch: Any, terms: Terms) -> list[int]:
+    rows = getattr(batch, "row", None)
+    bad = [~torch.isfinite(term).reshape(len(term), -1).all(1) for term in terms.values()]
+    return [] if rows is None or not bad else rows[torch.stack(bad).any(0)].tolist()

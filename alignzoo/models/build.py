@@ -1,0 +1,158 @@
+"""Modules from settings: the policy, its adapter, and whatever other kinds of network the roles ask for."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from alignzoo.contracts import Kind, Role
+from alignzoo.models.networks import Headed
+from alignzoo.settings import Model, Peft, UserError
+
+DROPOUTS = ("dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob",
+            "attn_pdrop", "embd_pdrop", "resid_pdrop", "activation_dropout", "classifier_dropout", "summary_first_dropout")  # fmt: skip
+
+
+def tokenizer(settings: Model) -> Any:
+    """The tokenizer of `settings.tokenizer`, else the one beside the model, else the embedded byte-level one."""
+    from transformers import AutoTokenizer
+
+    from alignzoo.data import tokenizers
+
+    path = settings.tokenizer or settings.path
+    if path is None:
+        return tokenizers.byte_level()
+    _exists(path, "model.tokenizer" if settings.tokenizer else "model.path")
+    try:
+        loaded = AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no tokenizer at {path}: {_first_line(error)}. Give model.tokenizer=PATH") from error
+    tokenizers.check(loaded)
+    return loaded
+
+
+def config(settings: Model, vocabulary: Any) -> Any:
+    """The model's config: that of the checkpoint, or a fresh one of `settings.config` for this tokenizer. Dropout is what settings say."""
+    from transformers import AutoConfig
+
+    if settings.path:
+        _exists(settings.path, "model.path")
+        try:
+            made = AutoConfig.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise UserError(f"no model at model.path={settings.path}: {_first_line(error)}") from error
+    else:
+        made = _fresh(dict(settings.config), vocabulary)
+    for name in DROPOUTS:
+        if getattr(made, name, None) is not None:
+            setattr(made, name, settings.dropout)
+    return made
+
+
+def context_length(settings: Model, made: Any) -> int:
+    """How many tokens prompt and completion may have together."""
+    longest = next((getattr(made, n) for n in ("max_position_embeddings", "n_positions") if getattr(made, n, None)), None)
+    if settings.context_length and longest and settings.context_length > longest and not made.is_encoder_decoder:
+        raise UserError(f"model.context_length={settings.context_length} is more than the model's {longest} positions")
+    return settings.context_length or longest or 2048
+
+
+def policy(settings: Model, made: Any, seed: int) -> nn.Module:
+    """The policy's module, in evaluation mode, its fresh weights a function of the seed."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    kind: Any = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
+    options = {"dtype": getattr(torch, settings.dtype.value), "attn_implementation": settings.attention}
+    if settings.path:
+        module = kind.from_pretrained(
+            settings.path, config=made, trust_remote_code=settings.trust_remote_code, **options
+        )
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            module = kind.from_config(made, **options)
+    return module.eval()
+
+
+def adapted(module: nn.Module, settings: Peft, seed: int) -> nn.Module:
+    """The module with LoRA adapters, or itself where they are off."""
+    if not settings.enabled:
+        return module
+    from peft import LoraConfig, get_peft_model
+
+    task = "SEQ_2_SEQ_LM" if module.config.is_encoder_decoder else "CAUSAL_LM"  # type: ignore[union-attr]
+    targets: Any = settings.target_modules.split(",") if "," in settings.target_modules else settings.target_modules
+    lora = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets, task_type=task
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(module, lora)  # type: ignore[arg-type,return-value]
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """A copy that never learns, without adapters."""
+    return _plain(module).eval().requires_grad_(False)
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    copied: Any = copy.deepcopy(module)
+    return copied.unload() if hasattr(copied, "unload") else copied
+
+
+def role_module(name: str, role: Role, start: nn.Module, path: str | None, settings: Model) -> nn.Module:
+    """The module of a role other than policy and reference: `start` is the module it starts from, `path` replaces it.
+
+    A POLICY is a language model; VALUE, SCORER and EMBEDDER are a trunk with a head of zeros, or the head alone where the role shares.
+    """
+    if role.kind is Kind.POLICY:
+        module = _pretrained(name, path, settings) if path else _plain(start)
+    elif role.shares:
+        module = Headed(None, _width(start.config), next(start.parameters()).dtype)
+    else:
+        trunk: Any = (_pretrained(name, path, settings) if path else _plain(start)).base_model
+        module = Headed(trunk, _width(trunk.config), next(trunk.parameters()).dtype)
+    return module.eval().requires_grad_(role.trained)
+
+
+def _pretrained(name: str, path: str, settings: Model) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    _exists(path, f"roles.{name}")
+    made = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
+    kind: Any = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a reward model's head is left out on purpose: only its trunk is wanted
+        return kind.from_pretrained(path, config=made, dtype=getattr(torch, settings.dtype.value))
+
+
+def _width(made: Any) -> int:
+    return int(getattr(made, "hidden_size", None) or made.d_model)
+
+
+def _fresh(fields: dict[str, Any], vocabulary: Any) -> Any:
+    from transformers import AutoConfig
+
+    kind = fields.pop("model_type", None)
+    if kind is None:
+        raise UserError("the model has neither a path nor a config: give model.path=PATH or model.config.model_type=llama (or model=small)")
+    ids = {n: getattr(vocabulary, n) for n in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    try:
+        return AutoConfig.for_model(kind, **({"vocab_size": len(vocabulary)} | ids | fields))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"model.config can't be built for model_type={kind}: {_first_line(error)}") from error
+
+
+def _exists(path: str, key: str) -> None:
+    """A path that looks local must be there; a bare `owner/name` may be on the hub."""
+    if (path.startswith((".", "/", "~")) or path.count("/") != 1) and not Path(path).expanduser().exists():
+        raise UserError(f"{key}={path} does not exist")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

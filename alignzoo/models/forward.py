@@ -1,0 +1,95 @@
+"""The plain padded forward: from a record to the logits or hidden states at its completions' tokens."""
+
+from __future__ import annotations
+
+import inspect
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignzoo.batch import Completions, Prompts
+
+
+def logits(module: nn.Module, c: Completions) -> Tensor:
+    """(B, T, V): entry t holds the logits of completion token t given the prompt and the tokens before it."""
+    width = c.ids.shape[1]
+    if is_encoder_decoder(module):
+        return module(**_encoder_decoder_inputs(module, c)).logits
+    inputs = _causal_inputs(module, c)
+    if "logits_to_keep" in _parameters(module):
+        inputs["logits_to_keep"] = width + 1
+    return module(**inputs).logits[:, -width - 1 : -1]
+
+
+def hidden(module: nn.Module, c: Completions) -> Tensor:
+    """(B, T + 1, H): last hidden states; entry t is the state before token t, entry T the state after the last."""
+    if is_encoder_decoder(module):
+        states = _last_hidden(module(**_encoder_decoder_inputs(module, c, final=True), output_hidden_states=True))
+    else:
+        states = _last_hidden(module(**_causal_inputs(module, c), output_hidden_states=True))
+    return states[:, -c.ids.shape[1] - 1 :]
+
+
+def is_encoder_decoder(module: nn.Module) -> bool:
+    return bool(getattr(module.config, "is_encoder_decoder", False))
+
+
+def positions(attended: Tensor) -> Tensor:
+    """(B, L): position ids that count attended tokens only, so that left padding changes nothing."""
+    return (attended.long().cumsum(1) - 1).clamp(min=0)
+
+
+def accepts(module: nn.Module, **arguments: Any) -> dict[str, Any]:
+    """Those of `arguments` that the module's forward takes (GPT-2 and Llama take position ids, T5 does not)."""
+    return {name: value for name, value in arguments.items() if name in _parameters(module)}
+
+
+def decoder_start(module: nn.Module) -> int:
+    start = module.config.decoder_start_token_id
+    return module.config.pad_token_id if start is None else start
+
+
+def repeated(prompts: Prompts, prompt_of: Tensor) -> tuple[Tensor, Tensor]:
+    """Prompt ids and mask, one row a completion."""
+    return prompts.ids[prompt_of], prompts.attended[prompt_of]
+
+
+def _causal_inputs(module: nn.Module, c: Completions) -> dict[str, Any]:
+    ids, attended = repeated(c.prompts, c.prompt_of)
+    attended = torch.cat([attended, c.attended], 1)
+    inputs = {"input_ids": torch.cat([ids, c.ids], 1), "attention_mask": attended.long()}
+    return inputs | accepts(module, position_ids=positions(attended), use_cache=False)
+
+
+def _encoder_decoder_inputs(module: nn.Module, c: Completions, final: bool = False) -> dict[str, Any]:
+    ids, attended = repeated(c.prompts, c.prompt_of)
+    start = torch.full_like(c.ids[:, :1], decoder_start(module))
+    shifted = torch.cat([start, c.ids if final else c.ids[:, :-1]], 1)
+    first = torch.ones_like(c.attended[:, :1])
+    mask = torch.cat([first, c.attended if final else c.attended[:, :-1]], 1)
+    return {
+        "input_ids": ids,
+        "attention_mask": attended.long(),
+        "decoder_input_ids": shifted,
+        "decoder_attention_mask": mask.long(),
+        "use_cache": False,
+    }
+
+
+def _last_hidden(output: Any) -> Tensor:
+    if getattr(output, "last_hidden_state", None) is not None:
+        return output.last_hidden_state
+    states = getattr(output, "decoder_hidden_states", None) or output.hidden_states
+    return states[-1]
+
+
+def _parameters(module: nn.Module) -> frozenset[str]:
+    inner = module.get_base_model() if hasattr(module, "get_base_model") else module
+    return _signature(type(inner))
+
+
+@lru_cache
+def _signature(kind: type) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.forward).parameters)  # type: ignore[attr-defined]

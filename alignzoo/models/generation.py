@@ -1,0 +1,127 @@
+"""Sampling: a plain decoding loop with a key-value cache, one uniform a position, the token by inverse CDF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignzoo.batch import Completions, Prompts
+from alignzoo.models import forward
+from alignzoo.settings import Sampling
+
+Finished = Callable[[Tensor], bool]
+
+
+@torch.no_grad()
+def generate(
+    module: nn.Module,
+    prompts: Prompts,
+    sampling: Sampling,
+    uniforms: Tensor,
+    ends: Collection[int],
+    shape: Callable[[Tensor], Tensor],
+    adjust: Callable[[Tensor], Tensor] | None = None,
+    finished: Finished | None = None,
+) -> Completions:
+    """`sampling.samples` completions of every prompt, a prompt's together, each ending with one of `ends` or cut at `max_new_tokens`.
+
+    uniforms (B, max_new_tokens) decide the tokens, so a row's text depends neither on its neighbours nor on the rank. `shape` maps raw
+    logits (B, V) to those of the sampling distribution, whose log-probs are returned; `adjust` then changes what is sampled, not what is
+    reported. `finished` replaces "all rows have ended" where ranks must stop together.
+    """
+    prompt_of = torch.arange(len(prompts), device=prompts.ids.device).repeat_interleave(sampling.samples)
+    state = _start(module, prompts, sampling.samples)
+    done = torch.zeros(len(prompt_of), dtype=torch.bool, device=prompts.ids.device)
+    end_ids = torch.tensor(sorted(ends), device=done.device)
+    uniforms = uniforms.to(done.device)
+    columns = []
+    for t in range(sampling.max_new_tokens):
+        scores = shape(state.logits)
+        token = choose(adjust(scores) if adjust else scores, sampling, uniforms[:, t])
+        logprob = scores.gather(1, token[:, None])[:, 0] - scores.logsumexp(1)
+        columns.append((token.masked_fill(done, 0), ~done, logprob.masked_fill(done, 0)))
+        done = done | torch.isin(token, end_ids)
+        if (finished(done) if finished else bool(done.all())) or t + 1 == sampling.max_new_tokens:
+            break
+        _advance(module, state, token)
+    ids, written, logprobs = (torch.stack(column, 1) for column in zip(*columns, strict=True))
+    return Completions(
+        prompts=prompts, prompt_of=prompt_of, ids=ids, attended=written, scored=written, truncated=~done,
+        row=prompts.row[prompt_of], logprobs=logprobs,
+    )  # fmt: skip
+
+
+def choose(scores: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
+    """(B, V) scores -> (B,) tokens: the likeliest at temperature 0, else the inverse CDF at `uniform` (B,) of the kept tokens."""
+    if sampling.temperature == 0:
+        return scores.argmax(1)
+    # float64: over 150 thousand tokens a float32 cumulative sum is off by more than rare tokens weigh
+    probs = _truncate(scores.double().softmax(1), sampling)
+    mass = probs.cumsum(1)
+    token = torch.searchsorted(mass, (uniform * mass[:, -1])[:, None], right=True)[:, 0]
+    return token.clamp(max=scores.shape[1] - 1)
+
+
+def _truncate(probs: Tensor, sampling: Sampling) -> Tensor:
+    """Zero what top-k, min-p and nucleus sampling drop, in that order, each relative to what is left. The likeliest always stays."""
+    if sampling.top_k:
+        kth = probs.topk(min(sampling.top_k, probs.shape[1]), 1).values[:, -1:]
+        probs = probs * (probs >= kth)
+    if sampling.min_p:
+        probs = probs * (probs >= sampling.min_p * probs.amax(1, keepdim=True))
+    if sampling.top_p < 1:
+        ordered, order = probs.sort(1, descending=True, stable=True)
+        before = ordered.cumsum(1) - ordered
+        kept = ordered * (before < sampling.top_p * ordered.sum(1, keepdim=True))
+        probs = torch.zeros_like(probs).scatter(1, order, kept)
+    return probs
+
+
+@dataclass
+class _State:
+    """What decoding carries from token to token."""
+
+    logits: Tensor  # (B, V), of the next token
+    cache: Any
+    attended: Tensor  # (B, L): the prompt, and for decoder-only models everything since
+    encoded: Any = None
+
+
+def _start(module: nn.Module, prompts: Prompts, samples: int) -> _State:
+    if forward.is_encoder_decoder(module):
+        return _start_encoder_decoder(module, prompts, samples)
+    inputs = forward.accepts(module, position_ids=forward.positions(prompts.attended), logits_to_keep=1)
+    output = module(input_ids=prompts.ids, attention_mask=prompts.attended.long(), use_cache=True, **inputs)
+    cache = output.past_key_values
+    if samples > 1:
+        cache.batch_repeat_interleave(samples)
+    repeat = lambda x: x.repeat_interleave(samples, 0)  # noqa: E731
+    return _State(repeat(output.logits[:, -1]), cache, repeat(prompts.attended))
+
+
+def _start_encoder_decoder(module: nn.Module, prompts: Prompts, samples: int) -> _State:
+    encoded = module.get_encoder()(input_ids=prompts.ids, attention_mask=prompts.attended.long())
+    encoded.last_hidden_state = encoded.last_hidden_state.repeat_interleave(samples, 0)
+    attended = prompts.attended.repeat_interleave(samples, 0)
+    state = _State(torch.empty(0), None, attended, encoded)
+    _advance(module, state, torch.full((len(attended),), forward.decoder_start(module), device=attended.device))
+    return state
+
+
+def _advance(module: nn.Module, state: _State, token: Tensor) -> None:
+    if state.encoded is not None:
+        output = module(
+            encoder_outputs=state.encoded, attention_mask=state.attended.long(), decoder_input_ids=token[:, None],
+            past_key_values=state.cache, use_cache=True,
+        )  # fmt: skip
+    else:
+        state.attended = torch.cat([state.attended, torch.ones_like(state.attended[:, :1])], 1)
+        inputs = forward.accepts(module, position_ids=state.attended.sum(1, keepdim=True) - 1)
+        output = module(
+            input_ids=token[:, None], attention_mask=state.attended.long(), past_key_values=state.cache, use_cache=True, **inputs
+        )
+    state.cache, state.logits = output.past_key_values, output.logits[:, -1]

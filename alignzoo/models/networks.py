@@ -1,0 +1,186 @@
+"""Networks as algorithms see them: modules behind the few methods of the contract, each able to run without gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from alignzoo.batch import Completions, Prompts
+from alignzoo.functional.logprobs import entropy, selective_log_softmax
+from alignzoo.models import forward, generation
+from alignzoo.models.noise import Noise
+from alignzoo.settings import Sampling
+
+CHUNK_BYTES = 256 * 2**20  # of logits handed to one call of a `tokens` function; more than one chunk is recomputed in the backward pass
+
+
+@dataclass
+class Shared:
+    """What all networks of a run have in common: the sampling distribution, the noise, and where ranks must stop together."""
+
+    noise: Noise
+    ends: Collection[int]
+    temperature: float = 1.0
+    support: Tensor | None = None  # (V,) bool: the tokens completions may contain
+    finished: generation.Finished | None = None
+
+    @contextmanager
+    def at(self, temperature: float) -> Iterator[None]:
+        """Log-probs inside are those at this temperature (greedy counts as 1)."""
+        before, self.temperature = self.temperature, temperature or 1.0
+        try:
+            yield
+        finally:
+            self.temperature = before
+
+    def shape(self, logits: Tensor) -> Tensor:
+        """Raw logits (n, V) to those of the sampling distribution: at least float32, divided by the temperature, -inf outside the support."""
+        scaled = (logits if logits.dtype == torch.float64 else logits.float()) / self.temperature
+        return scaled if self.support is None else scaled.masked_fill(~self.support.to(logits.device), -torch.inf)
+
+
+class Network:
+    """A module in a role. `frozen` runs it without gradient, and in evaluation mode."""
+
+    def __init__(self, module: nn.Module, shared: Shared, frozen: bool = False) -> None:
+        self.module, self.shared, self.frozen = module, shared, frozen
+
+    def gradient(self) -> AbstractContextManager[Any]:
+        return torch.no_grad() if self.frozen else nullcontext()
+
+    def view(self, frozen: bool) -> Any:
+        """The same network, with or without gradient."""
+        return type(self)(self.module, self.shared, frozen)
+
+
+class PolicyNetwork(Network):
+    """A language model: `contracts.Policy`."""
+
+    def scored_logits(self, c: Completions) -> Tensor:
+        """(n, V): shaped logits at the scored tokens, in the row-major order of `c.scored.nonzero()`."""
+        with self.gradient():
+            return self.shared.shape(forward.logits(self.module, c)[c.scored])
+
+    def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Any] = ()) -> Tensor:
+        with self.gradient():
+            columns = [self.scored_logits(c), *(other.scored_logits(c) for other in beside), *(x[c.scored] for x in aligned)]
+            return _scatter(_chunked(fn, columns), c.scored)
+
+    def logprobs(self, c: Completions) -> Tensor:
+        # the sampler's own are exact in float32; in lower precision decoding and training forwards differ by more than they may
+        if c.logprobs is not None and c.stamp == self.stamp() and not torch.is_grad_enabled():
+            return torch.where(c.scored, c.logprobs, 0)
+        return self.tokens(c, selective_log_softmax, c.ids)
+
+    def entropy(self, c: Completions) -> Tensor:
+        return self.tokens(c, entropy)
+
+    def generate(
+        self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None
+    ) -> Completions:
+        uniforms = self.shared.noise.positions(prompts.row, sampling.samples, sampling.max_new_tokens)
+        c = generation.generate(
+            self.module, prompts, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished
+        )
+        return replace(c, stamp=self.stamp())
+
+    def stamp(self) -> str | None:
+        """Names the weights and numerics; None where decoding and training forwards differ by more than rounding."""
+        parameters = list(self.module.parameters())
+        exact = all(p.dtype in (torch.float32, torch.float64) for p in parameters) and not _autocast(parameters[0].device)
+        version = sum(p._version for p in parameters)
+        return f"{id(self.module)}:{version}:{self.shared.temperature}" if exact else None
+
+
+class AdapterOffNetwork(PolicyNetwork):
+    """The policy with its PEFT adapter switched off: a reference that costs no memory."""
+
+    def scored_logits(self, c: Completions) -> Tensor:
+        with self.module.disable_adapter():  # type: ignore[operator]
+            return super().scored_logits(c)
+
+    def generate(
+        self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None
+    ) -> Completions:
+        with self.module.disable_adapter():  # type: ignore[operator]
+            return super().generate(prompts, sampling, adjust)
+
+    def stamp(self) -> str | None:
+        stamp = super().stamp()
+        return stamp and f"{stamp}:off"
+
+
+class Headed(nn.Module):
+    """A linear head, zero at first, on a trunk's last hidden states; `trunk` None: on those of the network it shares."""
+
+    def __init__(self, trunk: nn.Module | None, width: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(width, 1, dtype=dtype)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+
+class HeadedNetwork(Network):
+    """VALUE, SCORER and EMBEDDER: three readings of the hidden states."""
+
+    module: Headed
+
+    def __init__(self, module: Headed, shared: Shared, frozen: bool = False, trunk: nn.Module | None = None) -> None:
+        super().__init__(module, shared, frozen)
+        trunk = module.trunk if module.trunk is not None else trunk
+        assert trunk is not None, "a head without a trunk must share one"
+        self.trunk = trunk
+
+    def view(self, frozen: bool) -> HeadedNetwork:
+        return HeadedNetwork(self.module, self.shared, frozen, self.trunk)
+
+    def values(self, c: Completions) -> Tensor:
+        """(B, T): V(s_t), read off the state before token t."""
+        with self.gradient():
+            states = forward.hidden(self.trunk, c)[:, :-1]
+            return _scatter(self._head(states[c.scored]), c.scored)
+
+    def scores(self, c: Completions) -> Tensor:
+        """(B,): read off the state after the last attended token."""
+        with self.gradient():
+            states = forward.hidden(self.trunk, c)
+            return self._head(states[torch.arange(len(c)), c.attended.sum(1)])
+
+    def embed(self, c: Completions) -> Tensor:
+        """(B, H): the mean state over attended tokens."""
+        with self.gradient():
+            states = forward.hidden(self.trunk, c)[:, 1:].float()
+            mask = c.attended[..., None]
+            return torch.where(mask, states, 0).sum(1) / mask.sum(1).clamp(min=1)
+
+    def _head(self, states: Tensor) -> Tensor:
+        scores = self.module.head(states.to(self.module.head.weight.dtype))[..., 0]
+        return scores if scores.dtype == torch.float64 else scores.float()
+
+
+def _autocast(device: torch.device) -> bool:
+    return torch.is_autocast_enabled(device.type)
+
+
+def _chunked(fn: Callable[..., Tensor], columns: list[Tensor]) -> Tensor:
+    """fn over rows, so many at a time that their logits fit the budget."""
+    logits = columns[0]
+    rows = max(1, CHUNK_BYTES // (logits.shape[1] * logits.element_size()))
+    if len(logits) <= rows:
+        return fn(*columns)
+    chunks = zip(*(column.split(rows) for column in columns), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([fn(*chunk) for chunk in chunks])
+    return torch.cat([checkpoint(fn, *chunk, use_reentrant=False) for chunk in chunks])  # type: ignore[misc]
+
+
+def _scatter(values: Tensor, scored: Tensor) -> Tensor:
+    """(n, ...) values of the scored tokens -> (B, T, ...), 0 elsewhere."""
+    return values.new_zeros(*scored.shape, *values.shape[1:]).index_put((scored,), values)

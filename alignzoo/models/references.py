@@ -1,0 +1,144 @@
+"""Where pi_ref comes from: the config group `reference`."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from alignzoo.batch import Completions
+from alignzoo.contracts import Context, Reference
+from alignzoo.models import build
+from alignzoo.models.networks import AdapterOffNetwork, PolicyNetwork, Shared
+from alignzoo.settings import UserError
+
+ALL = frozenset({"logprobs", "tokens", "generate"})
+
+
+@dataclass(kw_only=True)
+class Copy(Reference):
+    """A frozen copy of the policy as it was at the start."""
+
+    offers: ClassVar[frozenset[str]] = ALL
+
+    def build(self, context: Context) -> PolicyNetwork:
+        return PolicyNetwork(build.frozen(_policy(context)), context.shared, frozen=True)
+
+
+@dataclass(kw_only=True)
+class AdapterOff(Reference):
+    """The policy with its PEFT adapter switched off: no second model in memory. Needs peft=lora."""
+
+    offers: ClassVar[frozenset[str]] = ALL
+
+    def build(self, context: Context) -> PolicyNetwork:
+        module = _policy(context)
+        if not hasattr(module, "disable_adapter"):
+            raise UserError("reference=adapter needs a policy with an adapter: add peft=lora, or choose reference=copy")
+        return AdapterOffNetwork(module, context.shared, frozen=True)
+
+
+@dataclass(kw_only=True)
+class Cached(Reference):
+    """Log-probs kept on disk by weights and token ids, computed once and shared by runs: sweeps pay for the reference once."""
+
+    offers: ClassVar[frozenset[str]] = frozenset({"logprobs"})
+    path: str | None = field(default=None, metadata={"help": "the cache file; none: reference.sqlite in the cache folder"})
+
+    def build(self, context: Context) -> PolicyNetwork:
+        path = Path(self.path).expanduser() if self.path else context.cache / "reference.sqlite"
+        return CachedNetwork(build.frozen(_policy(context)), context.shared, _Store(path))
+
+
+@dataclass(kw_only=True)
+class NoReference(Reference):
+    """No reference model: for algorithms and settings that need none."""
+
+    offers: ClassVar[frozenset[str]] = frozenset()
+
+    def build(self, context: Context) -> None:
+        return None
+
+
+class CachedNetwork(PolicyNetwork):
+    """A frozen policy whose log-probs are looked up first. Only what training asks for is kept: samples drawn in evaluation never return."""
+
+    def __init__(self, module: nn.Module, shared: Shared, store: _Store) -> None:
+        super().__init__(module, shared, frozen=True)
+        self.store = store
+        self.weights = weights_hash(module)
+
+    def view(self, frozen: bool) -> CachedNetwork:
+        return self
+
+    def logprobs(self, c: Completions) -> Tensor:
+        if self.shared.noise.purpose.startswith("eval"):
+            return super().logprobs(c)
+        keys = self._keys(c)
+        rows = self.store.get(keys)
+        missing = [i for i, row in enumerate(rows) if row is None]
+        if missing:
+            part = c.take(missing)
+            computed = super().logprobs(part)
+            fresh = [values[mask].double().cpu() for values, mask in zip(computed, part.scored, strict=True)]
+            self.store.put((keys[i], values) for i, values in zip(missing, fresh, strict=True))
+            for i, values in zip(missing, fresh, strict=True):
+                rows[i] = values
+        dtype = next(self.module.parameters()).dtype
+        found = torch.cat([row for row in rows if row is not None]) if len(c) else torch.empty(0)
+        dtype = dtype if dtype == torch.float64 else torch.float32
+        out = torch.zeros(c.ids.shape, dtype=dtype, device=c.ids.device)
+        return out.masked_scatter(c.scored, found.to(out))
+
+    def _keys(self, c: Completions) -> list[bytes]:
+        """One key a record: the weights, the distribution and the token ids."""
+        support = b"" if self.shared.support is None else self.shared.support.cpu().numpy().tobytes()
+        salt = f"{self.weights}:{self.shared.temperature}".encode() + support
+        prompts = [ids[mask].tolist() for ids, mask in zip(c.prompts.ids, c.prompts.attended, strict=True)]
+        columns = zip(c.prompt_of.tolist(), c.ids, c.attended, c.scored, strict=True)
+        return [
+            hashlib.sha256(salt + repr((prompts[p], ids[a].tolist(), s[a].tolist())).encode()).digest() for p, ids, a, s in columns
+        ]
+
+
+class _Store:
+    """Vectors of float64 by key, in one SQLite file that several runs may use at once."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.connection = sqlite3.connect(path, timeout=60)
+        self.connection.execute("CREATE TABLE IF NOT EXISTS logprobs (key BLOB PRIMARY KEY, value BLOB)")
+
+    def get(self, keys: list[bytes]) -> list[Tensor | None]:
+        query = "SELECT value FROM logprobs WHERE key = ?"
+        rows = [self.connection.execute(query, (key,)).fetchone() for key in keys]
+        return [_vector(row[0]) if row else None for row in rows]
+
+    def put(self, rows: Iterable[tuple[bytes, Tensor]]) -> None:
+        with self.connection:
+            values = [(key, vector.numpy().tobytes()) for key, vector in rows]
+            self.connection.executemany("INSERT OR IGNORE INTO logprobs VALUES (?, ?)", values)
+
+
+def weights_hash(module: nn.Module) -> str:
+    """A hash of every weight by name, dtype, shape and value."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _vector(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.float64) if data else torch.empty(0, dtype=torch.float64)
+
+
+def _policy(context: Context) -> Any:
+    assert context.policy is not None, "references are built after the policy"
+    return context.policy
