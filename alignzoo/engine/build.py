@@ -38,7 +38,7 @@ class Builder:
 
     def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> AlignTrainer:
         setup = self.setup
-        name = setup.names["algorithm"]
+        name = setup.choices["algorithm"]
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
         checks.check_sampling(name, self.algorithm, setup.generation)
         args = arguments(setup.training, self.folder, setup.seed)
@@ -51,6 +51,8 @@ class Builder:
         with args.main_process_first(local=False, desc="models"):
             models, trained, followers = self._models(context, config)
         context.models = models
+        if self.reward:
+            self.reward.setup(context)
         flow = Flow(setup.training, interrupt)
         trainer = AlignTrainer(
             trained=trained, args=args, algorithm=self.algorithm, models=models, reward=self.reward,
@@ -61,7 +63,8 @@ class Builder:
         flow.trainer = trainer
         trainer.followers = followers
         trainer.loader = self._loader(tables, trainer, micro, share)
-        self._connect_reward(context, trainer)
+        if self.reward:
+            self._connect_reward(trainer)
         trainer.tables_report = tables.report
         return trainer
 
@@ -138,16 +141,12 @@ class Builder:
             sample=trainer.sample, after=trainer.rollout_done, rebind=lambda batch: bind(batch, decode),
         )  # fmt: skip
 
-    def _connect_reward(self, context: Context, trainer: AlignTrainer) -> None:
-        if self.reward is None:
-            return
-        self.reward.setup(context)
-
+    def _connect_reward(self, trainer: AlignTrainer) -> None:
         def note(c: Completions, scores: Scores) -> None:
             for name, part in scores.parts.items():
                 trainer.window.add(f"reward/{name}", part, scores.valid.double())  # type: ignore[union-attr]
 
-        trainer.roles.score = checked(self.reward, self.setup.names["reward"], trainer.roles.shared, note)
+        trainer.roles.score = checked(self.reward, self.setup.choices["reward"], trainer.roles.shared, note)
         trainer.views = trainer.make_views()
 
     def _learning_rates(self, trained: Trained) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Batch
 from alignzoo.contracts import Algorithm, Metrics, Next, Reward
@@ -31,6 +31,7 @@ class AlignTrainer(Trainer):
         keep: int, callbacks: list[TrainerCallback],
     ) -> None:  # fmt: skip
         super().__init__(model=trained, args=args, callbacks=callbacks)
+        self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
         self.trained, self.algorithm, self.tokenizer, self.evaluator, self.keep = trained, algorithm, tokenizer, evaluator, keep
         self.roles, self.reward = models, reward

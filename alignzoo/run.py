@@ -1,0 +1,179 @@
+"""One run: from a composed config to a folder with the trained model and a summary, resumable at any moment."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from alignzoo.settings import UserError
+
+PACKAGES = ("alignzoo", "torch", "transformers", "accelerate", "trl", "peft", "datasets", "hydra-core", "numpy")
+VOLATILE = ("resume", "run_dir")  # say where a run is and how it was started, not what it is
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Run what `cfg` (of `alignzoo.compose`) says and return the summary, which is also in the run's folder.
+
+    With `resume`, goes on with that run from its newest complete checkpoint. Raises UserError for a user's mistake, before anything is
+    written; Ctrl-C and SIGTERM end with status "interrupted" after a checkpoint.
+    """
+    from alignzoo.config import instantiate
+    from alignzoo.console import Display
+    from alignzoo.engine.build import Builder
+    from alignzoo.engine.callbacks import Interrupt
+
+    folder = run_folder(cfg)
+    checkpoint = _starting_point(cfg, folder)
+    if (done := _summary(folder)) and cfg.resume:
+        return done
+    setup, interrupt, displays = instantiate(cfg), Interrupt(), list[Display]()
+    with interrupt.listening():
+        trainer = Builder(setup, folder, cache_folder()).trainer(interrupt, lambda step, row: [d.update(step, row) for d in displays])
+        if trainer.is_world_process_zero():
+            if checkpoint is None:
+                _begin(cfg, folder)
+            displays.append(Display(trainer.args.max_steps, f"{setup.choices['algorithm']} on {setup.choices['data']}"))
+        trainer.accelerator.wait_for_everyone()
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            for display in displays:
+                display.close()
+    return _finish(trainer, setup, folder)
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """Where the run is: `resume`, `run_dir`, or a name made from the config, the same on every rank."""
+    if cfg.resume:
+        return Path(cfg.resume)
+    if cfg.run_dir:
+        return Path(cfg.run_dir)
+    digest = hashlib.sha256(_identity(cfg).encode()).hexdigest()[:8]
+    return Path("runs") / f"{cfg.choices.algorithm}-{cfg.choices.data}-{digest}"
+
+
+def cache_folder() -> Path:
+    """What runs share, such as a task's reference model: $ALIGNZOO_CACHE, else ~/.cache/alignzoo."""
+    return Path(os.environ.get("ALIGNZOO_CACHE") or Path.home() / ".cache" / "alignzoo")
+
+
+def _identity(cfg: DictConfig) -> str:
+    """The config as text, without what says only where the run is."""
+    container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    return OmegaConf.to_yaml({key: value for key, value in container.items() if key not in VOLATILE})
+
+
+def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:
+    """The checkpoint to go on from, or None for a run that starts at step 0. Raises UserError rather than touch another run's folder."""
+    from alignzoo.engine import checkpoint
+
+    saved = folder / "config.yaml"
+    if cfg.resume:
+        if not saved.exists():
+            raise UserError(f"resume={folder} is not a run: it has no config.yaml")
+        if saved.read_text() != _identity(cfg):
+            raise UserError(f"resume={folder} was made with another configuration: see {saved}. Start a new run with run_dir=FOLDER")
+        return checkpoint.latest(folder / "checkpoints")
+    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+        return None
+    if not saved.exists() or saved.read_text() != _identity(cfg):
+        raise UserError(f"run_dir={folder} exists and is not an unfinished run of this command: choose another run_dir, or remove it")
+    if _summary(folder):
+        raise UserError(f"run_dir={folder} holds this run, finished: choose another run_dir, or remove it")
+    if newest := checkpoint.latest(folder / "checkpoints"):
+        raise UserError(f"run_dir={folder} holds this run, unfinished at {newest.name}: go on with alignzoo train resume={folder}")
+    return None
+
+
+def _begin(cfg: DictConfig, folder: Path) -> None:
+    """A fresh folder: what an attempt killed before its first checkpoint left is removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # first, and in one piece: it tells the next attempt whose folder this is
+    _write(folder / "config.yaml", _identity(cfg))
+    _write(folder / "environment.json", json.dumps(environment(), indent=1))
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and commit: what another person needs to see the same numbers."""
+    import torch
+
+    versions = {name: _version(name) for name in PACKAGES}
+    return {
+        "versions": versions, "python": platform.python_version(), "platform": platform.platform(), "commit": _commit(),
+        "cpus": os.cpu_count(), "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+    }  # fmt: skip
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that runs, where it is one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _finish(trainer: Any, setup: Any, folder: Path) -> dict[str, Any]:
+    """Save the model and the summary; an interrupted run has its checkpoint already."""
+    from alignzoo.engine.meters import peak_memory
+
+    finished = trainer.state.global_step >= trainer.state.max_steps
+    cost = trainer.cost.state_dict()
+    summary = {
+        **{group: setup.choices[group] for group in ("algorithm", "data", "model", "reward", "reference")}, "seed": setup.seed, "status": "finished" if finished else "interrupted", "run_dir": str(folder),
+        "steps": trainer.state.global_step, **cost["counts"], **{f"{k}_seconds": v for k, v in cost["seconds"].items()},
+        "peak_memory": peak_memory(), "data_report": trainer.tables_report,
+        "metrics": {name.removeprefix("eval/"): value for name, value in trainer.evaluated[1].items()},
+    }  # fmt: skip
+    if trainer.is_world_process_zero() and finished:
+        save_model(trainer, folder / "model")
+        _write(folder / "summary.json", json.dumps(summary, indent=1, default=str))
+    trainer.accelerator.wait_for_everyone()
+    return summary
+
+
+def save_model(trainer: Any, folder: Path) -> None:
+    """The policy as `from_pretrained` loads it, adapters merged; the other trained roles beside it."""
+    from alignzoo.engine import checkpoint
+
+    policy = trainer.trained.policy
+    merged = copy.deepcopy(policy).merge_and_unload() if hasattr(policy, "merge_and_unload") else policy
+
+    def fill(partial: Path) -> None:
+        checkpoint.save_policy(merged, partial, trainer.tokenizer)
+        for name, module in trainer.trained.roles.items():
+            if name != "policy":
+                checkpoint.save_module(module, partial / name)
+
+    checkpoint.write(folder, fill)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    path = folder / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else None

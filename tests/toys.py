@@ -1,0 +1,139 @@
+"""Small things the engine and conformance tests run on: a ten-thousand-parameter model, made-up records of every view, a countable reward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
+from alignzoo.contracts import Context, Reward, Scores, Source, Tables
+from alignzoo.settings import Generation, Model, Optimizer, Peft, Rollout, Training
+
+LLAMA = {
+    "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": True,
+}  # fmt: skip
+T5 = {
+    "model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0,
+    "is_encoder_decoder": True,
+}  # fmt: skip
+EOS = 2
+
+
+def completions(rows: list[int], seed: int = 0, length: int = 6, unscored: bool = False, salt: int = 0, **columns: Any) -> Completions:
+    """One made-up completion a row, ending with EOS, over its own prompt; a function of (row, salt) alone.
+
+    With `unscored`, every second row starts with two attended tokens that the policy did not write.
+    """
+    kind: Any = columns.pop("kind", Completions)
+    made = [_text(row, seed, length, salt) for row in rows]
+    width = max(len(c) for _, c in made)
+    left = max(len(p) for p, _ in made)
+    ids = torch.tensor([c + [0] * (width - len(c)) for _, c in made])
+    attended = torch.tensor([[i < len(c) for i in range(width)] for _, c in made])
+    scored = attended.clone()
+    if unscored:
+        scored[torch.tensor(rows) % 2 == 1, :2] = False
+    prompts = Prompts(
+        ids=torch.tensor([[0] * (left - len(p)) + p for p, _ in made]),
+        attended=torch.tensor([[i >= left - len(p) for i in range(left)] for p, _ in made]),
+        row=torch.tensor(rows),
+        decode=lambda batch: [" ".join(map(str, ids)) for ids in batch],
+    )
+    return kind(
+        prompts=prompts, prompt_of=torch.arange(len(rows)), ids=ids, attended=attended, scored=scored,
+        truncated=torch.zeros(len(rows), dtype=torch.bool), row=torch.tensor(rows), **columns,
+    )  # fmt: skip
+
+
+def _text(row: int, seed: int, length: int, salt: int) -> tuple[list[int], list[int]]:
+    prompt = np.random.default_rng([seed, row])
+    body = np.random.default_rng([seed, row, salt + 1])
+    tokens = lambda rng, low: rng.integers(3, 40, rng.integers(low, length + 1)).tolist()  # noqa: E731
+    return tokens(prompt, 1), [*tokens(body, 2), EOS]
+
+
+@dataclass
+class ToyTable:
+    view: type[Batch]
+    size: int
+    seed: int = 0
+    unscored: bool = False
+
+    def __len__(self) -> int:
+        return self.size
+
+    def batch(self, rows: Any) -> Any:
+        rows = list(rows)
+        shared = {"seed": self.seed, "unscored": self.unscored}
+        if self.view is Prompts:
+            return completions(rows, **shared).prompts
+        if self.view is Pairs:
+            return Pairs(chosen=completions(rows, **shared), rejected=completions(rows, salt=1, **shared))
+        if self.view is Rated:
+            return completions(rows, kind=Rated, rating=torch.tensor(rows).float() % 2, **shared)
+        if self.view is Rankings:
+            return completions(rows, kind=Rankings, rank=torch.tensor(rows) % 3, **shared)
+        return completions(rows, **shared)
+
+
+@dataclass(kw_only=True)
+class CountReward(Reward):
+    """1 for every token below 12 in the completion, minus 0.1 a token."""
+
+    def __call__(self, c: Completions) -> Scores:
+        total = c.sum((c.ids < 12).float()) - 0.1 * c.length
+        return Scores(total=total, parts={"count": total})
+
+
+@dataclass(kw_only=True)
+class ToySource(Source):
+    size: int = 24
+    seed: int = 0
+    unscored: bool = True
+    reports: dict[str, Any] = field(default_factory=dict)
+
+    def tables(self, view: type[Batch], context: Context) -> Tables:
+        table = lambda v, seed: ToyTable(v, self.size, seed, self.unscored)  # noqa: E731
+        return Tables(train=table(view, self.seed), heldout=table(view, self.seed + 1), prompts=table(Prompts, self.seed + 1), report={})
+
+    def reward(self) -> Reward:
+        return CountReward()
+
+    def supplies(self, role: str) -> bool:
+        return role == "teacher"
+
+    def network(self, role: str, context: Context) -> Any:
+        """A teacher: another model of the policy's shape."""
+        from alignzoo.models import build
+        from alignzoo.models.networks import PolicyNetwork
+
+        module = build.policy(Model(config=context.policy.config.to_dict()), context.policy.config, seed=99)
+        return PolicyNetwork(build.frozen(module).to(context.policy.dtype), context.shared, frozen=True)
+
+
+def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:
+    """What `alignzoo.config.instantiate` returns, on the toy task: SGD, three steps of eight records."""
+    from alignzoo.models.references import Copy
+
+    training = {"max_steps": 3, "batch": 8, "learning_rate": 0.1, "optimizer": Optimizer.sgd, "logging_steps": 1, "eval_prompts": 4}
+    parts = {
+        "algorithm": algorithm, "data": ToySource(), "reward": CountReward(), "reference": Copy(), "model": Model(config=dict(LLAMA)),
+        "peft": Peft(), "training": Training(**training | changes.pop("training", {})), "generation": Generation(max_new_tokens=6),
+        "rollout": Rollout(prompts=4, samples=2), "seed": 0, "roles": {}, "choices": {"algorithm": name, "reward": "count", "data": "toy", "model": "tiny", "reference": "copy"},
+    }  # fmt: skip
+    return SimpleNamespace(**parts | changes)
+
+
+def trainer(made: SimpleNamespace, folder: Path) -> Any:
+    """The trainer of a setup, its run folder made."""
+    from alignzoo.engine.build import Builder
+    from alignzoo.engine.callbacks import Interrupt
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return Builder(made, folder, folder / "cache").trainer(Interrupt(), lambda step, row: None)
