@@ -81,8 +81,8 @@ def whiten(x: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = _identit
 
         (x - mean) / sqrt(var + epsilon)        var = 1/n sum (x - mean)^2
 
-    x and mask of one shape -> the same shape, 0 outside the mask. `total` sums a tensor over ranks, so that the moments are those
-    of all of them.
+    x and mask of one shape -> the same shape, 0 outside the mask. `total` sums a tensor over ranks, so that the moments are
+    those of all of them.
     """
     mean = masked_mean(x, mask, total)
     variance = masked_mean((x - mean) ** 2, mask, total)

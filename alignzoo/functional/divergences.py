@@ -1,8 +1,8 @@
 """Distances between a policy and a reference or teacher: estimated from samples, or exact from logits.
 
-In the estimators the samples are the policy's own. In the exact divergences P is the teacher and Q the student; tokens outside the
-support of both (logits of -inf) contribute 0, with finite gradients; a token that only one of them can write makes
-a KL infinite where the definition says so.
+In the estimators the samples are the policy's own. In the exact divergences P is the teacher and Q the student; tokens outside
+the support of both (logits of -inf) contribute 0, with finite gradients; a token that only one of them can write
+makes a KL infinite where the definition says so.
 """
 
 import math
@@ -51,7 +51,8 @@ def forward_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
 
         KL(P || Q) = sum_v P(v) (log P(v) - log Q(v))
 
-    student, teacher (..., V) logits, both divided by the temperature -> (...). Infinite where the student lacks a token of the teacher.
+    student, teacher (..., V) logits, both divided by the temperature -> (...). Infinite where the student
+    lacks a token of the teacher.
     """
     return _kl(teacher / temperature, student / temperature)
 
@@ -61,7 +62,8 @@ def reverse_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
 
         KL(Q || P) = sum_v Q(v) (log Q(v) - log P(v))
 
-    student, teacher (..., V) logits, both divided by the temperature -> (...). Infinite where the teacher lacks a token of the student.
+    student, teacher (..., V) logits, both divided by the temperature -> (...). Infinite where the teacher
+    lacks a token of the student.
     """
     return _kl(student / temperature, teacher / temperature)
 
@@ -80,9 +82,9 @@ def generalised_jsd(student: Tensor, teacher: Tensor, beta: float, temperature: 
     """
     log_p, p = supported_log_softmax(teacher / temperature)
     log_q, q = supported_log_softmax(student / temperature)
-    mixture = torch.where(teacher.isneginf(), log_q + math.log1p(-beta), log_p + math.log(beta))
-    both = ~(teacher.isneginf() | student.isneginf())
-    mixture = torch.where(both, torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta)), mixture)
+    scaled_p, scaled_q = log_p + math.log(beta), log_q + math.log1p(-beta)
+    either = torch.where(teacher.isneginf(), scaled_q, torch.logaddexp(scaled_p, scaled_q))
+    mixture = torch.where(student.isneginf(), scaled_p, either)
     return beta * (p * (log_p - mixture)).sum(-1) + (1 - beta) * (q * (log_q - mixture)).sum(-1)
 
 

@@ -37,7 +37,8 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, epsi
 
     values, old_values, returns (B, T) -> (B, T). Only `values` carries gradient. epsilon None: not clipped.
 
-    Not in the PPO paper but in its code (openai/baselines, ppo2); Engstrom et al. 2020, Implementation matters in deep policy gradients.
+    Not in the PPO paper but in its code (openai/baselines, ppo2). Engstrom et al. 2020, Implementation matters in deep policy
+    gradients.
     """
     returns = returns.detach()
     loss = (values - returns) ** 2

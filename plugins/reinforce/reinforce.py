@@ -1,0 +1,73 @@
+"""REINFORCE with the baselines of its descendants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from alignzoo.batch import Completions, Prompts
+from alignzoo.contracts import Kind, Models, OnlineAlgorithm, Role, require
+from alignzoo.functional import discounted_returns, k1, reinforce
+
+from .baselines import Baseline, baseline
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Weighed(Completions):
+    advantages: Tensor  # (B, T)
+    reward: Tensor  # (B,)
+    kl: Tensor | None  # (B,), None without a reference
+
+
+@dataclass(kw_only=True)
+class Reinforce(OnlineAlgorithm):
+    """L = - 1/B sum_i sum_t (R_it - b_i) log pi(y_it | x_i, y_i<t), R the reward minus beta times the KL. Williams 1992."""
+
+    data = Prompts
+
+    beta: float = field(default=0.05, metadata={"help": "KL coefficient in the reward; 0 needs no reference"})
+    baseline: Baseline = field(default=Baseline.leave_one_out, metadata={"help": "what is subtracted from the return"})
+    reward_to_go: bool = field(default=False, metadata={"help": "weigh a token by what follows it, not by the whole return"})
+    decay: float = field(default=0.9, metadata={"help": "weight of the past in the moving average"})
+
+    def __post_init__(self) -> None:
+        require(self.beta >= 0, "algorithm.beta", self.beta, ">= 0")
+        require(0 <= self.decay < 1, "algorithm.decay", self.decay, "in [0, 1)")
+        used = self.baseline is Baseline.moving_average or self.decay == 0.9
+        require(used, "algorithm.decay", self.decay, "left at 0.9 unless algorithm.baseline=moving_average")
+        self.average: float | None = None
+
+    def roles(self) -> Mapping[str, Role]:
+        policy = Role(kind=Kind.POLICY, trained=True, needs=frozenset({"logprobs", "generate"}))
+        reference = {"reference": Role(kind=Kind.POLICY, start="reference")} if self.beta else {}
+        return {"policy": policy, "reward": Role(kind=Kind.REWARD), **reference}
+
+    def experience(self, models: Models, batch: Prompts) -> Weighed:
+        c = models.policy.generate(batch, models.sampling)
+        scores = models.reward(c)
+        reward = c.at_last(scores.total)  # (B, T)
+        kl = k1(models.policy.logprobs(c), models.reference.logprobs(c)) if self.beta else None
+        penalised = reward if kl is None else reward - self.beta * kl
+        total = c.sum(penalised)
+        subtracted, usable = baseline(self.baseline, models, c, total, scores.usable, self.average)
+        returns = discounted_returns(penalised, c.scored) if self.reward_to_go else total[:, None].expand_as(reward)
+        kl = None if kl is None else c.sum(kl)
+        return Weighed(**vars(c), advantages=returns - subtracted[:, None], reward=c.sum(reward), kl=kl).take(usable)
+
+    def loss(self, models: Models, batch: Weighed) -> tuple[Tensor, dict[str, Tensor]]:
+        return batch.sum(reinforce(models.policy.logprobs(batch), batch.advantages)), {}
+
+    def after_rollout(self, metrics: Mapping[str, float]) -> None:
+        if self.baseline is not Baseline.moving_average or "reward" not in metrics:
+            return
+        latest = metrics["reward"] - self.beta * metrics.get("kl", 0.0)
+        self.average = latest if self.average is None else self.decay * self.average + (1 - self.decay) * latest
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.average = state["average"]
