@@ -1,0 +1,84 @@
+"""Hydra's and OmegaConf's errors in one or two lines: what is wrong, the value, the remedy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass
+
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from alignzoo.registry import first_line, nearest, unknown
+from alignzoo.settings import UserError
+
+WORDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+NOT_KEYS = ("choices",)  # filled in by alignzoo itself
+
+
+def explain(error: Exception) -> str:
+    """The message for an error raised while composing."""
+    cause = error.__cause__
+    where = re.match(r"In '(.+?)'", str(error))
+    place = f"in conf {where[1]}: " if where else ""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return place + unknown(group, name, error.options or [])
+    if isinstance(error, OmegaConfBaseException):
+        return place + describe(error)
+    if isinstance(cause, OmegaConfBaseException):
+        return place + describe(cause)
+    if str(error).startswith("Ambiguous value"):
+        return first_line(error) + ": for one run after the other add -m, for a list write [a,b], for a string quote it"
+    return first_line(error)
+
+
+def describe(error: OmegaConfBaseException) -> str:
+    """The message for an error about one key or value."""
+    key = error.full_key or ""
+    if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.object_type not in (None, dict):
+        return unknown_key(key, error.object_type)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key} has no value: give {key}=..."
+    if isinstance(error, InterpolationKeyError):
+        return first_line(error)
+    if isinstance(error, ValidationError):
+        return _bad_value(key, first_line(error))
+    return f"{key}: {first_line(error)}" if key else first_line(error)
+
+
+def unknown_key(key: str, schema: object) -> str:
+    """The message for a key that the dataclass `schema` has no field for."""
+    parent, _, name = key.rpartition(".")
+    known = sorted(f.name for f in fields(schema) if f.name not in NOT_KEYS) if is_dataclass(schema) else []
+    listed = ", ".join(known) or "none"
+    return f"no key {key!r}.{nearest(name, known)} Keys{f' of {parent}' if parent else ''}: {listed}"
+
+
+def check_keys(node: DictConfig, prefix: str = "") -> None:
+    """Raise UserError for a key that no dataclass has: `+group.key=` puts it there without Hydra objecting."""
+    schema = OmegaConf.get_type(node)
+    typed = is_dataclass(schema)
+    known = {f.name for f in fields(schema)} if is_dataclass(schema) else set()
+    for key in node:
+        if typed and key not in known:
+            raise UserError(unknown_key(f"{prefix}{key}", schema))
+        inner = node._get_node(key)
+        if isinstance(inner, DictConfig) and not inner._is_none() and not inner._is_missing():
+            check_keys(inner, f"{prefix}{key}.")
+
+
+def _bad_value(key: str, text: str) -> str:
+    if converted := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
+        return f"{key}={converted[1]} is not {WORDS.get(converted[2], converted[2])}"
+    if choice := re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
+        allowed = choice[2].split(", ")
+        return f"{key}={choice[1]} is not one of: {choice[2]}.{nearest(choice[1], allowed)}"
+    return f"{key}: {text}"
