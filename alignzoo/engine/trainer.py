@@ -93,6 +93,10 @@ class AlignTrainer(Trainer):
 
     # --- loss ---
 
+    def training_step(self, *arguments: Any, **keywords: Any) -> Tensor:
+        with self.cost.phase("training"):
+            return super().training_step(*arguments, **keywords)
+
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Sum over terms of sum(term * weight) / W, with W over all micro-batches and ranks of the optimizer step."""
         terms, metrics = model(bound(self._objective, inputs))

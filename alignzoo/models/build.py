@@ -76,6 +76,8 @@ def policy(settings: Model, made: Any, seed: int) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             module = kind.from_config(made, **options)
+    if settings.gradient_checkpointing:
+        module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return module.eval()
 
 
