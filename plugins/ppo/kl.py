@@ -31,7 +31,7 @@ HORIZON = 10_000.0
 class KL:
     """`coefficient` starts at beta and, with a target, is adapted after each rollout (Ziegler et al. 2019, section 2.2)."""
 
-    beta: float = field(default=0.05, metadata={"help": "coefficient; 0 needs no reference"})
+    beta: float = field(default=0.2, metadata={"help": "coefficient; 0 needs no reference"})
     place: Place = field(default=Place.reward, metadata={"help": "subtract it from each token's reward, or add it to the loss"})
     estimator: Estimator = field(default=Estimator.k1, metadata={"help": "of the KL of one token"})
     target: float | None = field(default=None, metadata={"help": "KL of a completion to adapt beta towards; none: fixed"})
