@@ -77,8 +77,14 @@ def policy(settings: Model, made: Any, seed: int) -> nn.Module:
             torch.manual_seed(seed)
             module = kind.from_config(made, **options)
     if settings.gradient_checkpointing:
-        module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(module)
     return module.eval()
+
+
+def checkpoint_activations(module: nn.Module) -> None:
+    """Recompute activations in the backward pass; the method's name changed within transformers 5."""
+    enable: Any = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
+    enable()
 
 
 def adapted(module: nn.Module, settings: Peft, seed: int) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Scores
+from alignzoo.models.build import checkpoint_activations
 from alignzoo.models.networks import Network, Shared
 from alignzoo.settings import Sampling
 
@@ -91,10 +92,9 @@ class Trained(nn.Module):
 
     def activation_checkpointing_enable(self, *arguments: Any, **keywords: Any) -> None:
         for module in self.roles.values():
-            module = getattr(module, "trunk", None) or module
-            enable = getattr(module, "activation_checkpointing_enable", None) or getattr(module, "gradient_checkpointing_enable", None)
-            if enable:
-                enable(*arguments, **keywords)
+            trunk = getattr(module, "trunk", module)
+            if trunk is not None:
+                checkpoint_activations(trunk)
 
     gradient_checkpointing_enable = activation_checkpointing_enable
 
