@@ -14,22 +14,41 @@ from alignzoo.batch import Completions, Prompts
 
 def logits(module: nn.Module, c: Completions) -> Tensor:
     """(B, T, V): entry t holds the logits of completion token t given the prompt and the tokens before it."""
+    rows, c = len(c), some(c)
     width = c.ids.shape[1]
     if is_encoder_decoder(module):
-        return module(**_encoder_decoder_inputs(module, c)).logits
+        return module(**_encoder_decoder_inputs(module, c)).logits[:rows]
     inputs = _causal_inputs(module, c)
     if "logits_to_keep" in _parameters(module):
         inputs["logits_to_keep"] = width + 1
-    return module(**inputs).logits[:, -width - 1 : -1]
+    return module(**inputs).logits[:rows, -width - 1 : -1]
 
 
 def hidden(module: nn.Module, c: Completions) -> Tensor:
     """(B, T + 1, H): last hidden states; entry t is the state before token t, entry T the state after the last."""
-    if is_encoder_decoder(module):
-        states = _last_hidden(module(**_encoder_decoder_inputs(module, c, final=True), output_hidden_states=True))
-    else:
-        states = _last_hidden(module(**_causal_inputs(module, c), output_hidden_states=True))
-    return states[:, -c.ids.shape[1] - 1 :]
+    rows, c = len(c), some(c)
+    inputs = _encoder_decoder_inputs(module, c, final=True) if is_encoder_decoder(module) else _causal_inputs(module, c)
+    states = _last_hidden(module(**inputs, output_hidden_states=True))
+    return states[:rows, -c.ids.shape[1] - 1 :]
+
+
+def some(c: Completions) -> Completions:
+    """`c`, or where it has no records, one of padding: networks can't run on none, and sharded ones must run on every rank."""
+    return c if len(c) else Completions(
+        prompts=some_prompts(c.prompts), prompt_of=c.prompt_of.new_zeros(1), ids=c.ids.new_zeros(1, c.ids.shape[1]),
+        attended=c.attended.new_ones(1, c.ids.shape[1]), scored=c.scored.new_zeros(1, c.ids.shape[1]),
+        truncated=c.truncated.new_zeros(1), row=c.row.new_zeros(1),
+    )  # fmt: skip
+
+
+def some_prompts(prompts: Prompts) -> Prompts:
+    """`prompts`, or where there are none, one of a single padding token."""
+    if len(prompts):
+        return prompts
+    return Prompts(
+        ids=prompts.ids.new_zeros(1, 1), attended=prompts.attended.new_ones(1, 1), row=prompts.row.new_zeros(1),
+        columns={name: [None] for name in prompts.columns}, decode=prompts.decode,
+    )  # fmt: skip
 
 
 def is_encoder_decoder(module: nn.Module) -> bool:

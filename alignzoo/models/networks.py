@@ -84,10 +84,10 @@ class PolicyNetwork(Network):
     def generate(
         self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None
     ) -> Completions:
-        uniforms = self.shared.noise.positions(prompts.row, sampling.samples, sampling.max_new_tokens)
-        c = generation.generate(
-            self.module, prompts, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished
-        )
+        some = forward.some_prompts(prompts)
+        uniforms = self.shared.noise.positions(some.row, sampling.samples, sampling.max_new_tokens)
+        c = generation.generate(self.module, some, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished)
+        c = c if len(prompts) else c.take([])
         return replace(c, stamp=self.stamp())
 
     def stamp(self) -> str | None:
