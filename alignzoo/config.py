@@ -1,11 +1,12 @@
 """The registry as a Hydra config source, and runs composed from it.
 
-An entry point is an option of its group, its dataclass is the schema, and `instantiate` turns the composed node back into the object.
+An entry point is an option of its group, its dataclass is the schema, and `instantiate` turns the composed node back
+into the object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,15 +202,21 @@ def check_options(parsed: Sequence[Override]) -> None:
                 raise UserError(unknown(group, str(name), options(group)))
 
 
+def complete(cfg: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
+    """What Hydra composed, resolved, with the options chosen. Raises UserError for a key that no dataclass has."""
+    with open_dict(cfg):
+        cfg.choices = {group: choice for group, choice in choices.items() if "/" not in group}
+    OmegaConf.resolve(cfg)
+    config_errors.check_keys(cfg)
+    return cfg
+
+
 def _compose(overrides: Sequence[str]) -> DictConfig:
     whole = hydra_compose("train", list(overrides), return_hydra_config=True)
-    choices = {group: choice for group, choice in whole.hydra.runtime.choices.items() if "/" not in group}
+    choices = whole.hydra.runtime.choices
     with open_dict(whole):
         del whole["hydra"]
-        whole.choices = choices
-    OmegaConf.resolve(whole)
-    config_errors.check_keys(whole)
-    return whole
+    return complete(whole, choices)
 
 
 def _saved(folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ GROUPS = ("algorithm", "data", "reward", "reference")
 
 @dataclass(frozen=True)
 class Plugin:
-    """A name of the zoo. `attribute` is None where the class has to be looked for in the module, `preset` the file of a named variant."""
+    """A name of the zoo. `attribute` is None where the class has to be looked for; `preset` is a variant's file."""
 
     group: str
     name: str
@@ -73,7 +73,7 @@ class Registry:
         return found[0]
 
     def load(self, group: str, name: str) -> type:
-        """The plugin's class; for a preset, that of the plugin it is a variant of. Raises UserError naming a plugin that can't be imported."""
+        """The plugin's class; for a preset, that of the plugin it is a variant of. Raises UserError where it can't be imported."""
         plugin = self.get(group, name)
         try:
             if plugin.module.startswith("alignzoo_local_"):
@@ -91,15 +91,12 @@ class Registry:
             )
         return found
 
+    def everything(self, group: str) -> list[Plugin]:
+        """All plugins and presets of a group, by name; a name that two have comes twice."""
+        return [plugin for name in self.names(group) for plugin in self._plugins[group][name]]
+
     def card(self, group: str, name: str) -> Card:
-        """Read from files alone: the plugin is not imported."""
-        plugin = self.get(group, name)
-        if plugin.preset:
-            return Card(summary=_comment(plugin.preset))
-        card = plugin.source.with_name("README.md") if plugin.source else None
-        if card is not None and card.is_file() and card.read_text("utf-8").startswith("---\n"):
-            return _read_card(card)
-        return Card(summary=_docstring(plugin))
+        return card_of(self.get(group, name))
 
     def _find(self, group: str) -> dict[str, list[Plugin]]:
         found: dict[str, list[Plugin]] = {}
@@ -129,6 +126,22 @@ class Registry:
         package.__path__ = [str(self.plugins_dir)]
         sys.modules.setdefault(name, package)
         importlib.invalidate_caches()
+
+
+def card_of(plugin: Plugin) -> Card:
+    """Read from files alone: the plugin is not imported."""
+    if plugin.preset:
+        return Card(summary=first_comment(plugin.preset))
+    card = plugin.source.with_name("README.md") if plugin.source else None
+    if card is not None and card.is_file() and card.read_text("utf-8").startswith("---\n"):
+        return _read_card(card)
+    return Card(summary=_docstring(plugin))
+
+
+def first_comment(path: Path) -> str:
+    """What a YAML file says of itself: its first comment line."""
+    lines = path.read_text("utf-8").splitlines()
+    return next((line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line), "")
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
@@ -214,9 +227,3 @@ def _docstring(plugin: Plugin) -> str:
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and plugin.attribute in (None, node.name)]
     texts = [ast.get_docstring(node) for node in classes]
     return next((text.splitlines()[0] for text in texts if text), "")
-
-
-def _comment(path: Path) -> str:
-    """A preset's first comment line."""
-    lines = path.read_text("utf-8").splitlines()
-    return next((line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line), "")

@@ -1,0 +1,199 @@
+"""What there is to choose from, as text: help, list, cards. Plugins are imported only to show their settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from alignzoo import registry as zoo
+from alignzoo.registry import GROUPS, Registry, nearest, unknown
+from alignzoo.settings import Generation, Model, Peft, Rollout, Training, UserError
+
+SCHEMAS: dict[str, Any] = {"model": Model, "peft": Peft, "trainer": Training, "generation": Generation, "rollout": Rollout}
+USAGE = """\
+alignzoo: one loop, every alignment algorithm
+
+  alignzoo train [OVERRIDE ...]   train; `alignzoo train --help` says more
+  alignzoo bench [OVERRIDE ...]   algorithms x seeds, one table
+  alignzoo report RUN ...         a table of finished runs
+  alignzoo sample RUN             completions of a run's policy
+  alignzoo list [GROUP]           what there is to choose from
+  alignzoo card NAME              what an algorithm is, and where it is from
+  alignzoo plugin list            where each plugin comes from
+  alignzoo --version
+  eval "$(alignzoo --shell-completion install=bash)"   completion for bash, zsh or fish
+"""
+TRAIN_USAGE = """\
+alignzoo train [group=option] [key=value] ...
+
+  alignzoo train                                   the defaults: DPO on the exact task, seconds
+  alignzoo train algorithm=ppo trainer.max_steps=200 seed=1
+  alignzoo train algorithm=ppo --help              the settings of PPO; data=jsonl --help, trainer=default --help, ...
+  alignzoo train algorithm=ppo --cfg job           the whole config, without running it
+  alignzoo train -m algorithm=ppo,dpo seed=0,1,2   one run after the other
+  alignzoo train resume=RUN                        go on from the last checkpoint
+  alignzoo train plugins_dir=DIR algorithm=mine    an algorithm of your own
+"""
+
+
+def show_help() -> None:
+    _print(USAGE)
+    _print_options(Registry(), ["algorithm"])
+
+
+def show_train_help(overrides: Sequence[str]) -> None:
+    """The settings of the options chosen in `overrides`, or, where none is chosen, the groups and their options."""
+    chosen = dict(text.split("=", 1) for text in overrides if "=" in text)
+    registry = Registry(chosen.pop("plugins_dir", None))
+    groups = {group: name for group, name in chosen.items() if group in GROUPS or group in SCHEMAS}
+    if not groups:
+        _print(TRAIN_USAGE)
+        _print_options(registry, [*GROUPS, *yaml_groups()])
+    for group, name in groups.items():
+        _print_settings(registry, group, name)
+
+
+def show_list(registry: Registry, group: str | None) -> None:
+    """A table of every option of every group, or of one group."""
+    groups = [*GROUPS, *(name for name in yaml_groups() if name not in GROUPS)]
+    if group is not None and group not in groups:
+        raise UserError(unknown("group", group, groups))
+    _print_options(registry, [group] if group else groups)
+
+
+def show_card(registry: Registry, name: str) -> None:
+    """The card of every plugin called `name`; raises UserError where there is none."""
+    found = [group for group in GROUPS if name in registry.names(group)]
+    if not found:
+        everything = {n for group in GROUPS for n in registry.names(group)}
+        raise UserError(f"no card {name!r}.{nearest(name, everything)} `alignzoo list` shows all names")
+    for group in found:
+        card, plugin = registry.card(group, name), registry.get(group, name)
+        facts = {
+            "family": card.family,
+            "needs": ", ".join(card.needs),
+            "data": card.data,
+            "paper": card.paper,
+            "from": plugin.origin,
+        }
+        head = [f"**{key}**: {value}  " for key, value in facts.items() if value]
+        text = f"```yaml\n{plugin.preset.read_text('utf-8')}```" if plugin.preset else card.text
+        _print(Markdown("\n".join([f"# {group} {name}", "", card.summary, "", *head, "", text])))
+        _print(f"Settings: alignzoo train {group}={name} --help")
+
+
+def show_plugins(registry: Registry) -> None:
+    table = _table("group", "name", "from", "class")
+    for group in GROUPS:
+        for plugin in registry.everything(group):
+            table.add_row(group, plugin.name, plugin.origin, f"{plugin.module}:{plugin.attribute or '(the one in it)'}")
+    _print(table)
+
+
+def yaml_groups() -> dict[str, dict[str, Path]]:
+    """The options that are YAML files, by group."""
+    spec = importlib.util.find_spec("alignzoo_conf")
+    places = [Path(place) for place in (spec.submodule_search_locations if spec else None) or []]
+    folders = [folder for place in places for folder in sorted(place.iterdir()) if any(folder.glob("*.yaml"))]
+    return {folder.name: {path.stem: path for path in sorted(folder.glob("*.yaml"))} for folder in folders}
+
+
+def _print_options(registry: Registry, groups: Sequence[str]) -> None:
+    table, files = _table("group", "option", "family", "what it is"), yaml_groups()
+    for group in dict.fromkeys(groups):
+        for plugin in registry.everything(group) if group in GROUPS else []:
+            card = zoo.card_of(plugin)
+            table.add_row(group, plugin.name, "preset" if plugin.preset else card.family, card.summary)
+        for name, path in files.get(group, {}).items():
+            table.add_row(group, name, "", zoo.first_comment(path))
+        table.add_section()
+    _print(table)
+
+
+def _print_settings(registry: Registry, group: str, name: str) -> None:
+    """Every key of an option, with the values that a preset or YAML file gives it."""
+    if group in SCHEMAS:
+        known = yaml_groups()[group]
+        if name not in known:
+            raise UserError(unknown(group, name, known))
+        schema, file, summary = SCHEMAS[group], known[name], zoo.first_comment(known[name])
+    else:
+        schema, file, summary = registry.load(group, name), registry.get(group, name).preset, registry.card(group, name).summary
+    values: dict[str, Any] = yaml.safe_load(file.read_text("utf-8")) or {} if file else {}
+    table = _table("key", "type", "default", "what it is")
+    for row in _rows(schema, f"{group}.", values):
+        table.add_row(*row)
+    _print(f"{group}={name}: {summary}\n")
+    _print(table if table.rows else "It has no settings.")
+
+
+def _rows(schema: Any, prefix: str, values: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    kinds, comments = typing.get_type_hints(schema), _comments(schema)
+    for f in fields(schema):
+        kind = kinds[f.name]
+        default = "" if is_dataclass(kind) else _text(values[f.name]) if f.name in values else _default(f)
+        rows.append((prefix + f.name, _type(kind), default, str(f.metadata.get("help") or comments.get(f.name, ""))))
+        if is_dataclass(kind):
+            rows += _rows(kind, f"{prefix}{f.name}.", values.get(f.name, {}))
+    return rows
+
+
+def _comments(schema: Any) -> dict[str, str]:
+    """The comments behind fields, by name: the help of a field that declares none."""
+    found = re.finditer(r"^    (\w+): .*?  # (.*)$", inspect.getsource(schema), re.MULTILINE)
+    return {match[1]: match[2] for match in found}
+
+
+def _type(kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return " | ".join(kind.__members__)
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return " | ".join(_type(part) for part in typing.get_args(kind))
+    if kind is type(None):
+        return "null"
+    if is_dataclass(kind):
+        return "keys below"
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")
+
+
+def _default(f: Field[Any]) -> str:
+    return _text(f.default_factory() if f.default_factory is not MISSING else f.default)
+
+
+def _text(value: Any) -> str:
+    if value is MISSING or value == "???":
+        return "must be given"
+    if isinstance(value, Enum):
+        return value.name
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns[:-1]:
+        table.add_column(name, no_wrap=name in ("group", "option", "key", "name"))
+    table.add_column(columns[-1], ratio=1)
+    return table
+
+
+def _print(what: Any) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(what, markup=False, highlight=False)

@@ -1,0 +1,207 @@
+"""The command line: alignzoo train | bench | report | sample | list | card | plugin.
+
+Exit codes: 0 done, 2 a user's mistake (one to five lines, no traceback), 130 interrupted after saving.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignzoo import __version__, catalogue
+from alignzoo.registry import Registry, nearest
+from alignzoo.settings import UserError
+
+INTERRUPTED = 130
+QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1"}
+FULL_DISK = ("No space left on device", "Disk quota exceeded", "file write failed")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader has gone; Python's flush at exit must not fail
+        return 0
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        return _complain(f"the disk is full: {_named_file(error)}. Free some space; what was saved before is unharmed")
+
+
+def _dispatch(argv: list[str]) -> int:
+    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if command in ("-h", "--help"):
+        catalogue.show_help()
+    elif command == "--version":
+        print(f"alignzoo {__version__}")
+    elif command == "--shell-completion":
+        from alignzoo.completion import main as complete
+
+        complete(rest)
+    elif command in COMMANDS:
+        return COMMANDS[command](rest)
+    else:
+        raise UserError(f"no command {command!r}.{nearest(command, COMMANDS)} Commands: {', '.join(COMMANDS)}")
+    return 0
+
+
+def _train(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("alignzoo train", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--cfg", choices=("job",))
+    args = parser.parse_intermixed_args(argv)
+    if args.help:
+        catalogue.show_train_help(args.overrides)
+        return 0
+    from alignzoo import config
+
+    if args.cfg:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(config.compose(args.overrides)), end="")
+        return 0
+    if args.multirun:
+        from alignzoo.multirun import multirun
+
+        return max(multirun(args.overrides, _one_of_several))
+    return _run(config.compose(args.overrides))
+
+
+def _run(cfg: Any) -> int:
+    from alignzoo import report, run
+
+    summary = run.train(cfg)
+    if not _main_process():
+        return INTERRUPTED if summary["status"] == "interrupted" else 0
+    if summary["status"] == "interrupted":
+        print(f"interrupted at step {summary['steps']} and saved; go on with: alignzoo train resume={summary['run_dir']}")
+        return INTERRUPTED
+    report.show([summary])
+    return 0
+
+
+def _one_of_several(make: Callable[[], Any]) -> int:
+    """A user's mistake in one run doesn't stop the others; Ctrl-C does."""
+    try:
+        code = _run(make())
+    except UserError as error:
+        return _complain(str(error))
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    return code
+
+
+def _bench(argv: list[str]) -> int:
+    from alignzoo import bench
+
+    return int(bench.main(argv) or 0)
+
+
+def _report(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("alignzoo report", description="A table of finished runs.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or one that holds runs")
+    from alignzoo import report
+
+    report.show(report.summaries([Path(run) for run in parser.parse_args(argv).runs]))
+    return 0
+
+
+def _sample(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "alignzoo sample", description="Completions of a run's policy, beside those of what it started from."
+    )
+    parser.add_argument("run", metavar="RUN", help="a finished run's folder")
+    parser.add_argument(
+        "--prompt", action="append", help="a prompt; may be given several times. None: the run's held-out prompts"
+    )
+    parser.add_argument("-n", "--prompts", type=int, default=4, help="how many held-out prompts")
+    parser.add_argument("--temperature", type=float, help="none: the run's own; 0 is greedy")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    from alignzoo import sample
+
+    sample.show(Path(args.run), args.prompt, args.prompts, args.temperature, args.seed)
+    return 0
+
+
+def _list(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("alignzoo list", description="What there is to choose from.")
+    parser.add_argument("group", nargs="?", help="one group alone, such as algorithm")
+    args, registry = _registry(parser, argv)
+    catalogue.show_list(registry, args.group)
+    return 0
+
+
+def _card(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("alignzoo card", description="The card of a plugin or preset.")
+    parser.add_argument("name")
+    args, registry = _registry(parser, argv)
+    catalogue.show_card(registry, args.name)
+    return 0
+
+
+def _plugin(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("alignzoo plugin", description="Plugins: where each comes from.")
+    parser.add_argument("action", choices=("list",))
+    _, registry = _registry(parser, argv)
+    catalogue.show_plugins(registry)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train, "bench": _bench, "report": _report, "sample": _sample, "list": _list, "card": _card, "plugin": _plugin,
+}  # fmt: skip
+
+
+def _registry(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, Registry]:
+    """The arguments, and the registry with the local folder that `plugins_dir=` among them names."""
+    folders = [a.removeprefix("plugins_dir=") for a in argv if a.startswith("plugins_dir=")]
+    args = parser.parse_args([a for a in argv if not a.startswith("plugins_dir=")])
+    return args, Registry(folders[-1] if folders else None)
+
+
+def _complain(message: str) -> int:
+    if _main_process():
+        print(f"alignzoo: {message}", file=sys.stderr)
+    return 2
+
+
+def _main_process() -> bool:
+    """Under torchrun only the first rank speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    return any(
+        getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(e) for text in FULL_DISK)
+        for e in _chain(error)
+    )
+
+
+def _named_file(error: BaseException) -> str:
+    names = [name for e in _chain(error) if (name := getattr(e, "filename", None))]
+    return f"{names[0]} could not be written" if names else str(error).splitlines()[0]
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

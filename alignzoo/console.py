@@ -1,0 +1,60 @@
+"""The live display of a run: a progress bar with the key metrics on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+KEY_METRICS = ("loss", "reward", "kl", "entropy", "length", "accuracy", "grad_norm", "tokens_per_second")
+FIRST_EVALUATED = ("eval/gap_closed", "eval/reward", "eval/kl", "eval/accuracy")
+
+
+class Display:
+    """Shows where a run of `total_steps` optimizer steps is. `update` may come at any step, and leave steps out."""
+
+    def __init__(self, total_steps: int, title: str, console: Console | None = None) -> None:
+        self.total, self.title = total_steps, title
+        self.console = console or Console(stderr=True)
+        self.started, self.first = time.monotonic(), None
+        self.seen: dict[str, float] = {}
+        self.live = self._live() if self.console.is_terminal else None
+
+    def update(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Show the metrics of `step`; those of an evaluation stay beside the training metrics that follow."""
+        now = {n: float(v) for n, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        self.seen |= now
+        if self.live is None:
+            shown = _line(now)
+            if shown:
+                self.console.print(f"step {step}/{self.total}  {shown}", highlight=False, soft_wrap=True, markup=False)
+            return
+        self.progress.update(self.task, completed=step)
+        self.metrics.plain = _line(self.seen)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def _live(self) -> Live:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.speed:.2f}/s"))
+        self.progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console)
+        self.task = self.progress.add_task(self.title, total=self.total)
+        self.metrics = Text()
+        live = Live(Group(self.progress, self.metrics), console=self.console, refresh_per_second=4)
+        live.start()
+        return live
+
+
+def _line(metrics: Mapping[str, float]) -> str:
+    """The key metrics there are, in a fixed order."""
+    return "  ".join(f"{name} {_number(metrics[name])}" for name in (*KEY_METRICS, *FIRST_EVALUATED) if name in metrics)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
