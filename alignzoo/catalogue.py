@@ -105,10 +105,15 @@ def show_plugins(registry: Registry) -> None:
 
 def yaml_groups() -> dict[str, dict[str, Path]]:
     """The options that are YAML files, by group."""
-    spec = importlib.util.find_spec("alignzoo_conf")
-    places = [Path(place) for place in (spec.submodule_search_locations if spec else None) or []]
-    folders = [folder for place in places for folder in sorted(place.iterdir()) if any(folder.glob("*.yaml"))]
+    folders = [folder for folder in sorted(conf_folder().iterdir()) if any(folder.glob("*.yaml"))]
     return {folder.name: {path.stem: path for path in sorted(folder.glob("*.yaml"))} for folder in folders}
+
+
+def conf_folder() -> Path:
+    spec = importlib.util.find_spec("alignzoo_conf")
+    if spec is None or spec.origin is None:
+        raise UserError("alignzoo is not installed: its package alignzoo_conf is missing. Run pip install again")
+    return Path(spec.origin).parent
 
 
 def _print_options(registry: Registry, groups: Sequence[str]) -> None:

@@ -73,7 +73,7 @@ class Registry:
         return found[0]
 
     def load(self, group: str, name: str) -> type:
-        """The plugin's class; for a preset, that of the plugin it is a variant of. Raises UserError where it can't be imported."""
+        """The class; for a preset, that of the plugin it is a variant of. Raises UserError where it can't be imported."""
         plugin = self.get(group, name)
         try:
             if plugin.module.startswith("alignzoo_local_"):
@@ -216,14 +216,22 @@ def _read_card(path: Path) -> Card:
     )
 
 
+def field_names(plugin: Plugin) -> list[str]:
+    """The settings that the plugin's own class declares, read from the source."""
+    declared = [node for cls in _classes(plugin) for node in cls.body if isinstance(node, ast.AnnAssign)]
+    return [ast.unparse(node.target) for node in declared if "ClassVar" not in ast.unparse(node.annotation)]
+
+
 def _docstring(plugin: Plugin) -> str:
     """The first line of the class's docstring, read from the source."""
-    if plugin.source is None:
-        return ""
-    try:
-        tree = ast.parse(plugin.source.read_text("utf-8"))
-    except (OSError, SyntaxError):
-        return ""
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and plugin.attribute in (None, node.name)]
-    texts = [ast.get_docstring(node) for node in classes]
+    texts = [ast.get_docstring(node) for node in _classes(plugin)]
     return next((text.splitlines()[0] for text in texts if text), "")
+
+
+def _classes(plugin: Plugin) -> list[ast.ClassDef]:
+    """The plugin's class in its source; every class of the file where the registry doesn't know which it is."""
+    try:
+        tree = ast.parse(plugin.source.read_text("utf-8") if plugin.source else "")
+    except (OSError, SyntaxError):
+        return []
+    return [node for node in tree.body if isinstance(node, ast.ClassDef) and plugin.attribute in (None, node.name)]
