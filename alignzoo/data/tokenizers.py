@@ -52,7 +52,7 @@ def check(tokenizer: Any) -> None:
     if tokenizer.pad_token_id is None:
         raise UserError(
             f"the tokenizer {name} has no padding token; EOS can't stand in for it, or no completion would learn to end\n"
-            "name a token the model does not use in its tokenizer_config.json (pad_token), or choose another with model.tokenizer=PATH"
+            "name one in its tokenizer_config.json (pad_token), or choose another with model.tokenizer=PATH"
         )
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise UserError(

@@ -1,0 +1,160 @@
+"""Raw rows of any data set become rows with canonical columns, those of TRL's dataset types.
+
+prompt | prompt, completion | prompt, completion, label | prompt, chosen, rejected | prompt, completions, ranks |
+text | messages
+
+Each text is a string, or a list of messages {role, content}. `messages` become a prompt (all before the first answer) and a
+completion (the rest); `text` has an empty prompt; a pair without a prompt has the beginning that its two sides share.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from alignzoo.settings import UserError
+
+Text = str | list[dict[str, Any]]
+TEXTS = ("prompt", "completion", "chosen", "rejected")
+CANONICAL = (*TEXTS, "label", "completions", "ranks", "text", "messages")
+
+
+class UnusableRow(UserError):
+    """A row that teaches nothing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """`where` names it in errors; `values` are its canonical columns; `columns` all columns, the data's own names included;
+    `remaining` those of no meaning here, such as a reference answer for a reward."""
+
+    where: str
+    values: dict[str, Any]
+    columns: dict[str, Any]
+    remaining: dict[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        if self.values.get(name) is None:
+            raise UserError(f"{self.where}: no {name!r}, which other rows have\nfill it in, or drop the row")
+        return self.values[name]
+
+    @property
+    def key(self) -> str:
+        """A hash of the prompt, or of the whole row where there is none: rows of one key are never parted."""
+        content = self.values.get("prompt") or self.values or self.columns
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def canonical(raw: Mapping[str, Any], where: str, mapping: Mapping[str, str]) -> Row:
+    """One raw row, its columns renamed by `mapping`. Raises UserError where a value is unusable."""
+    picked = {name: _pick(raw, name, mapping.get(name, name), where) for name in CANONICAL if name in mapping or name in raw}
+    values = {name: value for name, value in picked.items() if value is not None}
+    if "messages" in values:
+        values |= _parts_of_conversation(values.pop("messages"), where)
+    elif "text" in values and "prompt" not in values:
+        values |= {"prompt": "", "completion": values["text"]}
+    values.pop("text", None)
+    if "chosen" in values and "rejected" in values and "prompt" not in values:
+        values |= _shared_beginning(values["chosen"], values["rejected"], where)
+    _check(values, where)
+    consumed = {*CANONICAL, *mapping.values()}
+    remaining = {name: value for name, value in raw.items() if name not in consumed}
+    return Row(where=where, values=values, columns={**raw, **picked}, remaining=remaining)
+
+
+def split(rows: Iterable[Row], share: float) -> tuple[list[Row], list[Row]]:
+    """Training and held-out rows: a row is held out if the hash of its prompt falls below `share`, so that all rows of a
+    prompt, duplicates among them, fall on the same side, whatever other rows there are. At least one prompt is held out if
+    `share` > 0."""
+    rows = list(rows)
+    keys = {row.key for row in rows}
+    heldout = {key for key in keys if int(key, 16) < share * 16**64}
+    if share > 0 and not heldout and len(keys) > 1:
+        heldout = {min(keys)}
+    return [row for row in rows if row.key not in heldout], [row for row in rows if row.key in heldout]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The clause ' (did you mean ...?)', or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _pick(raw: Mapping[str, Any], name: str, column: str, where: str) -> Any:
+    """The value of `column`, which is a name, or a template over columns such as '{question}\\nAnswer:'."""
+    try:
+        return raw[column] if column in raw or "{" not in column else column.format_map(raw)
+    except (KeyError, ValueError, IndexError):
+        missing = f"data.columns.{name}={column!r} fits no column{nearest(column, raw)}"
+        raise UserError(f"{where}: {missing}\nthe columns are {', '.join(raw)}") from None
+
+
+def _parts_of_conversation(messages: Any, where: str) -> dict[str, Text]:
+    _check_messages(messages, "messages", where)
+    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if not answers:
+        return {"prompt": messages}
+    return {"prompt": messages[: answers[0]], "completion": messages[answers[0] :]}
+
+
+def _shared_beginning(chosen: Any, rejected: Any, where: str) -> dict[str, Any]:
+    """The prompt of a pair that has none: the shared messages, or the shared text up to its last space or line end."""
+    if not isinstance(chosen, str | list) or type(chosen) is not type(rejected):
+        raise UnusableRow(f"{where}: 'chosen' and 'rejected' must both be strings, or both be lists of messages")
+    if chosen == rejected:
+        raise UnusableRow(
+            f"{where}: 'chosen' equals 'rejected', so there is nothing to prefer; drop it with data.unusable=drop"
+        )
+    size = sum(takewhile(bool, (one == other for one, other in zip(chosen, rejected, strict=False))))
+    if isinstance(chosen, str):
+        size = max(chosen.rfind(" ", 0, size), chosen.rfind("\n", 0, size), 0)
+    return {"prompt": chosen[:size], "chosen": chosen[size:], "rejected": rejected[size:]}
+
+
+def _check(values: dict[str, Any], where: str) -> None:
+    texts = [(name, values[name]) for name in TEXTS if name in values]
+    texts += [("completions", text) for text in _list(values, "completions", where)]
+    for name, text in texts:
+        _check_text(text, name, where)
+        if isinstance(text, str) != isinstance(texts[0][1], str):
+            raise UnusableRow(f"{where}: {texts[0][0]!r} and {name!r} must both be strings, or both be lists of messages")
+    if "chosen" in values and values["chosen"] == values.get("rejected"):
+        raise UnusableRow(
+            f"{where}: 'chosen' equals 'rejected', so there is nothing to prefer; drop it with data.unusable=drop"
+        )
+    if "label" in values and not isinstance(values["label"], bool | int | float):
+        raise UnusableRow(f"{where}: 'label' is {values['label']!r}: must be true, false or a number")
+    ranks, completions = _list(values, "ranks", where), values.get("completions", [])
+    if "ranks" in values and (len(ranks) != len(completions) or not all(isinstance(rank, int | float) for rank in ranks)):
+        raise UnusableRow(
+            f"{where}: 'ranks' must hold one number for each of the {len(completions)} 'completions' (the lowest is best)"
+        )
+
+
+def _check_text(text: Any, name: str, where: str) -> None:
+    if isinstance(text, str):
+        empty = not text.strip()
+    else:
+        _check_messages(text, name, where)
+        empty = not any(message.get("content") or message.get("tool_calls") for message in text)
+    if empty and name != "prompt":
+        raise UnusableRow(f"{where}: an empty {name!r} teaches nothing; fill it in, or drop such rows with data.unusable=drop")
+
+
+def _check_messages(messages: Any, name: str, where: str) -> None:
+    listed = isinstance(messages, list) and all(isinstance(message, Mapping) and "role" in message for message in messages)
+    if not listed:
+        shown = repr(messages)[:40]
+        raise UnusableRow(f"{where}: {name!r} is {shown}: must be a string, or a list of messages {{role, content}}")
+
+
+def _list(values: dict[str, Any], name: str, where: str) -> list[Any]:
+    value = values.get(name, [])
+    if not isinstance(value, list):
+        raise UnusableRow(f"{where}: {name!r} is {value!r:.40}: must be a list")
+    return value

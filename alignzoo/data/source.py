@@ -1,0 +1,173 @@
+"""Rows of text as a data source, whatever they are read from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignzoo.batch import Batch, Pairs
+from alignzoo.contracts import Context, Models, Source, Table, Tables
+from alignzoo.data.encode import Encoder
+from alignzoo.data.prepare import Preparation
+from alignzoo.data.rows import CANONICAL, Row, UnusableRow, canonical, nearest, split
+from alignzoo.data.tokenizers import check
+from alignzoo.settings import UserError, require
+
+COMPARED = 1024  # held-out pairs at most that evaluation compares, in chunks of 64
+CHUNK = 64
+
+
+class Unusable(Enum):
+    """What to do with rows that teach nothing: an empty completion, chosen equal to rejected, a value of the wrong type."""
+
+    error = "error"
+    drop = "drop"
+
+
+@dataclass(kw_only=True)
+class RowSource(Source):
+    """Rows of text in any of TRL's dataset types (see `alignzoo.data.rows`), told apart by their columns.
+
+    `columns` maps canonical columns to the data's: a name, or a template such as '{question}\\nAnswer:'.
+    """
+
+    path: str | None = field(default=None, metadata={"help": "where the data is"})
+    heldout: float = field(default=0.1, metadata={"help": "share of the prompts kept out of training, chosen by hash"})
+    columns: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "canonical column: the data's column, or a template"}
+    )
+    max_rows: int = field(default=0, metadata={"help": "use the first so many rows; 0: all"})
+    unusable: Unusable = field(
+        default=Unusable.error, metadata={"help": "rows that teach nothing are an error, or dropped and counted"}
+    )
+    max_prompt_tokens: int = field(
+        default=0, metadata={"help": "keep the end of longer prompts; 0: a prompt too long is an error"}
+    )
+    max_completion_tokens: int = field(default=0, metadata={"help": "keep the beginning of longer completions; 0: never cut"})
+    chat: bool = field(default=False, metadata={"help": "make plain prompts and completions messages of user and assistant"})
+    system: str | None = field(default=None, metadata={"help": "a system message before prompts that have none"})
+    chat_template: str | None = field(default=None, metadata={"help": "a jinja file to use for the tokenizer's own template"})
+    template_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "handed to the template, such as enable_thinking"}
+    )
+
+    def __post_init__(self) -> None:
+        self._pairs: Table | None = None
+        self._device = torch.device("cpu")
+        require(0 <= self.heldout < 1, "data.heldout", self.heldout, "in [0, 1)")
+        for name in ("max_rows", "max_prompt_tokens", "max_completion_tokens"):
+            require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), ">= 0")
+        for name in self.columns:
+            if name not in CANONICAL:
+                known = ", ".join(CANONICAL)
+                raise UserError(f"data.columns has no {name!r}{nearest(name, CANONICAL)}\nthe canonical columns are {known}")
+
+    @abstractmethod
+    def read(self, heldout: bool) -> Iterable[tuple[str, Mapping[str, Any]]] | None:
+        """(where, row) of the training data, or of data of its own to hold out, if there is any."""
+
+    def tables(self, view: type[Batch], context: Context) -> Tables:
+        check(context.tokenizer)
+        self._device = context.device
+        train, heldout, counts = self.rows()
+        template = existing(self.chat_template, "data.chat_template").read_text("utf-8") if self.chat_template else None
+        encoder = Encoder(
+            tokenizer=context.tokenizer, chat=self.chat, system=self.system, template=template, options=self.template_options
+        )
+        made = self._preparation(view, encoder, context).tables(train, heldout)
+        self._pairs = made.heldout if view is Pairs else self._heldout_pairs(heldout, encoder, context)
+        return Tables(train=made.train, heldout=made.heldout, prompts=made.prompts, report={**counts, **made.report})
+
+    @torch.no_grad()
+    def evaluate(self, models: Models) -> dict[str, float]:
+        """On held-out pairs, where the data has any, the share whose chosen completion is the likelier one: under the policy
+        (`preference_accuracy_logprob`), and under the policy relative to the reference (`preference_accuracy`, DPO's implicit
+        reward). Ties count half."""
+        if self._pairs is None:
+            return {}
+        rows = range(min(COMPARED, len(self._pairs)))
+        chunks = [self._pairs.batch(rows[i : i + CHUNK]).to(self._device) for i in range(0, len(rows), CHUNK)]
+        margins = [_margins(models, pairs) for pairs in chunks]
+        names = margins[0].keys()
+        return {name: float(torch.cat([part[name] for part in margins]).sign().mean()) / 2 + 0.5 for name in names}
+
+    def _preparation(self, view: type[Batch], encoder: Encoder, context: Context) -> Preparation:
+        return Preparation(
+            view=view,
+            encoder=encoder,
+            context=context,
+            max_prompt_tokens=self.max_prompt_tokens,
+            max_completion_tokens=self.max_completion_tokens,
+        )
+
+    def _heldout_pairs(self, heldout: list[Row], encoder: Encoder, context: Context) -> Table | None:
+        """Pairs to evaluate on, or None where the data has none that fit: what can't be had is absent."""
+        try:
+            return self._preparation(Pairs, encoder, context).table(heldout)
+        except UserError:
+            return None
+
+    def rows(self) -> tuple[list[Row], list[Row], dict[str, int]]:
+        """Training rows, held-out rows, and counts of what was dropped. No prompt is in both."""
+        counts: Counter[str] = Counter()
+        rows = self._canonical(self.read(heldout=False), counts)
+        own = self.read(heldout=True)
+        if own is None:
+            train, heldout = split(rows, self.heldout)
+        else:
+            heldout = self._canonical(own, counts)
+            taken = {row.key for row in heldout}
+            train = [row for row in rows if row.key not in taken]
+            counts["training_rows_of_heldout_prompts_dropped"] = len(rows) - len(train)
+        if not train:
+            raise UserError(
+                f"data.path={self.path}: every row is held out, none is left to train on; give more data, or lower data.heldout"
+            )
+        return train, heldout, {name: n for name, n in counts.items() if n}
+
+    def _canonical(self, rows: Iterable[tuple[str, Mapping[str, Any]]] | None, counts: Counter[str]) -> list[Row]:
+        made = []
+        for where, row in islice(rows or (), self.max_rows or None):
+            counts["rows"] += 1
+            try:
+                made.append(canonical(row, where, self.columns))
+            except UnusableRow:
+                if self.unusable is Unusable.error:
+                    raise
+                counts["unusable_rows_dropped"] += 1
+        if not made:
+            raise UserError(f"data.path={self.path} has no{' usable' if counts['rows'] else ''} rows")
+        return made
+
+    def _given(self) -> str:
+        if not self.path:
+            raise UserError("no data: say where it is with data.path=PATH")
+        return self.path
+
+
+def existing(path: str, key: str) -> Path:
+    """The path of a setting. Raises UserError, naming the nearest file, if nothing is there."""
+    found = Path(path).expanduser()
+    if found.exists():
+        return found
+    siblings = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
+    raise UserError(f"{key}={path} does not exist{nearest(found.name, siblings)}")
+
+
+def _margins(models: Models, pairs: Any) -> dict[str, torch.Tensor]:
+    """(B,) each: how much likelier the chosen completion is than the rejected one."""
+    both = pairs.both
+    policy = both.sum(models.policy.logprobs(both))
+    sides = {"preference_accuracy_logprob": policy}
+    reference = getattr(models, "reference", None)
+    if reference is not None:
+        sides["preference_accuracy"] = policy - both.sum(reference.logprobs(both))
+    return {name: torch.sub(*side.chunk(2)) for name, side in sides.items()}

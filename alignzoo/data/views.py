@@ -1,0 +1,143 @@
+"""From rows with canonical columns to what an algorithm asks for: given, derived, or an error that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
+from alignzoo.data.rows import Row, Text
+from alignzoo.settings import UserError
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt with the completions a view puts together, and a number for each: the rating or the rank."""
+
+    row: Row
+    completions: list[Text] = field(default_factory=list)
+    marks: list[float] = field(default_factory=list)
+
+    @property
+    def prompt(self) -> Text:
+        prompt: Text = self.row["prompt"]
+        return prompt
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a view is had from the columns in `needs`, unless a column `unless` gives them another meaning; `name` if derived."""
+
+    needs: tuple[str, ...]
+    make: Callable[[Row], Iterable[Example]]
+    name: str = ""
+    unless: str = ""
+
+    def fits(self, available: set[str]) -> bool:
+        return available.issuperset(self.needs) and self.unless not in available
+
+
+def _ranked(row: Row) -> list[tuple[float, Text]]:
+    """Completions with ranks 0, 1, 2 ..., best first; equal ranks stay equal."""
+    levels = sorted(set(row["ranks"]))
+    pairs = zip(row["ranks"], row["completions"], strict=True)
+    return sorted(((float(levels.index(rank)), completion) for rank, completion in pairs), key=lambda pair: pair[0])
+
+
+def _prompt(row: Row) -> list[Example]:
+    return [Example(row)]
+
+
+def _completion(row: Row) -> list[Example]:
+    return [Example(row, [row["completion"]])]
+
+
+def _desirable(row: Row) -> list[Example]:
+    return [Example(row, [row["completion"]])] if row["label"] > 0 else []
+
+
+def _chosen(row: Row) -> list[Example]:
+    return [Example(row, [row["chosen"]])]
+
+
+def _best(row: Row) -> list[Example]:
+    return [Example(row, [completion]) for rank, completion in _ranked(row) if rank == 0]
+
+
+def _pair(row: Row) -> list[Example]:
+    return [Example(row, [row["chosen"], row["rejected"]])]
+
+
+def _pairs_of_ranking(row: Row) -> list[Example]:
+    return [Example(row, [a, b]) for (first, a), (second, b) in combinations(_ranked(row), 2) if first < second and a != b]
+
+
+def _rated(row: Row) -> list[Example]:
+    return [Example(row, [row["completion"]], [float(row["label"])])]
+
+
+def _rated_pair(row: Row) -> list[Example]:
+    return [Example(row, [row["chosen"]], [1.0]), Example(row, [row["rejected"]], [0.0])]
+
+
+def _ranking(row: Row) -> list[Example]:
+    ranked = _ranked(row)
+    return [Example(row, [completion for _, completion in ranked], [rank for rank, _ in ranked])]
+
+
+def _ranked_pair(row: Row) -> list[Example]:
+    return [Example(row, [row["chosen"], row["rejected"]], [0.0, 1.0])]
+
+
+PAIR = ("prompt", "chosen", "rejected")
+RANKING = ("prompt", "completions", "ranks")
+RATED = ("prompt", "completion", "label")
+
+RECIPES: dict[type[Batch], list[Recipe]] = {
+    Prompts: [Recipe(("prompt",), _prompt)],
+    Completions: [
+        Recipe(("prompt", "completion"), _completion, unless="label"),
+        Recipe(RATED, _desirable, "demonstrations of the completions with a label above 0"),
+        Recipe(PAIR, _chosen, "demonstrations of the chosen"),
+        Recipe(RANKING, _best, "demonstrations of the best ranked"),
+    ],
+    Pairs: [Recipe(PAIR, _pair), Recipe(RANKING, _pairs_of_ranking, "pairs of each two completions of different rank")],
+    Rated: [Recipe(RATED, _rated), Recipe(PAIR, _rated_pair, "the chosen rated 1, the rejected 0")],
+    Rankings: [Recipe(RANKING, _ranking), Recipe(PAIR, _ranked_pair, "rankings of two")],
+}
+
+REMEDIES: dict[type[Batch], str] = {
+    Prompts: "prompts",
+    Completions: "demonstrations: prompt and completion, or messages, or text",
+    Pairs: "pairs: prompt, chosen and rejected, or prompt, completions and ranks",
+    Rated: "rated completions: prompt, completion and label, or prompt, chosen and rejected",
+    Rankings: "rankings: prompt, completions and ranks, or prompt, chosen and rejected",
+}
+
+
+def recipe(view: type[Batch], rows: Sequence[Row]) -> Recipe:
+    """How these rows become `view`. Raises UserError where their columns can't."""
+    available = set(rows[0].values)
+    if view is Prompts and not any(row.values.get("prompt") for row in rows):
+        available.discard("prompt")
+    for candidate in RECIPES[view]:
+        if candidate.fits(available):
+            return candidate
+    raise UserError(
+        f"the algorithm learns from {REMEDIES[view]}; {rows[0].where} has the columns {', '.join(rows[0].columns)}\n"
+        f"say which are which with data.columns, such as data.columns.{RECIPES[view][0].needs[-1]}=NAME, "
+        "or choose other data or another algorithm"
+    )
+
+
+def examples(rows: Sequence[Row], chosen: Recipe) -> list[Example]:
+    """Every row through the recipe. Raises UserError naming the row that lacks a column."""
+    return [example for row in rows for example in chosen.make(row)]
+
+
+def derived(view: type[Batch], chosen: Recipe, rows: Sequence[Row]) -> str | None:
+    """A note for the report where the view is not what the rows hold: which way it was derived."""
+    if view is Prompts and set(rows[0].values) != {"prompt"}:
+        return "the prompts alone, each once"
+    return chosen.name or None
