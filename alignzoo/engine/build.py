@@ -95,7 +95,7 @@ class Builder:
     def _models(self, context: Context, config: Any) -> tuple[Models, Trained, dict[str, nn.Module]]:
         setup = self.setup
         policy = modules.policy(setup.model, config, setup.seed).to(context.device)
-        shared = Shared(Noise(setup.seed), _ends(context.tokenizer, policy), self._temperature(), _support(self.source, context, config.vocab_size))
+        shared = Shared(Noise(setup.seed), ends(context.tokenizer, policy), self._temperature(), support(self.source, context, config.vocab_size))
         context.policy, context.shared = policy, shared
         self.source.start(policy, context)
         context.policy = policy = modules.adapted(policy, setup.peft, setup.seed)
@@ -103,7 +103,10 @@ class Builder:
         reference = setup.reference.build(context)
         if reference is not None:
             built["reference"] = reference
-        roles = {**self.algorithm.roles(), **(self.reward.roles() if self.reward else {})}
+        roles = dict(self.algorithm.roles())
+        for name, role in (self.reward.roles() if self.reward else {}).items():
+            if name not in roles or role.trained:  # a role that one of them trains is trained
+                roles[name] = role
         for name, role in roles.items():
             if name != "policy" and role.start != "reference" and role.kind is not Kind.REWARD:
                 built[name] = self._network(name, role, built, context)
@@ -181,14 +184,14 @@ def decoder(tokenizer: Any) -> Callable[[list[list[int]]], list[str]]:
     return lambda ids: tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
-def _ends(tokenizer: Any, policy: nn.Module) -> set[int]:
+def ends(tokenizer: Any, policy: nn.Module) -> set[int]:
     """Tokens that end a completion: the tokenizer's, and those the model's generation config adds (chat models have several)."""
     more = getattr(policy.generation_config, "eos_token_id", None)
     listed = more if isinstance(more, list) else [more]
     return {tokenizer.eos_token_id, *(token for token in listed if token is not None)}
 
 
-def _support(source: Any, context: Context, vocabulary: int) -> torch.Tensor | None:
+def support(source: Any, context: Context, vocabulary: int) -> torch.Tensor | None:
     tokens = source.support(context.tokenizer)
     if tokens is None:
         return None

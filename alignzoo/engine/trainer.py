@@ -20,6 +20,7 @@ from alignzoo.models.roles import Models, Trained, bound, gather_objects
 from alignzoo.settings import UserError
 
 Terms = dict[str, Tensor]
+EMPTY = "terms_without_weight"  # how many a step; reported only where there were any, for such a term contributes 0
 
 
 class AlignTrainer(Trainer):
@@ -103,8 +104,10 @@ class AlignTrainer(Trainer):
         self.step_terms.append((inputs, {name: term.detach() for name, term in terms.items()}))
         weights, total = self._weights(inputs), torch.zeros((), device=self.args.device)
         for name, term in terms.items():
-            share = weighted_sum(term, *weight_of(name, term, weights, num_items_in_batch))
+            weight, over_step = weight_of(name, term, weights, num_items_in_batch)
+            share = weighted_sum(term, weight, over_step)
             total = total + share
+            self.step_meter.add_share(EMPTY, (over_step == 0) * self._per_step(), self._per_step())
             if len(terms) > 1:
                 self.step_meter.add_share(f"loss/{name}", share, self._per_step())
         self.step_meter.add_share("loss", total, self._per_step())
@@ -230,6 +233,8 @@ class AlignTrainer(Trainer):
         self.window.clear()
         rate = (tokens - self.logged_tokens) / max(seconds - self.logged_seconds, 1e-9)
         self.logged_tokens, self.logged_seconds = tokens, seconds
+        if not means[EMPTY]:
+            del means[EMPTY]
         logs = logs | means | {"tokens_per_second": rate, "seconds": seconds, "peak_memory": float(peak_memory())}
         super().log(logs, start_time)
         self.metrics_file.write({"step": self.state.global_step, **logs})
