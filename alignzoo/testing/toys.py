@@ -1,8 +1,8 @@
-"""Small things the engine and conformance tests run on: a ten-thousand-parameter model, made-up records of every view, a countable reward."""
+"""A task of no meaning but full coverage: a ten-thousand-parameter model, made-up records of every view, a countable reward."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,15 +23,18 @@ T5 = {
     "is_encoder_decoder": True,
 }  # fmt: skip
 EOS = 2
+WORDS = range(3, 20)  # few, so that samples end, differ and repeat
 
 
-def completions(rows: list[int], seed: int = 0, length: int = 6, unscored: bool = False, salt: int = 0, **columns: Any) -> Completions:
+def completions(
+    rows: list[int], seed: int = 0, length: int = 6, unscored: bool = False, salt: int = 0, **columns: Any
+) -> Completions:
     """One made-up completion a row, ending with EOS, over its own prompt; a function of (row, salt) alone.
 
-    With `unscored`, every second row starts with two attended tokens that the policy did not write.
+    With `unscored`, every second row starts with two attended tokens that the policy did not write, the same for every salt.
     """
     kind: Any = columns.pop("kind", Completions)
-    made = [_text(row, seed, length, salt) for row in rows]
+    made = [_text(row, seed, length, salt, unscored and row % 2 == 1) for row in rows]
     width = max(len(c) for _, c in made)
     left = max(len(p) for p, _ in made)
     ids = torch.tensor([c + [0] * (width - len(c)) for _, c in made])
@@ -51,11 +54,14 @@ def completions(rows: list[int], seed: int = 0, length: int = 6, unscored: bool 
     )  # fmt: skip
 
 
-def _text(row: int, seed: int, length: int, salt: int) -> tuple[list[int], list[int]]:
-    prompt = np.random.default_rng([seed, row])
-    body = np.random.default_rng([seed, row, salt + 1])
-    tokens = lambda rng, low: rng.integers(3, 40, rng.integers(low, length + 1)).tolist()  # noqa: E731
-    return tokens(prompt, 1), [*tokens(body, 2), EOS]
+def _text(row: int, seed: int, length: int, salt: int, begun: bool) -> tuple[list[int], list[int]]:
+    prompt, body = np.random.default_rng([seed, row, 1]), np.random.default_rng([seed, row, 2, salt])
+    start = prompt.integers(WORDS.start, WORDS.stop, 2).tolist() if begun else []
+    return _words(prompt, 1, length), [*start, *_words(body, 2 - len(start), length - len(start)), EOS]
+
+
+def _words(rng: np.random.Generator, low: int, high: int) -> list[int]:
+    return rng.integers(WORDS.start, WORDS.stop, rng.integers(low, high + 1)).tolist()
 
 
 @dataclass
@@ -84,10 +90,10 @@ class ToyTable:
 
 @dataclass(kw_only=True)
 class CountReward(Reward):
-    """1 for every token below 12 in the completion, minus 0.1 a token."""
+    """1 for every token below 8 in the completion, minus 0.1 a token."""
 
     def __call__(self, c: Completions) -> Scores:
-        total = c.sum((c.ids < 12).float()) - 0.1 * c.length
+        total = c.sum((c.ids < 8).float()) - 0.1 * c.length
         return Scores(total=total, parts={"count": total})
 
 
@@ -96,11 +102,15 @@ class ToySource(Source):
     size: int = 24
     seed: int = 0
     unscored: bool = True
-    reports: dict[str, Any] = field(default_factory=dict)
 
     def tables(self, view: type[Batch], context: Context) -> Tables:
-        table = lambda v, seed: ToyTable(v, self.size, seed, self.unscored)  # noqa: E731
+        def table(wanted: type[Batch], seed: int) -> ToyTable:
+            return ToyTable(wanted, self.size, seed, self.unscored)
+
         return Tables(train=table(view, self.seed), heldout=table(view, self.seed + 1), prompts=table(Prompts, self.seed + 1), report={})
+
+    def support(self, tokenizer: Any) -> range:
+        return range(EOS, WORDS.stop)
 
     def reward(self) -> Reward:
         return CountReward()
@@ -121,7 +131,14 @@ def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:
     """What `alignzoo.config.instantiate` returns, on the toy task: SGD, three steps of eight records."""
     from alignzoo.models.references import Copy
 
-    training = {"max_steps": 3, "batch": 8, "learning_rate": 0.1, "optimizer": Optimizer.sgd, "logging_steps": 1, "eval_prompts": 4}
+    training = {
+        "max_steps": 3,
+        "batch": 8,
+        "learning_rate": 0.1,
+        "optimizer": Optimizer.sgd,
+        "logging_steps": 1,
+        "eval_prompts": 4,
+    }
     parts = {
         "algorithm": algorithm, "data": ToySource(), "reward": CountReward(), "reference": Copy(), "model": Model(config=dict(LLAMA)),
         "peft": Peft(), "training": Training(**training | changes.pop("training", {})), "generation": Generation(max_new_tokens=6),

@@ -1,0 +1,1 @@
+"""What checks a plugin: the conformance suite, and the small task it runs on. `from alignzoo.testing import conformance`."""
