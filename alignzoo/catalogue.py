@@ -130,6 +130,8 @@ def _print_options(registry: Registry, groups: Sequence[str]) -> None:
 
 def _print_settings(registry: Registry, group: str, name: str) -> None:
     """Every key of an option, with the values that a preset or YAML file gives it."""
+    schema: Any
+    file: Path | None
     if group in SCHEMAS:
         known = yaml_groups()[group]
         if name not in known:

@@ -260,4 +260,4 @@ def _assign(cfg: DictConfig, key: str, value: Any) -> None:
 
 
 def _split(config_path: str) -> tuple[str, str, str]:
-    return cast(tuple[str, str, str], config_path.strip("/").removesuffix(".yaml").partition("/"))
+    return config_path.strip("/").removesuffix(".yaml").partition("/")

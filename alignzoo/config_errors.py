@@ -42,7 +42,7 @@ def explain(error: Exception) -> str:
 
 def describe(error: OmegaConfBaseException) -> str:
     """The message for an error about one key or value."""
-    key = error.full_key or ""
+    key = str(error.full_key or "")
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.object_type not in (None, dict):
         return unknown_key(key, error.object_type)
     if isinstance(error, MissingMandatoryValue):
@@ -67,7 +67,7 @@ def check_keys(node: DictConfig, prefix: str = "") -> None:
     schema = OmegaConf.get_type(node)
     typed = is_dataclass(schema)
     known = {f.name for f in fields(schema)} if is_dataclass(schema) else set()
-    for key in node:
+    for key in map(str, node):
         if typed and key not in known:
             raise UserError(unknown_key(f"{prefix}{key}", schema))
         inner = node._get_node(key)
