@@ -67,17 +67,20 @@ def choose(scores: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
 
 
 def _truncate(probs: Tensor, sampling: Sampling) -> Tensor:
-    """Zero what top-k, min-p and nucleus sampling drop, in that order, each relative to what is left. The likeliest always stays."""
+    """Zero what top-k, nucleus and min-p sampling drop, in that order (that of transformers), each relative to what is left.
+
+    The likeliest always stays.
+    """
     if sampling.top_k:
         kth = probs.topk(min(sampling.top_k, probs.shape[1]), 1).values[:, -1:]
         probs = probs * (probs >= kth)
-    if sampling.min_p:
-        probs = probs * (probs >= sampling.min_p * probs.amax(1, keepdim=True))
     if sampling.top_p < 1:
-        ordered, order = probs.sort(1, descending=True, stable=True)
+        ordered, order = probs.sort(dim=1, descending=True, stable=True)
         before = ordered.cumsum(1) - ordered
         kept = ordered * (before < sampling.top_p * ordered.sum(1, keepdim=True))
         probs = torch.zeros_like(probs).scatter(1, order, kept)
+    if sampling.min_p:
+        probs = probs * (probs >= sampling.min_p * probs.amax(1, keepdim=True))
     return probs
 
 
