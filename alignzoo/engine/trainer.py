@@ -179,6 +179,7 @@ class AlignTrainer(Trainer):
 
     def finish_step(self) -> None:
         """After the optimizer's step: followers follow, the algorithm hears of it, the step's sums join the window's."""
+        self.roles.shared.updates += 1
         self._follow()
         if type(self.algorithm).after_step is not Algorithm.after_step:
             if self.algorithm.after_step(self.step_meter.means()) is Next.ROLLOUT:

@@ -29,6 +29,7 @@ class Shared:
     temperature: float = 1.0
     support: Tensor | None = None  # (V,) bool: the tokens completions may contain
     finished: generation.Finished | None = None
+    updates: int = 0  # optimizer steps so far: fused optimizers leave no trace in the weights' version counters
 
     @contextmanager
     def at(self, temperature: float) -> Iterator[None]:
@@ -74,7 +75,7 @@ class PolicyNetwork(Network):
 
     def logprobs(self, c: Completions) -> Tensor:
         # the sampler's own are exact in float32; in lower precision decoding and training forwards differ by more than they may
-        if c.logprobs is not None and c.stamp == self.stamp() and not torch.is_grad_enabled():
+        if c.logprobs is not None and c.stamp is not None and c.stamp == self.stamp() and not torch.is_grad_enabled():
             return torch.where(c.scored, c.logprobs, 0)
         return self.tokens(c, selective_log_softmax, c.ids)
 
@@ -95,7 +96,7 @@ class PolicyNetwork(Network):
         parameters = list(self.module.parameters())
         exact = all(p.dtype in (torch.float32, torch.float64) for p in parameters) and not _autocast(parameters[0].device)
         version = sum(p._version for p in parameters)
-        return f"{id(self.module)}:{version}:{self.shared.temperature}" if exact else None
+        return f"{id(self.module)}:{version}:{self.shared.updates}:{self.shared.temperature}" if exact else None
 
 
 class AdapterOffNetwork(PolicyNetwork):
