@@ -100,9 +100,9 @@ class Completions(Batch):
     """Completions, padded on the right, over prompts that are kept once.
 
     prompt_of (B,) indexes `prompts`; ids (B, T); attended (B, T) bool; scored (B, T) bool, a part of attended, marks what the
-    policy wrote (tool output and user turns are attended, not scored); truncated (B,) bool: cut at the length limit, so the last token
-    is not an end; row (B,) the draw it belongs to. logprobs (B, T), or None: those of the sampler, valid while `stamp` names the
-    weights and temperature it had.
+    policy wrote (tool output and user turns are attended, not scored); truncated (B,) bool: cut at the length limit, so the
+    last token is not an end; row (B,) the draw it belongs to. logprobs (B, T), or None: those of the sampler, valid while
+    `stamp` names the weights and temperature it had.
     """
 
     prompts: Prompts
@@ -151,8 +151,8 @@ class Completions(Batch):
         rows = _indices(rows, len(self))
         used, prompt_of = self.prompt_of[rows].unique(return_inverse=True)
         width = _longest(self.attended[rows])
-        taken = {n: _take(v, rows) for n, v in self._columns().items() if n not in ("prompts", "prompt_of")}
-        trimmed = {n: v[:, :width] if isinstance(v, Tensor) and v.dim() == 2 else v for n, v in taken.items()}
+        taken: dict[str, Any] = {n: _take(v, rows) for n, v in self._columns().items() if n not in ("prompts", "prompt_of")}
+        trimmed: dict[str, Any] = {n: v[:, :width] if isinstance(v, Tensor) and v.dim() == 2 else v for n, v in taken.items()}
         return replace(self, prompts=self.prompts.take(used), prompt_of=prompt_of, **trimmed)
 
     @classmethod

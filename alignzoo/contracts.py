@@ -1,4 +1,6 @@
-"""What an algorithm, a reward, a reference, a data source and a hosted trainer are. Plugins import this, `batch` and `functional`, no more."""
+"""What an algorithm, a reward, a reference, a data source and a hosted trainer are. Plugins import this, `batch` and
+`functional`, no more.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from alignzoo.batch import Batch, Completions, Prompts
 from alignzoo.settings import Sampling, UserError, require
 
 __all__ = [
-    "EMA", "Algorithm", "Context", "Couples", "Every", "Kind", "Models", "Next", "OnlineAlgorithm", "Policy", "Reference", "Reward", "Role",
-    "Sampling", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "UserError", "Value", "require",
+    "EMA", "Algorithm", "Context", "Couples", "Every", "Kind", "Models", "Next", "OnlineAlgorithm", "Policy", "Reference",
+    "Reward", "Role", "Sampling", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "UserError", "Value", "require",
 ]  # fmt: skip
 
 Terms = Tensor | dict[str, Tensor]
@@ -63,8 +65,10 @@ class Every:
 
 @dataclass(frozen=True)
 class Role:
-    """A network an algorithm needs. `start` says where its weights come from: "policy", "reference" (the configured reference itself),
-    "reward" (the configured reward model), or "config" (the path in `roles.<name>`, or the data source's own)."""
+    """A network an algorithm needs. `start` says where its weights come from: "policy", "reference" (the configured
+    reference itself), "reward" (the configured reward model), or "config" (the path in `roles.<name>`, or the data source's
+    own).
+    """
 
     kind: Kind
     trained: bool = False
@@ -85,8 +89,8 @@ class Policy(Protocol):
 
     def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Policy] = ()) -> Tensor:
         """Run `fn(logits (n, V), *logits of `beside`, *aligned (n,))` on the scored tokens, chunk by chunk, recomputed in the
-        backward pass; fn returns (n, ...). Returns (B, T, ...), 0 where nothing is scored. Logits are divided by the temperature;
-        tokens outside the support are -inf (their log-prob too: mask before multiplying by a probability of 0)."""
+        backward pass; fn returns (n, ...). Returns (B, T, ...), 0 where nothing is scored. Logits are divided by the
+        temperature; tokens outside the support are -inf (their log-prob too: mask before multiplying by a probability of 0)."""
 
     def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
         """`sampling.samples` completions a prompt, a prompt's together, with the sampler's log-probs. `adjust` maps logits
@@ -110,7 +114,9 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores(Batch):
-    """A reward's answer: total (B,) or (B, T); parts, each (B,), before weighting; valid (B,) bool, False where no score can be had."""
+    """A reward's answer: total (B,) or (B, T); parts, each (B,), before weighting; valid (B,) bool, False where no score can
+    be had.
+    """
 
     total: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
@@ -150,7 +156,8 @@ class Models(Protocol):
 class Algorithm(ABC):
     """An alignment algorithm: its fields are its hyperparameters and its config schema.
 
-    State lives in plain attributes set in `__post_init__`. A hyperparameter is declared as `field(default=..., metadata={"help": ...})`.
+    State lives in plain attributes set in `__post_init__`. A hyperparameter is declared as `field(default=...,
+    metadata={"help": ...})`.
     """
 
     couples: ClassVar[Couples] = Couples.ROW
@@ -169,16 +176,20 @@ class Algorithm(ABC):
         """Unreduced term(s), each (B,) or (B, T), and metrics, each a scalar, (B,) or (B, T), which the engine averages."""
 
     def weights(self, batch: Any) -> dict[str, Tensor]:
-        """Weights by term name ("loss" for a single term), from the batch alone. Missing: `batch.counted` for (B,), `batch.scored` for (B, T)."""
+        """Weights by term name ("loss" for a single term), from the batch alone. Missing: `batch.counted` for (B,),
+        `batch.scored` for (B, T).
+        """
         return {}
 
     def prepare(self, models: Models, batches: list[Any]) -> list[Any]:
-        """For STEP coupling: sees, without gradient, all this rank's micro-batches of one optimizer step, and returns them with more columns."""
+        """For STEP coupling: sees, without gradient, all this rank's micro-batches of one optimizer step, and returns them
+        with more columns.
+        """
         return batches
 
     def after_rollout(self, metrics: Mapping[str, float]) -> None:
-        """Called after a rollout with its metrics, already reduced over ranks: the means of its (B,) columns, and `samples`, the
-        number of its records."""
+        """Called after a rollout with its metrics, already reduced over ranks: the means of its (B,) columns, and `samples`,
+        the number of its records."""
 
     def after_step(self, metrics: Mapping[str, float]) -> Next:
         """Called after an optimizer step with that step's loss metrics, already reduced over ranks."""
@@ -200,8 +211,8 @@ class OnlineAlgorithm(Algorithm):
 
     @abstractmethod
     def experience(self, models: Models, batch: Any) -> Batch:
-        """Sample, score, weigh; without gradient. May return any record type and any number of records. Every (B,) floating column of
-        what it returns is averaged over the rollout and logged under its name."""
+        """Sample, score, weigh; without gradient. May return any record type and any number of records. Every (B,) floating
+        column of what it returns is averaged over the rollout and logged under its name."""
 
     def passes(self) -> int:
         """How many times a rollout is gone through."""
@@ -210,16 +221,18 @@ class OnlineAlgorithm(Algorithm):
 
 @dataclass(kw_only=True)
 class Context:
-    """What the core hands to rewards, references and data sources when they are set up. `policy` is the policy's module, `shared` what
-    the run's networks have in common (temperature, support, noise); both None until models are built, `models` until the run is ready."""
+    """What the core hands to rewards, references and data sources when they are set up. `policy` is the policy's module,
+    `shared` what the run's networks have in common (temperature, support, noise); both None until models are built, `models`
+    until the run is ready.
+    """
 
     tokenizer: Any
     seed: int
     sampling: Sampling
     context_length: int
     cache: Path
-    device: torch.device = torch.device("cpu")
-    policy: torch.nn.Module | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    policy: Any = None  # a torch.nn.Module
     shared: Any = None
     models: Models | None = None
 
@@ -227,8 +240,8 @@ class Context:
 class Reward(ABC):
     """Scores completions. A subclass is a dataclass whose fields are its settings.
 
-    A reward may itself learn (a discriminator): then `roles`, `loss`, `weights` and the state methods mean what they mean in `Algorithm`;
-    the engine adds its terms, lets no gradient into other roles, and clips gradients per role.
+    A reward may itself learn (a discriminator): then `roles`, `loss`, `weights` and the state methods mean what they mean in
+    `Algorithm`; the engine adds its terms, lets no gradient into other roles, and clips gradients per role.
     """
 
     @abstractmethod
@@ -278,8 +291,8 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class Tables:
-    """What a data source hands to the engine: training records in the algorithm's view, and held-out ones or None. `prompts` are the
-    held-out prompts that evaluation samples from. `report` counts what was truncated, dropped and derived."""
+    """What a data source hands to the engine: training records in the algorithm's view, and held-out ones or None. `prompts`
+    are the held-out prompts that evaluation samples from. `report` counts what was truncated, dropped and derived."""
 
     train: Table
     heldout: Table | None

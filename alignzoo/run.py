@@ -24,8 +24,8 @@ VOLATILE = ("resume", "run_dir")  # say where a run is and how it was started, n
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Run what `cfg` (of `alignzoo.compose`) says and return the summary, which is also in the run's folder.
 
-    With `resume`, goes on with that run from its newest complete checkpoint. Raises UserError for a user's mistake, before anything is
-    written; Ctrl-C and SIGTERM end with status "interrupted" after a checkpoint.
+    With `resume`, goes on with that run from its newest complete checkpoint. Raises UserError for a user's mistake, before
+    anything is written; Ctrl-C and SIGTERM end with status "interrupted" after a checkpoint.
     """
     from alignzoo.config import instantiate
     from alignzoo.console import Display
@@ -37,8 +37,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if (done := _summary(folder)) and cfg.resume:
         return done
     setup, interrupt, displays = instantiate(cfg), Interrupt(), list[Display]()
+
+    def show(step: int, row: dict[str, float]) -> None:
+        for display in displays:
+            display.update(step, row)
+
     with interrupt.listening():
-        trainer = Builder(setup, folder, cache_folder()).trainer(interrupt, lambda step, row: [d.update(step, row) for d in displays])
+        trainer = Builder(setup, folder, cache_folder()).trainer(interrupt, show)
         if trainer.is_world_process_zero():
             if checkpoint is None:
                 _begin(cfg, folder)
@@ -74,7 +79,9 @@ def _identity(cfg: DictConfig) -> str:
 
 
 def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:
-    """The checkpoint to go on from, or None for a run that starts at step 0. Raises UserError rather than touch another run's folder."""
+    """The checkpoint to go on from, or None for a run that starts at step 0. Raises UserError rather than touch another
+    run's folder.
+    """
     from alignzoo.engine import checkpoint
 
     saved = folder / "config.yaml"
@@ -82,16 +89,22 @@ def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:
         if not saved.exists():
             raise UserError(f"resume={folder} is not a run: it has no config.yaml")
         if saved.read_text() != _identity(cfg):
-            raise UserError(f"resume={folder} was made with another configuration: see {saved}. Start a new run with run_dir=FOLDER")
+            raise UserError(
+                f"resume={folder} was made with another configuration: see {saved}. Start a new run with run_dir=FOLDER"
+            )
         return checkpoint.latest(folder / "checkpoints")
     if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
         return None
     if not saved.exists() or saved.read_text() != _identity(cfg):
-        raise UserError(f"run_dir={folder} exists and is not an unfinished run of this command: choose another run_dir, or remove it")
+        raise UserError(
+            f"run_dir={folder} exists and is not an unfinished run of this command: choose another run_dir, or remove it"
+        )
     if _summary(folder):
         raise UserError(f"run_dir={folder} holds this run, finished: choose another run_dir, or remove it")
     if newest := checkpoint.latest(folder / "checkpoints"):
-        raise UserError(f"run_dir={folder} holds this run, unfinished at {newest.name}: go on with alignzoo train resume={folder}")
+        raise UserError(
+            f"run_dir={folder} holds this run, unfinished at {newest.name}: go on with alignzoo train resume={folder}"
+        )
     return None
 
 
@@ -140,7 +153,8 @@ def _finish(trainer: Any, setup: Any, folder: Path) -> dict[str, Any]:
     finished = trainer.state.global_step >= trainer.state.max_steps
     cost = trainer.cost.state_dict()
     summary = {
-        **{group: setup.choices[group] for group in ("algorithm", "data", "model", "reward", "reference")}, "seed": setup.seed, "status": "finished" if finished else "interrupted", "run_dir": str(folder),
+        **{group: setup.choices[group] for group in ("algorithm", "data", "model", "reward", "reference")},
+        "seed": setup.seed, "status": "finished" if finished else "interrupted", "run_dir": str(folder),
         "steps": trainer.state.global_step, **cost["counts"], **{f"{k}_seconds": v for k, v in cost["seconds"].items()},
         "peak_memory": peak_memory(), "data_report": trainer.tables_report,
         "metrics": {name.removeprefix("eval/"): value for name, value in trainer.evaluated[1].items()},

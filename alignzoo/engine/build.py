@@ -27,7 +27,9 @@ from alignzoo.settings import Sampling, Training, UserError
 
 
 class Builder:
-    """Builds one run, step by step, cheap checks first: nothing large is loaded before what can be known to be wrong has been looked at."""
+    """Builds one run, step by step, cheap checks first: nothing large is loaded before what can be known to be wrong has
+    been looked at.
+    """
 
     def __init__(self, setup: Any, folder: Path, cache: Path) -> None:
         self.setup, self.folder, self.cache = setup, folder, cache
@@ -73,7 +75,8 @@ class Builder:
         config = modules.config(self.setup.model, tokenizer)
         length = modules.context_length(self.setup.model, config)
         context = Context(
-            tokenizer=tokenizer, seed=self.setup.seed, sampling=self.sampling, context_length=length, cache=self.cache, device=args.device
+            tokenizer=tokenizer, seed=self.setup.seed, sampling=self.sampling, context_length=length, cache=self.cache,
+            device=args.device,
         )  # fmt: skip
         return context, config
 
@@ -92,10 +95,15 @@ class Builder:
 
     # --- networks ---
 
-    def _models(self, context: Context, config: Any) -> tuple[Models, Trained, dict[str, nn.Module]]:
+    def _models(self, context: Context, config: Any) -> tuple[Models, Trained, dict[str, Any]]:
         setup = self.setup
         policy = modules.policy(setup.model, config, setup.seed).to(context.device)
-        shared = Shared(Noise(setup.seed), ends(context.tokenizer, policy), self._temperature(), support(self.source, context, config.vocab_size))
+        shared = Shared(
+            Noise(setup.seed),
+            ends(context.tokenizer, policy),
+            self._temperature(),
+            support(self.source, context, config.vocab_size),
+        )
         context.policy, context.shared = policy, shared
         self.source.start(policy, context)
         context.policy = policy = modules.adapted(policy, setup.peft, setup.seed)
@@ -111,7 +119,7 @@ class Builder:
             if name != "policy" and role.start != "reference" and role.kind is not Kind.REWARD:
                 built[name] = self._network(name, role, built, context)
         trained = {n: built[n].module for n in built if n == "policy" or (n in roles and roles[n].trained)}
-        followers = {n: built[n].module for n, role in roles.items() if role.follows}
+        followers = {n: (built[n].module, role.follows) for n, role in roles.items() if role.follows}
         return Models(built, shared, self.sampling), Trained(trained), followers
 
     def _network(self, name: str, role: Role, built: Mapping[str, Any], context: Context) -> Any:
@@ -122,8 +130,8 @@ class Builder:
             path = getattr(self.reward, "path", None)
             if not path:
                 raise UserError(f"the role {name} starts from the reward model: choose reward=model, or give roles.{name}=PATH")
-        start = built[role.shares].module if role.shares else context.policy
-        module = modules.role_module(name, role, start, path, self.setup.model).to(context.device)
+        start: nn.Module = built[role.shares].module if role.shares else context.policy
+        module: Any = modules.role_module(name, role, start, path, self.setup.model).to(context.device)
         if role.kind is Kind.POLICY:
             return PolicyNetwork(module, context.shared, frozen=not role.trained)
         return HeadedNetwork(module, context.shared, not role.trained, trunk=start if role.shares else None)
@@ -156,7 +164,9 @@ class Builder:
         rates = dict(self.setup.training.role_learning_rates)
         unknown = sorted(set(rates) - set(trained.roles))
         if unknown:
-            raise UserError(f"trainer.role_learning_rates names {', '.join(unknown)}, but the trained roles are {', '.join(trained.roles)}")
+            raise UserError(
+                f"trainer.role_learning_rates names {', '.join(unknown)}, but the trained roles are {', '.join(trained.roles)}"
+            )
         return rates
 
 
@@ -164,12 +174,13 @@ def arguments(training: Training, folder: Path, seed: int) -> TrainingArguments:
     """The Trainer's own settings. Logging, evaluation and saving are steered by `Flow`, so its strategies are off."""
     fixed: dict[str, Any] = {
         "output_dir": str(folder / "checkpoints"), "seed": seed, "max_steps": max(training.max_steps, 1),
-        "learning_rate": training.learning_rate, "optim": training.optimizer.value, "lr_scheduler_type": training.schedule.value,
-        "warmup_steps": training.warmup_steps, "weight_decay": training.weight_decay, "adam_beta1": training.adam_beta1,
+        "learning_rate": training.learning_rate, "optim": training.optimizer.value,
+        "lr_scheduler_type": training.schedule.value, "warmup_steps": training.warmup_steps,
+        "weight_decay": training.weight_decay, "adam_beta1": training.adam_beta1,
         "adam_beta2": training.adam_beta2, "max_grad_norm": training.max_grad_norm, "bf16": training.bf16,
         "report_to": training.trackers or "none", "use_cpu": not torch.cuda.is_available(), "logging_strategy": "no",
-        "eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True, "logging_nan_inf_filter": False, "ignore_data_skip": True,
-        "remove_unused_columns": False, "log_level": "error",
+        "eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True, "logging_nan_inf_filter": False,
+        "ignore_data_skip": True, "remove_unused_columns": False, "log_level": "error",
     }  # fmt: skip
     taken = sorted(set(fixed) & set(training.arguments))
     if taken:
@@ -177,7 +188,9 @@ def arguments(training: Training, folder: Path, seed: int) -> TrainingArguments:
     try:
         return TrainingArguments(**fixed, **training.arguments)
     except TypeError as error:
-        raise UserError(f"trainer.arguments: {str(error).split('.__init__() ')[-1]}: see transformers.TrainingArguments") from error
+        raise UserError(
+            f"trainer.arguments: {str(error).split('.__init__() ')[-1]}: see transformers.TrainingArguments"
+        ) from error
 
 
 def decoder(tokenizer: Any) -> Callable[[list[list[int]]], list[str]]:
@@ -185,7 +198,9 @@ def decoder(tokenizer: Any) -> Callable[[list[list[int]]], list[str]]:
 
 
 def ends(tokenizer: Any, policy: nn.Module) -> set[int]:
-    """Tokens that end a completion: the tokenizer's, and those the model's generation config adds (chat models have several)."""
+    """Tokens that end a completion: the tokenizer's, and those the model's generation config adds (chat models have
+    several).
+    """
     more = getattr(policy.generation_config, "eos_token_id", None)
     listed = more if isinstance(more, list) else [more]
     return {tokenizer.eos_token_id, *(token for token in listed if token is not None)}

@@ -40,7 +40,9 @@ class Interrupt:
 
 
 class Flow(TrainerCallback):
-    """The steps at which to log, evaluate and save. Log and evaluate come first, so that a checkpoint's rows are on disk before it is."""
+    """The steps at which to log, evaluate and save. Log and evaluate come first, so that a checkpoint's rows are on disk
+    before it is.
+    """
 
     def __init__(self, settings: Training, interrupt: Interrupt) -> None:
         self.settings, self.interrupt = settings, interrupt

@@ -1,4 +1,6 @@
-"""Checkpoints that are whole or absent: written aside, synced, described by a manifest, renamed, and only then older ones removed."""
+"""Checkpoints that are whole or absent: written aside, synced, described by a manifest, renamed, and only then older ones
+removed.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def write(folder: Path, fill: Callable[[Path], None]) -> None:
         free = shutil.disk_usage(folder.parent).free
         shutil.rmtree(partial, ignore_errors=True)
         if _disk_full(error, free):
-            raise UserError(f"the disk is full: {folder} was not written ({free // 2**20} MiB are free); earlier checkpoints are intact") from error
+            raise UserError(
+                f"the disk is full: {folder} was not written ({free // 2**20} MiB are free); earlier checkpoints are intact"
+            ) from error
         raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -89,7 +93,7 @@ def load_policy(policy: Any, folder: Path) -> None:
     if hasattr(policy, "peft_config"):
         from peft import set_peft_model_state_dict
 
-        result = set_peft_model_state_dict(policy, load_file(folder / "adapter_model.safetensors"))
+        result: Any = set_peft_model_state_dict(policy, load_file(folder / "adapter_model.safetensors"))
         if result.unexpected_keys:
             raise UserError(f"{folder} holds adapter weights this policy does not have: {result.unexpected_keys[:3]}")
         return

@@ -1,4 +1,6 @@
-"""What can be known to be wrong before any model loads: roles nobody supplies, sampling an algorithm can't use, sizes that don't divide."""
+"""What can be known to be wrong before any model loads: roles nobody supplies, sampling an algorithm can't use, sizes that
+don't divide.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +15,44 @@ METHODS = {
 }
 
 
-def check_roles(name: str, algorithm: Algorithm, reward: Reward | None, reference: Reference, source: Source, paths: dict[str, str | None]) -> None:
+def check_roles(
+    name: str, algorithm: Algorithm, reward: Reward | None, reference: Reference, source: Source, paths: dict[str, str | None]
+) -> None:
     """Every role is supplied, and offers what is needed of it. Raises UserError."""
     for role_name, role in algorithm.roles().items():
         if role.kind is Kind.REWARD:
             if reward is None:
-                raise UserError(f"{name} needs a reward, and reward=none: choose reward=task, reward=function reward.path=MODULE:FUNCTION, ...")
+                raise UserError(
+                    f"{name} needs a reward, and reward=none: choose reward=task, or reward=function reward.path=MODULE:NAME"
+                )
         elif role.start == "reference":
             _check_reference(name, role_name, role, reference)
         elif role.start == "config" and not paths.get(role_name) and not source.supplies(role_name):
-            raise UserError(f"{name} needs a {role_name}: give roles.{role_name}=PATH of a model (data=exact brings its own teacher)")
+            raise UserError(
+                f"{name} needs a {role_name}: give roles.{role_name}=PATH of a model (data=exact brings its own teacher)"
+            )
 
 
 def _check_reference(name: str, role_name: str, role: Role, reference: Reference) -> None:
     kind = type(reference).__name__
     missing = sorted((role.needs & METHODS[role.kind]) - reference.offers)
     if not reference.offers:
-        raise UserError(f"{name} needs a {role_name} model, and reference=none: choose reference=copy, or reference=adapter with peft=lora")
+        raise UserError(
+            f"{name} needs a {role_name} model, and reference=none: choose reference=copy, or reference=adapter with peft=lora"
+        )
     if missing:
-        raise UserError(f"{name} needs {', '.join(missing)} of the {role_name}, which {kind} does not offer: choose reference=copy")
+        raise UserError(
+            f"{name} needs {', '.join(missing)} of the {role_name}, which {kind} does not offer: choose reference=copy"
+        )
 
 
 def check_sampling(name: str, algorithm: Algorithm, generation: Generation) -> None:
     """Ratio and score-function gradients need the log-probs of what was sampled from."""
     needs = isinstance(algorithm, OnlineAlgorithm) and algorithm.needs_logprobs_of_samples
     if needs and generation.temperature == 0:
-        raise UserError(f"{name} learns from its own samples, and generation.temperature=0 never varies them: choose a temperature > 0")
+        raise UserError(
+            f"{name} learns from its own samples, and generation.temperature=0 never varies them: choose a temperature > 0"
+        )
     if needs and generation.truncates and generation.truncation is Truncation.refuse:
         used = ", ".join(f"{k}={getattr(generation, k)}" for k in ("top_k", "top_p", "min_p"))
         raise UserError(
@@ -48,7 +62,9 @@ def check_sampling(name: str, algorithm: Algorithm, generation: Generation) -> N
 
 
 def check_sizes(algorithm: Algorithm, training: Training, rollout: Rollout, ranks: int) -> int:
-    """The micro-batch. Raises UserError where batch, micro-batch, rollout and ranks don't divide, or coupling forbids cutting."""
+    """The micro-batch. Raises UserError where batch, micro-batch, rollout and ranks don't divide, or coupling forbids
+    cutting.
+    """
     each, left = divmod(training.batch, ranks)
     if left:
         raise UserError(f"trainer.batch={training.batch} does not divide among {ranks} processes")
@@ -61,5 +77,8 @@ def check_sizes(algorithm: Algorithm, training: Training, rollout: Rollout, rank
     if isinstance(algorithm, OnlineAlgorithm) and rollout.prompts % ranks:
         raise UserError(f"rollout.prompts={rollout.prompts} does not divide among {ranks} processes")
     if algorithm.couples is Couples.MICROBATCH and (each != micro or ranks > 1):
-        raise UserError(f"this algorithm's loss couples the records of a micro-batch: use trainer.micro_batch={training.batch} and one process")
+        raise UserError(
+            "this algorithm's loss couples the records of a micro-batch: "
+            f"use trainer.micro_batch={training.batch} and one process"
+        )
     return micro

@@ -21,8 +21,8 @@ CHUNK = 64  # prompts sampled, or records scored, at once
 
 @dataclass
 class Evaluator:
-    """Reward, KL to the reference, entropy and length of one completion for each held-out prompt; the loss on held-out records, for
-    algorithms that learn from records; and what only the task can compute. What can't be had is absent."""
+    """Reward, KL to the reference, entropy and length of one completion for each held-out prompt; the loss on held-out
+    records, for algorithms that learn from records; and what only the task can compute. What can't be had is absent."""
 
     tables: Tables
     source: Source
@@ -86,7 +86,9 @@ def _measure_records(trainer: AlignTrainer, batch: Any, meter: Meter) -> None:
     algorithm, models = trainer.algorithm, trainer.views[""]
     (batch,) = algorithm.prepare(models, [batch])
     terms, metrics = _named(algorithm.loss(models, batch))
-    weights = {"(B,)": batch.counted} | ({"(B, T)": batch.scored} if hasattr(batch, "scored") else {}) | algorithm.weights(batch)
+    weights = (
+        {"(B,)": batch.counted} | ({"(B, T)": batch.scored} if hasattr(batch, "scored") else {}) | algorithm.weights(batch)
+    )
     totals = {name: weight.double().sum() for name, weight in weights.items()}
     for name, term in terms.items():
         weight, total = weight_of(name, term, weights, totals)

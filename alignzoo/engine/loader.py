@@ -1,8 +1,8 @@
 """What the trainer iterates over: records for offline algorithms, rollouts cut into minibatches for online ones.
 
-Both are functions of a position: which rows, in which order, follows from the seed and the position alone, the same for any number
-of ranks, so that a resumed run needs no fast-forward. Neither goes through `accelerator.prepare`, which reads a batch ahead: a rollout
-would then come from a policy one update old.
+Both are functions of a position: which rows, in which order, follows from the seed and the position alone, the same for any
+number of ranks, so that a resumed run needs no fast-forward. Neither goes through `accelerator.prepare`, which reads a batch
+ahead: a rollout would then come from a policy one update old.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Order:
         self.table, self.seed = table, seed
 
     def records(self, start: int, stop: int) -> Any:
-        """The records at stream positions [start, stop). Their `row` is unique in the stream; modulo the data's length it is the row number."""
+        """The records at stream positions [start, stop). Their `row` is unique in the stream; modulo the data's length it is
+        the row number.
+        """
         size = len(self.table)
         parts = []
         while start < stop:
@@ -87,10 +89,11 @@ class OfflineLoader:
 
 
 class OnlineLoader:
-    """Rollouts, gone through in shuffled minibatches, prompt groups kept together. State: the rollout in progress and the position in it.
+    """Rollouts, gone through in shuffled minibatches, prompt groups kept together. State: the rollout in progress and the
+    position in it.
 
-    `sample(index, records)` turns this rank's records into experience. All ranks exchange theirs, so that minibatches don't depend on the
-    number of ranks; a last minibatch that is not full is filled with records of weight 0.
+    `sample(index, records)` turns this rank's records into experience. All ranks exchange theirs, so that minibatches don't
+    depend on the number of ranks; a last minibatch that is not full is filled with records of weight 0.
     """
 
     def __init__(
@@ -166,7 +169,9 @@ def _unbound(batch: Batch) -> Batch:
 
 def _shifted(batch: Any, offset: int) -> Any:
     """The records with `offset` added to every row number."""
-    nested = {f.name: _shifted(getattr(batch, f.name), offset) for f in fields(batch) if isinstance(getattr(batch, f.name), Batch)}
+    nested = {
+        f.name: _shifted(getattr(batch, f.name), offset) for f in fields(batch) if isinstance(getattr(batch, f.name), Batch)
+    }
     rows = {f.name: getattr(batch, f.name) + offset for f in fields(batch) if f.name == "row"}
     return replace(batch, **nested, **rows)
 

@@ -1,4 +1,6 @@
-"""State on disk without pickle: nested dicts, lists, numbers, strings, tensors and records as one JSON and one safetensors file."""
+"""State on disk without pickle: nested dicts, lists, numbers, strings, tensors and records as one JSON and one safetensors
+file.
+"""
 
 from __future__ import annotations
 
@@ -69,5 +71,7 @@ def _record_type(kind: str) -> type[Batch]:
     for part in name.split("."):
         found = getattr(found, part, None)
     if not (isinstance(found, type) and issubclass(found, Batch)):
-        raise UserError(f"the checkpoint holds records of {kind}, which this algorithm's plugin does not define: is it the same version?")
+        raise UserError(
+            f"the checkpoint holds records of {kind}, which this algorithm's plugin does not define: is it the same version?"
+        )
     return found

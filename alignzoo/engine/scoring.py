@@ -12,13 +12,17 @@ from alignzoo.models.networks import Shared
 from alignzoo.settings import UserError
 
 
-def checked(reward: Reward, name: str, shared: Shared, note: Callable[[Completions, Scores], None]) -> Callable[[Completions], Scores]:
+def checked(
+    reward: Reward, name: str, shared: Shared, note: Callable[[Completions, Scores], None]
+) -> Callable[[Completions], Scores]:
     """`reward` with `valid` filled in. Raises UserError for a wrong shape and, naming rows, for scores that are not finite."""
 
     def score(c: Completions) -> Scores:
         scores = reward(c)
         if scores.total.shape not in ((len(c),), c.ids.shape):
-            raise UserError(f"reward {name} returned {tuple(scores.total.shape)} scores for {len(c)} completions: one each, or one a token")
+            raise UserError(
+                f"reward {name} returned {tuple(scores.total.shape)} scores for {len(c)} completions: one each, or one a token"
+            )
         valid = torch.ones(len(c), dtype=torch.bool) if scores.valid is None else scores.valid
         valid = valid.to(c.ids.device)
         total = scores.total.detach().to(c.ids.device).float()
@@ -27,7 +31,10 @@ def checked(reward: Reward, name: str, shared: Shared, note: Callable[[Completio
         if bad:
             value = total[bad[0]].flatten()[0].item() if total.dim() == 1 else "a value that is not finite"
             rows = ", ".join(str(c.row[i].item()) for i in bad[:10])
-            raise UserError(f"reward {name} returned {value} for {len(bad)} completion(s), of rows {rows}. Return None where no score can be had")
+            raise UserError(
+                f"reward {name} returned {value} for {len(bad)} completion(s), of rows {rows}. "
+                "Return None where no score can be had"
+            )
         keep = valid if total.dim() == 1 else valid[:, None]
         made = Scores(total=torch.where(keep, total, 0), parts=scores.parts, valid=valid)
         if shared.noise.purpose == "rollout":

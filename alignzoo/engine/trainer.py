@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Batch
-from alignzoo.contracts import Algorithm, Metrics, Next, Reward
+from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, Reward
 from alignzoo.engine import checkpoint, records
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader
 from alignzoo.engine.logs import Lines
@@ -24,7 +24,9 @@ EMPTY = "terms_without_weight"  # how many a step; reported only where there wer
 
 
 class AlignTrainer(Trainer):
-    """Runs an algorithm. The forward of the trained module is "run this method": the loss of a micro-batch, or the sampling of a rollout."""
+    """Runs an algorithm. The forward of the trained module is "run this method": the loss of a micro-batch, or the sampling
+    of a rollout.
+    """
 
     def __init__(
         self, *, trained: Trained, args: TrainingArguments, algorithm: Algorithm, models: Models, reward: Reward | None,
@@ -38,7 +40,7 @@ class AlignTrainer(Trainer):
         self.roles, self.reward = models, reward
         self.learning_rates = learning_rates
         self.loader: OfflineLoader | OnlineLoader
-        self.followers: dict[str, nn.Module] = {}
+        self.followers: dict[str, tuple[nn.Module, EMA | Every]] = {}
         self.step_meter, self.window, self.cost = Meter(), Meter(), Cost()
         self.step_terms: list[tuple[Any, Terms]] = []
         self.folder = folder
@@ -52,7 +54,9 @@ class AlignTrainer(Trainer):
 
     def make_views(self) -> dict[str, Models]:
         """What each learner may see: its own roles, with gradient only into those it trains."""
-        learners: dict[str, Any] = {"": self.algorithm} | ({"reward/": self.reward} if self.reward and self.reward.roles() else {})
+        learners: dict[str, Any] = {"": self.algorithm} | (
+            {"reward/": self.reward} if self.reward and self.reward.roles() else {}
+        )
         views = {}
         for prefix, learner in learners.items():
             roles = learner.roles()
@@ -65,7 +69,9 @@ class AlignTrainer(Trainer):
         return self.loader
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """The micro-batches of one optimizer step, and the sums of their weights over all ranks, known before the first backward."""
+        """The micro-batches of one optimizer step, and the sums of their weights over all ranks, known before the first
+        backward.
+        """
         batches = [next(epoch_iterator).to(device) for _ in range(num_batches)]
         if type(self.algorithm).prepare is not Algorithm.prepare:
             with torch.no_grad():
@@ -152,7 +158,9 @@ class AlignTrainer(Trainer):
         return self.optimizer
 
     def _clip_grad_norm(self, model: Any) -> Tensor:
-        """Clips each role's gradient by itself, so that one role's spike does not silence another; returns the norm over all."""
+        """Clips each role's gradient by itself, so that one role's spike does not silence another; returns the norm over
+        all.
+        """
         limit = self.args.max_grad_norm
         norms = [self.accelerator.clip_grad_norm_(module.parameters(), limit) for module in self.trained.roles.values()]
         return torch.linalg.vector_norm(torch.stack([torch.as_tensor(norm) for norm in norms]))
@@ -170,7 +178,7 @@ class AlignTrainer(Trainer):
         size = len(self.loader.order.table)
         rows = sorted({row % size for batch, terms in self.step_terms for row in _bad_rows(batch, terms)})
         where = f"rows {', '.join(map(str, rows[:10]))}" if rows else "the gradient, with a finite loss in every row"
-        last = checkpoint.latest(Path(self.args.output_dir))
+        last = checkpoint.latest(self.folder / "checkpoints")
         remedy = f"resume from {last.name}" if last else "there is no checkpoint yet: set trainer.save_steps"
         return (
             f"the loss or gradient is not finite at step {self.state.global_step + 1} ({where}); nothing was updated.\n"
@@ -181,20 +189,18 @@ class AlignTrainer(Trainer):
         """After the optimizer's step: followers follow, the algorithm hears of it, the step's sums join the window's."""
         self.roles.shared.updates += 1
         self._follow()
-        if type(self.algorithm).after_step is not Algorithm.after_step:
-            if self.algorithm.after_step(self.step_meter.means()) is Next.ROLLOUT:
-                self.loader.drop()
+        listens = type(self.algorithm).after_step is not Algorithm.after_step  # else spare the reduction over ranks
+        if listens and self.algorithm.after_step(self.step_meter.means()) is Next.ROLLOUT:
+            self.loader.drop()
         self.window.merge(self.step_meter)
         self.step_meter.clear()
 
     @torch.no_grad()
     def _follow(self) -> None:
-        for name, module in self.followers.items():
-            rule = self.algorithm.roles()[name].follows
-            if steps := getattr(rule, "steps", None):
-                if self.state.global_step % steps:
-                    continue
-            weight = 1 - getattr(rule, "decay", 0.0)
+        for module, rule in self.followers.values():
+            if isinstance(rule, Every) and self.state.global_step % rule.steps:
+                continue
+            weight = 1 - rule.decay if isinstance(rule, EMA) else 1.0
             for mine, theirs in zip(module.state_dict().values(), self.trained.policy.state_dict().values(), strict=True):
                 mine.lerp_(theirs, weight) if mine.is_floating_point() else mine.copy_(theirs)
 
@@ -242,7 +248,7 @@ class AlignTrainer(Trainer):
 
     def _tokens(self) -> int:
         generated = self.cost.counts["prompt_tokens"] + self.cost.counts["completion_tokens"]
-        return generated + self.roles.sum(torch.tensor(self.cost.counts["trained_tokens"])).item()
+        return generated + int(self.roles.sum(torch.tensor(self.cost.counts["trained_tokens"])))
 
     def evaluate(self, *arguments: Any, **keywords: Any) -> dict[str, float]:
         """Held-out metrics, once a step, with randomness of their own; leaves no trace in training."""
@@ -269,7 +275,7 @@ class AlignTrainer(Trainer):
         state = self._state()  # a collective: every rank takes part
         rng = gather_objects(torch.random.get_rng_state())
         if self.is_world_process_zero():
-            folder = Path(self.args.output_dir) / f"{checkpoint.PREFIX}{step}"
+            folder = self.folder / "checkpoints" / f"{checkpoint.PREFIX}{step}"
             checkpoint.write(folder, lambda partial: self._fill(partial, state | {"rng": rng}))
             checkpoint.rotate(folder.parent, self.keep)
         self.accelerator.wait_for_everyone()
@@ -285,10 +291,11 @@ class AlignTrainer(Trainer):
         records.save(state, folder / "state")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        checkpoint.save_policy(self.trained.policy, Path(output_dir or self.args.output_dir), self.tokenizer)
+        checkpoint.save_policy(self.trained.policy, Path(output_dir or self.folder / "model"), self.tokenizer)
 
     def _other_roles(self) -> dict[str, nn.Module]:
-        return {name: module for name, module in self.trained.roles.items() if name != "policy"} | self.followers
+        trained = {name: module for name, module in self.trained.roles.items() if name != "policy"}
+        return trained | {name: module for name, (module, _) in self.followers.items()}
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -339,7 +346,9 @@ def weight_of(name: str, term: Tensor, weights: dict[str, Tensor], totals: dict[
     key = name if name in weights else ("(B,)" if term.dim() == 1 else "(B, T)")
     if key not in weights or weights[key].shape != term.shape:
         given = tuple(weights[key].shape) if key in weights else "none"
-        raise UserError(f"the term {name!r} has shape {tuple(term.shape)}, its weights {given}: return weights for it from `weights`")
+        raise UserError(
+            f"the term {name!r} has shape {tuple(term.shape)}, its weights {given}: return weights for it from `weights`"
+        )
     return weights[key], totals[key]
 
 

@@ -14,8 +14,10 @@ from alignzoo.contracts import Kind, Role
 from alignzoo.models.networks import Headed
 from alignzoo.settings import Model, Peft, UserError
 
-DROPOUTS = ("dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob",
-            "attn_pdrop", "embd_pdrop", "resid_pdrop", "activation_dropout", "classifier_dropout", "summary_first_dropout")  # fmt: skip
+DROPOUTS = (
+    "dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "attn_pdrop", "embd_pdrop", "resid_pdrop", "activation_dropout", "classifier_dropout", "summary_first_dropout",
+)  # fmt: skip
 
 
 def tokenizer(settings: Model) -> Any:
@@ -37,7 +39,9 @@ def tokenizer(settings: Model) -> Any:
 
 
 def config(settings: Model, vocabulary: Any) -> Any:
-    """The model's config: that of the checkpoint, or a fresh one of `settings.config` for this tokenizer. Dropout is what settings say."""
+    """The model's config: that of the checkpoint, or a fresh one of `settings.config` for this tokenizer. Dropout is what
+    settings say.
+    """
     from transformers import AutoConfig
 
     if settings.path:
@@ -69,9 +73,7 @@ def policy(settings: Model, made: Any, seed: int) -> nn.Module:
     kind: Any = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
     options = {"dtype": getattr(torch, settings.dtype.value), "attn_implementation": settings.attention}
     if settings.path:
-        module = kind.from_pretrained(
-            settings.path, config=made, trust_remote_code=settings.trust_remote_code, **options
-        )
+        module = kind.from_pretrained(settings.path, config=made, trust_remote_code=settings.trust_remote_code, **options)
     else:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -100,7 +102,7 @@ def adapted(module: nn.Module, settings: Peft, seed: int) -> nn.Module:
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(module, lora)  # type: ignore[arg-type,return-value]
+        return get_peft_model(module, lora)
 
 
 def frozen(module: nn.Module) -> nn.Module:
@@ -116,7 +118,8 @@ def _plain(module: nn.Module) -> nn.Module:
 def role_module(name: str, role: Role, start: nn.Module, path: str | None, settings: Model) -> nn.Module:
     """The module of a role other than policy and reference: `start` is the module it starts from, `path` replaces it.
 
-    A POLICY is a language model; VALUE, SCORER and EMBEDDER are a trunk with a head of zeros, or the head alone where the role shares.
+    A POLICY is a language model; VALUE, SCORER and EMBEDDER are a trunk with a head of zeros, or the head alone where the
+    role shares.
     """
     if role.kind is Kind.POLICY:
         module = _pretrained(name, path, settings) if path else _plain(start)
@@ -148,7 +151,9 @@ def _fresh(fields: dict[str, Any], vocabulary: Any) -> Any:
 
     kind = fields.pop("model_type", None)
     if kind is None:
-        raise UserError("the model has neither a path nor a config: give model.path=PATH or model.config.model_type=llama (or model=small)")
+        raise UserError(
+            "the model has neither a path nor a config: give model.path=PATH or model.config.model_type=llama (or model=small)"
+        )
     ids = {n: getattr(vocabulary, n) for n in ("pad_token_id", "bos_token_id", "eos_token_id")}
     try:
         return AutoConfig.for_model(kind, **({"vocab_size": len(vocabulary)} | ids | fields))

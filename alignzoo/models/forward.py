@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
 
 
-def logits(module: nn.Module, c: Completions) -> Tensor:
+def logits(module: Any, c: Completions) -> Tensor:
     """(B, T, V): entry t holds the logits of completion token t given the prompt and the tokens before it."""
     rows, c = len(c), some(c)
     width = c.ids.shape[1]
@@ -24,7 +25,7 @@ def logits(module: nn.Module, c: Completions) -> Tensor:
     return module(**inputs).logits[:rows, -width - 1 : -1]
 
 
-def hidden(module: nn.Module, c: Completions) -> Tensor:
+def hidden(module: Any, c: Completions) -> Tensor:
     """(B, T + 1, H): last hidden states; entry t is the state before token t, entry T the state after the last."""
     rows, c = len(c), some(c)
     inputs = _encoder_decoder_inputs(module, c, final=True) if is_encoder_decoder(module) else _causal_inputs(module, c)
@@ -51,7 +52,7 @@ def some_prompts(prompts: Prompts) -> Prompts:
     )  # fmt: skip
 
 
-def is_encoder_decoder(module: nn.Module) -> bool:
+def is_encoder_decoder(module: Any) -> bool:
     return bool(getattr(module.config, "is_encoder_decoder", False))
 
 
@@ -60,12 +61,12 @@ def positions(attended: Tensor) -> Tensor:
     return (attended.long().cumsum(1) - 1).clamp(min=0)
 
 
-def accepts(module: nn.Module, **arguments: Any) -> dict[str, Any]:
+def accepts(module: Any, **arguments: Any) -> dict[str, Any]:
     """Those of `arguments` that the module's forward takes (GPT-2 and Llama take position ids, T5 does not)."""
     return {name: value for name, value in arguments.items() if name in _parameters(module)}
 
 
-def decoder_start(module: nn.Module) -> int:
+def decoder_start(module: Any) -> int:
     start = module.config.decoder_start_token_id
     return module.config.pad_token_id if start is None else start
 
@@ -75,14 +76,14 @@ def repeated(prompts: Prompts, prompt_of: Tensor) -> tuple[Tensor, Tensor]:
     return prompts.ids[prompt_of], prompts.attended[prompt_of]
 
 
-def _causal_inputs(module: nn.Module, c: Completions) -> dict[str, Any]:
+def _causal_inputs(module: Any, c: Completions) -> dict[str, Any]:
     ids, attended = repeated(c.prompts, c.prompt_of)
     attended = torch.cat([attended, c.attended], 1)
     inputs = {"input_ids": torch.cat([ids, c.ids], 1), "attention_mask": attended.long()}
     return inputs | accepts(module, position_ids=positions(attended), use_cache=False)
 
 
-def _encoder_decoder_inputs(module: nn.Module, c: Completions, final: bool = False) -> dict[str, Any]:
+def _encoder_decoder_inputs(module: Any, c: Completions, final: bool = False) -> dict[str, Any]:
     ids, attended = repeated(c.prompts, c.prompt_of)
     start = torch.full_like(c.ids[:, :1], decoder_start(module))
     shifted = torch.cat([start, c.ids if final else c.ids[:, :-1]], 1)
@@ -104,11 +105,11 @@ def _last_hidden(output: Any) -> Tensor:
     return states[-1]
 
 
-def _parameters(module: nn.Module) -> frozenset[str]:
+def _parameters(module: Any) -> frozenset[str]:
     inner = module.get_base_model() if hasattr(module, "get_base_model") else module
-    return _signature(type(inner))
+    return _signature(type(inner).forward)
 
 
 @lru_cache
-def _signature(kind: type) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.forward).parameters)  # type: ignore[attr-defined]
+def _signature(method: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(method).parameters)

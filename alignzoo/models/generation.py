@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.models import forward
@@ -18,7 +18,7 @@ Finished = Callable[[Tensor], bool]
 
 @torch.no_grad()
 def generate(
-    module: nn.Module,
+    module: Any,
     prompts: Prompts,
     sampling: Sampling,
     uniforms: Tensor,
@@ -27,11 +27,12 @@ def generate(
     adjust: Callable[[Tensor], Tensor] | None = None,
     finished: Finished | None = None,
 ) -> Completions:
-    """`sampling.samples` completions of every prompt, a prompt's together, each ending with one of `ends` or cut at `max_new_tokens`.
+    """`sampling.samples` completions of every prompt, a prompt's together, each ending with one of `ends` or cut at
+    `max_new_tokens`.
 
-    uniforms (B, max_new_tokens) decide the tokens, so a row's text depends neither on its neighbours nor on the rank. `shape` maps raw
-    logits (B, V) to those of the sampling distribution, whose log-probs are returned; `adjust` then changes what is sampled, not what is
-    reported. `finished` replaces "all rows have ended" where ranks must stop together.
+    uniforms (B, max_new_tokens) decide the tokens, so a row's text depends neither on its neighbours nor on the rank.
+    `shape` maps raw logits (B, V) to those of the sampling distribution, whose log-probs are returned; `adjust` then changes
+    what is sampled, not what is reported. `finished` replaces "all rows have ended" where ranks must stop together.
     """
     prompt_of = torch.arange(len(prompts), device=prompts.ids.device).repeat_interleave(sampling.samples)
     state = _start(module, prompts, sampling.samples)
@@ -56,7 +57,9 @@ def generate(
 
 
 def choose(scores: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
-    """(B, V) scores -> (B,) tokens: the likeliest at temperature 0, else the inverse CDF at `uniform` (B,) of the kept tokens."""
+    """(B, V) scores -> (B,) tokens: the likeliest at temperature 0, else the inverse CDF at `uniform` (B,) of the kept
+    tokens.
+    """
     if sampling.temperature == 0:
         return scores.argmax(1)
     # float64: over 150 thousand tokens a float32 cumulative sum is off by more than rare tokens weigh
@@ -94,7 +97,7 @@ class _State:
     encoded: Any = None
 
 
-def _start(module: nn.Module, prompts: Prompts, samples: int) -> _State:
+def _start(module: Any, prompts: Prompts, samples: int) -> _State:
     if forward.is_encoder_decoder(module):
         return _start_encoder_decoder(module, prompts, samples)
     inputs = forward.accepts(module, position_ids=forward.positions(prompts.attended), logits_to_keep=1)
@@ -106,7 +109,7 @@ def _start(module: nn.Module, prompts: Prompts, samples: int) -> _State:
     return _State(repeat(output.logits[:, -1]), cache, repeat(prompts.attended))
 
 
-def _start_encoder_decoder(module: nn.Module, prompts: Prompts, samples: int) -> _State:
+def _start_encoder_decoder(module: Any, prompts: Prompts, samples: int) -> _State:
     encoded = module.get_encoder()(input_ids=prompts.ids, attention_mask=prompts.attended.long())
     encoded.last_hidden_state = encoded.last_hidden_state.repeat_interleave(samples, 0)
     attended = prompts.attended.repeat_interleave(samples, 0)
@@ -115,7 +118,7 @@ def _start_encoder_decoder(module: nn.Module, prompts: Prompts, samples: int) ->
     return state
 
 
-def _advance(module: nn.Module, state: _State, token: Tensor) -> None:
+def _advance(module: Any, state: _State, token: Tensor) -> None:
     if state.encoded is not None:
         output = module(
             encoder_outputs=state.encoded, attention_mask=state.attended.long(), decoder_input_ids=token[:, None],
@@ -125,6 +128,10 @@ def _advance(module: nn.Module, state: _State, token: Tensor) -> None:
         state.attended = torch.cat([state.attended, torch.ones_like(state.attended[:, :1])], 1)
         inputs = forward.accepts(module, position_ids=state.attended.sum(1, keepdim=True) - 1)
         output = module(
-            input_ids=token[:, None], attention_mask=state.attended.long(), past_key_values=state.cache, use_cache=True, **inputs
+            input_ids=token[:, None],
+            attention_mask=state.attended.long(),
+            past_key_values=state.cache,
+            use_cache=True,
+            **inputs,
         )
     state.cache, state.logits = output.past_key_values, output.logits[:, -1]

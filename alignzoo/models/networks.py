@@ -17,7 +17,9 @@ from alignzoo.models import forward, generation
 from alignzoo.models.noise import Noise
 from alignzoo.settings import Sampling
 
-CHUNK_BYTES = 256 * 2**20  # of logits handed to one call of a `tokens` function; more than one chunk is recomputed in the backward pass
+CHUNK_BYTES = (
+    256 * 2**20
+)  # of logits handed to one call of a `tokens` function; more than one chunk is recomputed in the backward pass
 
 
 @dataclass
@@ -41,7 +43,9 @@ class Shared:
             self.temperature = before
 
     def shape(self, logits: Tensor) -> Tensor:
-        """Raw logits (n, V) to those of the sampling distribution: at least float32, divided by the temperature, -inf outside the support."""
+        """Raw logits (n, V) to those of the sampling distribution: at least float32, divided by the temperature, -inf
+        outside the support.
+        """
         scaled = (logits if logits.dtype == torch.float64 else logits.float()) / self.temperature
         return scaled if self.support is None else scaled.masked_fill(~self.support.to(logits.device), -torch.inf)
 
@@ -82,12 +86,12 @@ class PolicyNetwork(Network):
     def entropy(self, c: Completions) -> Tensor:
         return self.tokens(c, entropy)
 
-    def generate(
-        self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None
-    ) -> Completions:
+    def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
         some = forward.some_prompts(prompts)
         uniforms = self.shared.noise.positions(some.row, sampling.samples, sampling.max_new_tokens)
-        c = generation.generate(self.module, some, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished)
+        c = generation.generate(
+            self.module, some, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished
+        )
         c = c if len(prompts) else c.take([])
         return replace(c, stamp=self.stamp())
 
@@ -106,9 +110,7 @@ class AdapterOffNetwork(PolicyNetwork):
         with self.module.disable_adapter():  # type: ignore[operator]
             return super().scored_logits(c)
 
-    def generate(
-        self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None
-    ) -> Completions:
+    def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
         with self.module.disable_adapter():  # type: ignore[operator]
             return super().generate(prompts, sampling, adjust)
 
@@ -179,7 +181,7 @@ def _chunked(fn: Callable[..., Tensor], columns: list[Tensor]) -> Tensor:
     chunks = zip(*(column.split(rows) for column in columns), strict=True)
     if not torch.is_grad_enabled():
         return torch.cat([fn(*chunk) for chunk in chunks])
-    return torch.cat([checkpoint(fn, *chunk, use_reentrant=False) for chunk in chunks])  # type: ignore[misc]
+    return torch.cat([checkpoint(fn, *chunk, use_reentrant=False) for chunk in chunks])
 
 
 def _scatter(values: Tensor, scored: Tensor) -> Tensor:

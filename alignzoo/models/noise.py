@@ -13,14 +13,18 @@ from torch import Tensor
 
 
 def generator(seed: int, *key: int | str) -> np.random.Generator:
-    """A counter-based generator (Philox) for one purpose: equal keys give equal streams, on every rank and after every restart."""
+    """A counter-based generator (Philox) for one purpose: equal keys give equal streams, on every rank and after every
+    restart.
+    """
     words = [seed, *(zlib.crc32(k.encode()) if isinstance(k, str) else k for k in key)]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
 @dataclass
 class Noise:
-    """The uniforms of a run. The engine says what they are for (`during`); a second draw for the same purpose differs from the first."""
+    """The uniforms of a run. The engine says what they are for (`during`); a second draw for the same purpose differs from
+    the first.
+    """
 
     seed: int
     purpose: str = "setup"

@@ -67,7 +67,9 @@ class NoReference(Reference):
 
 
 class CachedNetwork(PolicyNetwork):
-    """A frozen policy whose log-probs are looked up first. Only what training asks for is kept: samples drawn in evaluation never return."""
+    """A frozen policy whose log-probs are looked up first. Only what training asks for is kept: samples drawn in evaluation
+    never return.
+    """
 
     def __init__(self, module: nn.Module, shared: Shared, store: _Store) -> None:
         super().__init__(module, shared, frozen=True)
@@ -103,7 +105,8 @@ class CachedNetwork(PolicyNetwork):
         prompts = [ids[mask].tolist() for ids, mask in zip(c.prompts.ids, c.prompts.attended, strict=True)]
         columns = zip(c.prompt_of.tolist(), c.ids, c.attended, c.scored, strict=True)
         return [
-            hashlib.sha256(salt + repr((prompts[p], ids[a].tolist(), s[a].tolist())).encode()).digest() for p, ids, a, s in columns
+            hashlib.sha256(salt + repr((prompts[p], ids[a].tolist(), s[a].tolist())).encode()).digest()
+            for p, ids, a, s in columns
         ]
 
 

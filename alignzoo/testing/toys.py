@@ -76,7 +76,7 @@ class ToyTable:
 
     def batch(self, rows: Any) -> Any:
         rows = list(rows)
-        shared = {"seed": self.seed, "unscored": self.unscored}
+        shared: dict[str, Any] = {"seed": self.seed, "unscored": self.unscored}
         if self.view is Prompts:
             return completions(rows, **shared).prompts
         if self.view is Pairs:
@@ -107,7 +107,8 @@ class ToySource(Source):
         def table(wanted: type[Batch], seed: int) -> ToyTable:
             return ToyTable(wanted, self.size, seed, self.unscored)
 
-        return Tables(train=table(view, self.seed), heldout=table(view, self.seed + 1), prompts=table(Prompts, self.seed + 1), report={})
+        heldout = self.seed + 1
+        return Tables(train=table(view, self.seed), heldout=table(view, heldout), prompts=table(Prompts, heldout), report={})
 
     def support(self, tokenizer: Any) -> range:
         return range(EOS, WORDS.stop)

@@ -1,4 +1,6 @@
-"""The parts of the contracts that none of the five algorithms uses: several terms, coupling, followers, rewards that learn, stopping a rollout."""
+"""The parts of the contracts that none of the five algorithms uses: several terms, coupling, followers, rewards that learn,
+stopping a rollout.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +136,7 @@ def test_followers_follow_and_are_saved(tmp_path, rule):
     expected = seen[0]
     for step in (1, 2, 3):
         expected = 0.75 * expected + 0.25 * seen[step] if isinstance(rule, EMA) else (seen[2] if step == 2 else expected)
-    assert torch.allclose(weight(trainer.followers["shadow"]), expected, atol=1e-7)
+    assert torch.allclose(weight(trainer.followers["shadow"][0]), expected, atol=1e-7)
     assert (tmp_path / "checkpoints/checkpoint-2/shadow/model.safetensors").exists()
 
 
@@ -185,7 +187,9 @@ class Sampler(OnlineAlgorithm):
 
 
 def test_a_learning_reward_trains_its_own_role_and_no_other(tmp_path):
-    """Its score is 0 at first, so the gradient of (s - 1)^2 by the head's bias is exactly -2; the policy moves as without it."""
+    """Its score is 0 at first, so the gradient of (s - 1)^2 by the head's bias is exactly -2; the policy moves as without
+    it.
+    """
     plain = first_gradient(one_step(Sampler()), tmp_path / "plain")
     for leak in (False, True):
         moved = first_gradient(one_step(Sampler(), reward=Discriminator(leak=leak)), tmp_path / f"leak{leak}")
