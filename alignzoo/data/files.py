@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignzoo.data.rows import nearest
 from alignzoo.data.source import RowSource, existing
-from alignzoo.settings import UserError
+from alignzoo.settings import UserError, nearest
 
 
 @dataclass(kw_only=True)
@@ -117,7 +116,7 @@ class Disk(SplitSource):
             raise UserError(f"data.path={path} is not a data set saved by save_to_disk: {_first_line(error)}") from error
         if isinstance(loaded, DatasetDict):
             if split not in loaded:
-                raise UserError(f"data.path={path} has no split {split!r}{nearest(split, loaded)}: it has {', '.join(loaded)}")
+                raise UserError(f"data.path={path} has no split {split!r}.{nearest(split, loaded)} It has {', '.join(loaded)}")
             return loaded[split]
         if self.heldout_split:
             raise UserError(

@@ -9,7 +9,6 @@ completion (the rest); `text` has an empty prompt; a pair without a prompt has t
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from alignzoo.settings import UserError
+from alignzoo.settings import UserError, nearest
 
 Text = str | list[dict[str, Any]]
 TEXTS = ("prompt", "completion", "chosen", "rejected")
@@ -79,19 +78,15 @@ def split(rows: Iterable[Row], share: float) -> tuple[list[Row], list[Row]]:
     return [row for row in rows if row.key not in heldout], [row for row in rows if row.key in heldout]
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The clause ' (did you mean ...?)', or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def _pick(raw: Mapping[str, Any], name: str, column: str, where: str) -> Any:
     """The value of `column`, which is a name, or a template over columns such as '{question}\\nAnswer:'."""
     try:
         return raw[column] if column in raw or "{" not in column else column.format_map(raw)
     except (KeyError, ValueError, IndexError):
-        missing = f"data.columns.{name}={column!r} fits no column{nearest(column, raw)}"
-        raise UserError(f"{where}: {missing}\nthe columns are {', '.join(raw)}") from None
+        known = ", ".join(raw)
+        raise UserError(
+            f"{where}: data.columns.{name}={column!r} fits none of the columns {known}.{nearest(column, raw)}"
+        ) from None
 
 
 def _parts_of_conversation(messages: Any, where: str) -> dict[str, Text]:

@@ -17,9 +17,9 @@ from alignzoo.batch import Batch, Pairs
 from alignzoo.contracts import Context, Models, Source, Table, Tables
 from alignzoo.data.encode import Encoder
 from alignzoo.data.prepare import Preparation
-from alignzoo.data.rows import CANONICAL, Row, UnusableRow, canonical, nearest, split
+from alignzoo.data.rows import CANONICAL, Row, UnusableRow, canonical, split
 from alignzoo.data.tokenizers import check
-from alignzoo.settings import UserError, require
+from alignzoo.settings import UserError, nearest, require
 
 COMPARED = 1024  # held-out pairs at most that evaluation compares, in chunks of 64
 CHUNK = 64
@@ -68,7 +68,7 @@ class RowSource(Source):
         for name in self.columns:
             if name not in CANONICAL:
                 known = ", ".join(CANONICAL)
-                raise UserError(f"data.columns has no {name!r}{nearest(name, CANONICAL)}\nthe canonical columns are {known}")
+                raise UserError(f"data.columns.{name}: no such canonical column.{nearest(name, CANONICAL)} There are {known}")
 
     @abstractmethod
     def read(self, heldout: bool) -> Iterable[tuple[str, Mapping[str, Any]]] | None:
@@ -159,7 +159,7 @@ def existing(path: str, key: str) -> Path:
     if found.exists():
         return found
     siblings = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
-    raise UserError(f"{key}={path} does not exist{nearest(found.name, siblings)}")
+    raise UserError(f"{key}={path} does not exist.{nearest(found.name, siblings)}")
 
 
 def _margins(models: Models, pairs: Any) -> dict[str, torch.Tensor]:

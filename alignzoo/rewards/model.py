@@ -1,0 +1,136 @@
+"""`reward=model`: a trained reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignzoo.batch import Completions
+from alignzoo.contracts import Context, Reward, Scores, Source
+from alignzoo.settings import Dtype, UserError, require
+
+
+class Level(Enum):
+    sequence = "sequence"
+    token = "token"
+
+
+@dataclass(kw_only=True)
+class RewardModel(Reward):
+    """A sequence-classification model: one score a completion, or, with level=token, its head's score at every token.
+
+    With one label the score is the logit; with several, the log-probability of `label`. A model with the policy's vocabulary
+    reads the policy's tokens; any other reads the text, through its own chat template where the data's `prompt` column holds
+    messages. A text longer than the model's context has no score.
+    """
+
+    path: str | None = field(default=None, metadata={"help": "a folder or hub name"})
+    level: Level = field(default=Level.sequence, metadata={"help": "a score a completion, or a score a token"})
+    label: int = field(default=1, metadata={"help": "of several labels, the one whose log-probability is the score"})
+    dtype: Dtype = field(default=Dtype.float32, metadata={"help": "of the model's weights"})
+    batch: int = field(default=32, metadata={"help": "completions scored at once"})
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1, "reward.batch", self.batch, ">= 1")
+        require(self.label >= 0, "reward.label", self.label, ">= 0")
+
+    def resolve(self, source: Source) -> Reward:
+        if not self.path:
+            raise UserError("reward=model needs a model: give reward.path=PATH")
+        if Path(self.path).expanduser().exists() or not Path(self.path).is_absolute():
+            return self
+        raise UserError(f"reward.path={self.path} does not exist")
+
+    def setup(self, context: Context) -> None:
+        self._device = context.device
+        self._model, self._tokenizer = _load(str(self.path), self.dtype)
+        self._model.to(context.device)
+        self._reads_tokens = self._tokenizer.get_vocab() == context.tokenizer.get_vocab()
+        labels = int(self._model.config.num_labels)
+        if labels > 1 and self.label >= labels:
+            raise UserError(f"reward.label={self.label}: {self.path} has labels 0 to {labels - 1}")
+        if self.level is Level.token and not (self._reads_tokens and hasattr(self._model, "score")):
+            why = "has no head that scores every token" if self._reads_tokens else "has another vocabulary than the policy"
+            raise UserError(f"reward.level=token: {self.path} {why}; use reward.level=sequence")
+        self._pad = context.tokenizer.pad_token_id if self._reads_tokens else self._tokenizer.pad_token_id
+        self._model.config.pad_token_id = self._pad
+        self._longest = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
+
+    @torch.no_grad()
+    def __call__(self, c: Completions) -> Scores:
+        ids = self._tokens(c) if self._reads_tokens else self._encoded(c)
+        valid = torch.tensor([len(row) <= self._longest for row in ids], device=c.ids.device)
+        ids = [row[: self._longest] for row in ids]
+        chunks = [slice(i, i + self.batch) for i in range(0, len(ids), self.batch)]
+        if self.level is Level.sequence:
+            totals = [self._sequence(ids[chunk]) for chunk in chunks]
+            return Scores(total=torch.cat(totals).to(c.ids.device), valid=valid)
+        total = torch.zeros(c.ids.shape, device=c.ids.device)
+        for i, scores in enumerate(row for chunk in chunks for row in self._each_token(ids[chunk])):
+            count = int(c.attended[i].sum())
+            own = scores[len(scores) - count :] if valid[i] else total[i, :count]
+            total[i, : len(own)] = own.to(total.device)
+        return Scores(total=torch.where(c.scored, total, 0), valid=valid)
+
+    def _sequence(self, ids: list[list[int]]) -> Tensor:
+        """(n,) the model's own score of each sequence."""
+        return self._score(self._model(**self._padded(ids)).logits)
+
+    def _each_token(self, ids: list[list[int]]) -> list[Tensor]:
+        """The head's score at every token of each sequence."""
+        trunk = getattr(self._model, self._model.base_model_prefix)
+        scores = self._score(self._model.score(trunk(**self._padded(ids)).last_hidden_state))
+        return [row[: len(own)] for row, own in zip(scores, ids, strict=True)]
+
+    def _score(self, logits: Tensor) -> Tensor:
+        """(..., labels) -> (...)."""
+        logits = logits.float()
+        return logits[..., 0] if logits.shape[-1] == 1 else logits.log_softmax(-1)[..., self.label]
+
+    def _padded(self, ids: list[list[int]]) -> dict[str, Tensor]:
+        width = max(len(row) for row in ids)
+        padded = torch.tensor([row + [self._pad] * (width - len(row)) for row in ids], device=self._device)
+        attended = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=self._device)
+        return {"input_ids": padded, "attention_mask": attended}
+
+    def _tokens(self, c: Completions) -> list[list[int]]:
+        prompts = [row[mask].tolist() for row, mask in zip(c.prompts.ids, c.prompts.attended, strict=True)]
+        completions = [row[mask].tolist() for row, mask in zip(c.ids, c.attended, strict=True)]
+        return [prompts[i] + completion for i, completion in zip(c.prompt_of.tolist(), completions, strict=True)]
+
+    def _encoded(self, c: Completions) -> list[list[int]]:
+        prompts = c.prompts.columns.get("prompt", c.prompts.text)
+        texts = c.prompts.text
+        return [
+            self._text(prompts[i], texts[i], completion) for i, completion in zip(c.prompt_of.tolist(), c.text, strict=True)
+        ]
+
+    def _text(self, prompt: Any, text: str, completion: str) -> list[int]:
+        if isinstance(prompt, Sequence) and not isinstance(prompt, str) and self._tokenizer.chat_template:
+            messages = [*prompt, {"role": "assistant", "content": completion}]
+            rendered = self._tokenizer.apply_chat_template(messages, tokenize=False)
+            ids: list[int] = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        else:
+            ids = self._tokenizer(text + completion)["input_ids"]
+        return ids
+
+
+def _load(path: str, dtype: Dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForSequenceClassification.from_pretrained(path, dtype=getattr(torch, dtype.value))
+    except (OSError, ValueError) as error:
+        raise UserError(f"reward.path={path}: {str(error).strip().splitlines()[0]}") from error
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"reward.path={path}: its tokenizer has no padding token; name one in its tokenizer_config.json (pad_token)"
+        )
+    return model.eval().requires_grad_(False), tokenizer
