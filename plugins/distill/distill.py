@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from torch import Tensor
@@ -73,7 +73,8 @@ class Distill(OnlineAlgorithm):
             demonstrated = (~own)[batch.prompt_of].nonzero()[:, 0]
             parts.append(batch.take(demonstrated.repeat_interleave(models.sampling.samples)))
         elif models.any(~own.all()):
-            parts.append(models.teacher.generate(prompts.take(~own), models.sampling))
+            taught = models.teacher.generate(prompts.take(~own), models.sampling)
+            parts.append(replace(taught, logprobs=None))  # not the policy's, so no measure of its entropy
         return Completions.cat(parts)
 
     def loss(self, models: Models, batch: Completions) -> tuple[Tensor, dict[str, Tensor]]:

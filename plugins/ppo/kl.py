@@ -54,7 +54,6 @@ class KL:
 
     def adapt(self, metrics: Mapping[str, float]) -> None:
         """After a rollout of `samples` completions whose mean KL was `kl`."""
-        if self.target is not None and metrics.get("samples"):
-            self.coefficient = adapted_kl_coefficient(
-                self.coefficient, metrics["kl"], self.target, metrics["samples"], self.horizon
-            )
+        if self.target is not None and "kl" in metrics:
+            n = metrics["samples"]
+            self.coefficient = adapted_kl_coefficient(self.coefficient, metrics["kl"], self.target, n, self.horizon)

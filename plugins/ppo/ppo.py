@@ -135,7 +135,7 @@ class PPO(OnlineAlgorithm):
         self.kl.adapt(metrics)
 
     def after_step(self, metrics: Mapping[str, float]) -> Next:
-        stop = self.stop_kl is not None and metrics["approximate_kl"] > self.stop_kl
+        stop = self.stop_kl is not None and metrics.get("approximate_kl", 0.0) > self.stop_kl
         return Next.ROLLOUT if stop else Next.CONTINUE
 
     def state_dict(self) -> dict[str, Any]:

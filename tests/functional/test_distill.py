@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -84,7 +85,9 @@ def test_beta_reaches_the_divergence() -> None:
 def test_sequence_level_distillation_is_the_likelihood_of_the_teachers_samples() -> None:
     algorithm = Distill(divergence=Divergence.nll, source=Source.teacher, lam=0.0)
     models = _models([0.5, 0.5, 0.5])
+    models.teacher.samples = replace(TAUGHT, logprobs=-torch.ones(6, 2))
     made = algorithm.experience(models, OF)
+    assert made.logprobs is None  # the teacher's would be taken for the policy's entropy
     loss, _ = algorithm.loss(models, made)
     torch.testing.assert_close(loss, -models.policy.logprobs(made))
     uniform = FakeModels(TablePolicy(torch.zeros(4, 4)))

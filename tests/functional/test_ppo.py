@@ -197,6 +197,7 @@ def test_early_stop_asks_for_a_new_rollout_beyond_the_limit_only() -> None:
     algorithm = PPO(stop_kl=0.02)
     assert algorithm.after_step({"approximate_kl": 0.021}) is Next.ROLLOUT
     assert algorithm.after_step({"approximate_kl": 0.019}) is Next.CONTINUE
+    assert algorithm.after_step({}) is Next.CONTINUE  # nothing was scored
     assert PPO().after_step({"approximate_kl": 9.0}) is Next.CONTINUE
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -170,6 +171,6 @@ def test_without_kl_there_is_no_reference() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"beta": -0.1}, {"decay": 0.5}, {"baseline": Baseline.moving_average, "decay": 1.0}])
-def test_reinforce_refuses_what_is_out_of_range_or_unused(settings: dict[str, object]) -> None:
+def test_reinforce_refuses_what_is_out_of_range_or_unused(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=rf"algorithm\.{list(settings)[-1]}="):
-        Reinforce(**settings)  # type: ignore[arg-type]
+        Reinforce(**settings)
