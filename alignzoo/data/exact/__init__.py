@@ -1,0 +1,5 @@
+"""The exact task: completions few enough to enumerate, so that the best reachable policy is known."""
+
+from alignzoo.data.exact.source import Exact
+
+__all__ = ["Exact"]

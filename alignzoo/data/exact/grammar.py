@@ -1,0 +1,49 @@
+"""What is made up: the source that the reference is trained on, and the reward. Both are tables made from the seed alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignzoo.evaluation.exact import Tree
+
+
+def source_policy(tree: Tree, prompts: int, seed: int) -> Tensor:
+    """(P, prefixes, tokens + 1) log-probs: a Markov source. The next token depends on the one before, on the prompt and, as to
+    ending, on the position."""
+    rng = np.random.default_rng([seed, 1])
+    follows = rng.normal(size=(tree.tokens + 1, tree.tokens + 1))  # by the token before, the last row at the start
+    topic = rng.normal(size=(prompts, tree.tokens + 1))
+    levels = []
+    for t in range(tree.length):
+        before = np.arange(tree.tokens**t) % tree.tokens if t else np.array([tree.tokens])
+        logits = topic[:, None] + follows[before]
+        logits[..., -1] += 0.5 * t - 1.5
+        levels.append(logits)
+    return torch.from_numpy(np.concatenate(levels, 1)).log_softmax(-1)
+
+
+def rewards(tree: Tree, prompts: int, seed: int, interaction: float, roughness: float) -> Tensor:
+    """(P, completions): token preferences that depend on position and prompt, plus `interaction` times preferences for
+    neighbouring tokens, plus `roughness` times noise that nothing predicts; each part and the whole of mean 0 and variance 1
+    over a prompt's completions."""
+    rng = np.random.default_rng([seed, 2])
+    digits, lengths = (x.numpy() for x in tree.digits())
+    blank = tree.tokens  # what stands after the end
+    tokens = np.where(np.arange(tree.length) < lengths[:, None], digits, blank)
+    single = rng.normal(size=(prompts, tree.length, blank + 1)) + rng.normal(size=(tree.length, blank + 1))
+    double = rng.normal(size=(prompts, blank + 1, blank + 1)) + rng.normal(size=(blank + 1, blank + 1))
+    additive, neighbours = np.zeros((2, prompts, tree.completions))
+    for t in range(tree.length):
+        additive += single[:, t, tokens[:, t]]
+    for t in range(tree.length - 1):
+        neighbours += double[:, tokens[:, t], tokens[:, t + 1]]
+    noise = rng.normal(size=additive.shape)
+    total = _standard(additive) + interaction * _standard(neighbours) + roughness * _standard(noise)
+    return torch.from_numpy(_standard(total))
+
+
+def _standard(x: np.ndarray) -> np.ndarray:
+    deviation = x.std(1, keepdims=True)
+    return (x - x.mean(1, keepdims=True)) / np.where(deviation > 0, deviation, 1)

@@ -1,0 +1,79 @@
+"""The warm-up that turns a fresh network into the task's reference: maximum likelihood on samples of the synthetic source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alignzoo.batch import Completions
+from alignzoo.contracts import Policy
+from alignzoo.data.exact.language import Language
+from alignzoo.data.exact.sampler import Sampler
+from alignzoo.evaluation.exact import completion_logprobs
+
+
+def restart(policy: nn.Module, seed: int) -> None:
+    """Fresh weights that depend on the task's seed alone, so that all runs share one reference. Pretrained weights are kept."""
+    config: Any = policy.config
+    if config.name_or_path:
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = type(policy)._from_config(config)  # type: ignore[attr-defined]
+    policy.load_state_dict(fresh.state_dict())
+
+
+@dataclass
+class WarmUp:
+    """AdamW on `batch` samples a step, with a learning rate that falls linearly from `rate` to 0."""
+
+    steps: int
+    batch: int
+    rate: float
+    seed: int
+
+    def __call__(self, module: nn.Module, policy: Policy, language: Language, source: Tensor, device: torch.device) -> None:
+        """Trains `module`, which `policy` shows, on samples of `source` (P, prefixes, tokens + 1)."""
+        draw = Sampler(completion_logprobs(language.tree, source))
+        rng = np.random.default_rng([self.seed, 3])
+        optimizer = torch.optim.AdamW(module.parameters(), lr=self.rate, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / self.steps)
+        every = torch.arange(len(source))
+        prompts = language.prompts(every, every)
+        for _ in range(self.steps):
+            prompt_of = torch.from_numpy(rng.integers(len(source), size=self.batch))
+            numbers = draw(prompt_of, torch.from_numpy(rng.random(self.batch)))
+            columns = language.completions(numbers)
+            c = Completions(prompts=prompts, prompt_of=prompt_of, row=prompt_of, **columns).to(device)
+            loss = -policy.logprobs(c).sum() / c.scored.sum()
+            loss.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+
+
+def cached(folder: Path, key: Any, policy: nn.Module, train: Callable[[], None]) -> None:
+    """Give `policy` the weights that `train` leads to from where it is: from the cache, or by training, once for all runs."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
+    for name, value in sorted(policy.state_dict().items()):
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    path = folder / f"exact-{digest.hexdigest()[:24]}.pt"
+    if path.exists():
+        policy.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+        return
+    train()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    torch.save(policy.state_dict(), partial)
+    partial.replace(path)

@@ -1,0 +1,1 @@
+"""Evaluation: the exact optimum where it can be had, and statistics over runs."""
