@@ -243,8 +243,9 @@ class AlignTrainer(Trainer):
         if not means[EMPTY]:
             del means[EMPTY]
         logs = logs | means | {"tokens_per_second": rate, "seconds": seconds, "peak_memory": float(peak_memory())}
-        super().log(logs, start_time)
+        # first: the parent adds an epoch to `logs`, which it counts from the start of the process, not of the run
         self.metrics_file.write({"step": self.state.global_step, **logs})
+        super().log(logs, start_time)
 
     def _tokens(self) -> int:
         generated = self.cost.counts["prompt_tokens"] + self.cost.counts["completion_tokens"]
