@@ -118,8 +118,9 @@ class Preparation:
         return length - new
 
     def _prompts(self, rows: list[Row]) -> PromptTable:
+        room = self._room
         ids = self._cut_prompts(self.encoder.prompts([row["prompt"] for row in rows]), rows)
-        self._refuse_long(ids, rows, self._room, "generation.max_new_tokens leaves of it")
+        self._refuse_long(ids, rows, room, "generation.max_new_tokens leaves of it")
         return self._prompt_table(rows, ids)
 
     def _cut_prompts(self, ids: list[list[int]], rows: list[Row], counted: bool = True) -> list[list[int]]:
@@ -172,7 +173,10 @@ class Preparation:
 
 def _unique(rows: Sequence[Row]) -> list[Row]:
     """The first row of each prompt."""
-    return list({row.key: row for row in reversed(rows)}.values())[::-1]
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.key, row)
+    return list(first.values())
 
 
 def _others(long: list[int]) -> str:

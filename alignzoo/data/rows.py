@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
@@ -42,7 +43,7 @@ class Row:
             raise UserError(f"{self.where}: no {name!r}, which other rows have\nfill it in, or drop the row")
         return self.values[name]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A hash of the prompt, or of the whole row where there is none: rows of one key are never parted."""
         content = self.values.get("prompt") or self.values or self.columns

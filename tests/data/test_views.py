@@ -1,0 +1,129 @@
+"""Every data set type in every view, with the records written out."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
+from alignzoo.settings import UserError
+
+PAIRS = [{"prompt": "p", "chosen": "a", "rejected": "bc"}, {"prompt": "qq", "chosen": "d", "rejected": "e"}]
+RATED = [{"prompt": "p", "completion": "a", "label": True}, {"prompt": "p", "completion": "b", "label": False}]
+RANKED = [{"prompt": "p", "completions": ["a", "b", "c"], "ranks": [2, 1, 2]}]
+P, Q, A, B, C, EOS = 3 + ord("p"), 3 + ord("q"), 100, 101, 102, 2
+
+
+def table(source, context, rows, view, **settings):
+    return source(rows, **settings).tables(view, context).train
+
+
+def texts(completions):
+    return completions.text
+
+
+def test_pairs_share_prompts_padded_left_and_pad_completions_right(source, context):
+    batch = table(source, context, PAIRS, Pairs).batch([1, 0])
+    assert batch.chosen.prompts is batch.rejected.prompts
+    assert batch.chosen.prompts.ids.tolist() == [[0, P], [Q, Q]]
+    assert batch.chosen.prompts.attended.tolist() == [[False, True], [True, True]]
+    assert batch.chosen.prompt_of.tolist() == batch.rejected.prompt_of.tolist() == [1, 0]
+    assert batch.rejected.ids.tolist() == [[104, EOS, 0], [B, C, EOS]]
+    assert batch.rejected.attended.tolist() == batch.rejected.scored.tolist() == [[True, True, False], [True, True, True]]
+    assert batch.chosen.row.tolist() == batch.row.tolist() == [1, 0]
+    assert batch.chosen.truncated.tolist() == [False, False]
+    assert batch.both.text == ["d", "a", "e", "bc"]
+
+
+def test_pairs_give_demonstrations_of_the_chosen_ratings_rankings_and_prompts(source, context):
+    assert table(source, context, PAIRS, Completions).batch([0, 1]).text == ["a", "d"]
+    rated = table(source, context, PAIRS, Rated).batch([0, 1, 2])
+    assert (rated.text, rated.rating.tolist()) == (["a", "bc", "d"], [1.0, 0.0, 1.0])
+    ranked = table(source, context, PAIRS, Rankings).batch([1])
+    assert (ranked.text, ranked.rank.tolist(), ranked.row.tolist()) == (["d", "e"], [0.0, 1.0], [1, 1])
+    prompts = table(source, context, [*PAIRS, PAIRS[0]], Prompts)
+    assert len(prompts) == 2
+    assert prompts.batch([1, 0]).text == ["qq", "p"]
+    assert prompts.batch([1]).columns == {"prompt": ["qq"], "chosen": ["d"], "rejected": ["e"]}
+
+
+def test_rated_completions_give_demonstrations_of_the_desirable(source, context):
+    rated = table(source, context, RATED, Rated).batch([0, 1])
+    assert (rated.text, rated.rating.tolist(), rated.prompt_of.tolist()) == (["a", "b"], [1.0, 0.0], [0, 0])
+    assert table(source, context, RATED, Completions).batch([0]).text == ["a"]
+    assert len(table(source, context, RATED, Completions)) == 1
+
+
+def test_rankings_give_pairs_of_different_rank_and_the_best(source, context):
+    ranked = table(source, context, RANKED, Rankings).batch([0])
+    assert (ranked.text, ranked.rank.tolist()) == (["b", "a", "c"], [0.0, 1.0, 1.0])
+    pairs = table(source, context, RANKED, Pairs).batch([0, 1])
+    assert (pairs.chosen.text, pairs.rejected.text) == (["b", "b"], ["a", "c"])
+    assert table(source, context, RANKED, Completions).batch([0]).text == ["b"]
+
+
+def test_prompts_asked_for_as_such_are_kept_as_often_as_they_come(source, context):
+    rows = [{"prompt": "p", "answer": "1"}, {"prompt": "p", "answer": "2"}]
+    prompts = table(source, context, rows, Prompts)
+    assert prompts.batch([0, 1]).columns["answer"] == ["1", "2"]
+    assert prompts.batch([1]).row.tolist() == [1]
+
+
+def test_rows_share_a_prompt_only_if_their_other_columns_agree(source, context):
+    rows = [{"prompt": "p", "completion": c, "topic": t} for c, t in (("a", "x"), ("b", "x"), ("c", "y"))]
+    batch = table(source, context, rows, Completions).batch([0, 1, 2])
+    assert batch.prompt_of.tolist() == [0, 0, 1]
+    assert batch.prompts.columns["topic"] == ["x", "y"]
+    assert batch.prompts.row.tolist() == [0, 2]
+
+
+def test_text_is_learned_after_the_beginning_token(source, context):
+    batch = table(source, context, [{"text": "ab"}], Completions).batch([0])
+    assert (batch.prompts.ids.tolist(), batch.ids.tolist()) == ([[1]], [[A, B, EOS]])
+
+
+def test_the_report_says_what_was_derived(source, context):
+    counts = {"rows": 2, "train": 4, "heldout": 0, "heldout_prompts": 0}
+    report = source(PAIRS).tables(Rated, context).report
+    assert report == {"view": "Rated", "derived": "the chosen rated 1, the rejected 0", **counts}
+    assert "derived" not in source(PAIRS).tables(Pairs, context).report
+
+
+@pytest.mark.parametrize(
+    ("rows", "view", "message"),
+    [
+        (RATED, Pairs, r"learns from pairs: .* has the columns prompt, completion, label\n.*data.columns.rejected=NAME"),
+        ([PAIRS[0], {"prompt": "p", "chosen": "a"}], Pairs, "rows.jsonl, line 2: no 'rejected', which other rows have"),
+        ([{"text": "ab"}], Prompts, "learns from prompts; rows.jsonl, line 1 has the columns text"),
+        ([RATED[1]], Completions, "no row of rows.jsonl can be used as Completions"),
+    ],
+)
+def test_a_view_that_cannot_be_had_says_why_and_what_to_do(source, context, rows, view, message):
+    with pytest.raises(UserError, match=message):
+        source(rows).tables(view, context)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Labelled(Batch):
+    """A plugin's own record."""
+
+    number: Tensor
+    prompts: Prompts
+
+    @classmethod
+    def collate(cls, rows, encoder):
+        ids = torch.tensor(encoder.prompts([row["prompt"] for row in rows]))
+        prompts = Prompts(ids=ids, attended=ids > 0, row=torch.arange(len(rows)))
+        return cls(number=torch.tensor([row.columns["n"] for row in rows]), prompts=prompts)
+
+
+def test_a_plugins_own_record_is_made_by_its_collate(source, context):
+    made = table(source, context, [{"prompt": "p", "n": 5}, {"prompt": "q", "n": 6}], Labelled)
+    batch = made.batch([1])
+    assert (len(made), batch.number.tolist(), batch.prompts.ids.tolist()) == (2, [6], [[Q]])
+
+
+def test_a_record_without_collate_is_refused(source, context):
+    with pytest.raises(UserError, match="no data source makes Batch records: give the class `collate"):
+        source(PAIRS).tables(Batch, context)
