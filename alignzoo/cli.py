@@ -18,7 +18,7 @@ from alignzoo.registry import Registry, nearest
 from alignzoo.settings import UserError
 
 INTERRUPTED = 130
-QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1"}
+QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 FULL_DISK = ("No space left on device", "Disk quota exceeded", "file write failed")
 
 

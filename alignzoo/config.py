@@ -205,7 +205,7 @@ def check_options(parsed: Sequence[Override]) -> None:
 def complete(cfg: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
     """What Hydra composed, resolved, with the options chosen. Raises UserError for a key that no dataclass has."""
     with open_dict(cfg):
-        cfg.choices = {group: choice for group, choice in choices.items() if "/" not in group}
+        cfg.choices = {group: choice for group, choice in choices.items() if group.isidentifier()}
     OmegaConf.resolve(cfg)
     config_errors.check_keys(cfg)
     return cfg
