@@ -1,0 +1,95 @@
+"""Any callable by dotted path: what it is given, what it may return, and what is its author's mistake."""
+
+import pytest
+import torch
+
+from alignzoo.rewards.function import Function
+from alignzoo.settings import UserError
+
+SEEN: dict[str, object] = {}
+
+
+@pytest.fixture
+def reward(monkeypatch):
+    """reward(function, **settings): that function as a reward, found by its path."""
+
+    def made(function, **settings):
+        monkeypatch.setattr("alignzoo.rewards.text.under_test", function, raising=False)
+        return Function(path="alignzoo.rewards.text:under_test", **settings)
+
+    return made
+
+
+def test_it_gets_the_arguments_its_signature_names(reward, completions):
+    def function(completions, prompts, record, answer, topic, reference, scale, unused=3):
+        SEEN.update(locals())
+        return [scale * len(text) for text in completions]
+
+    scores = reward(function, columns={"reference": "answer"}, arguments={"scale": 0.5})(completions)
+    assert scores.total.tolist() == [3.5, 0.5, 5.5]
+    assert SEEN["prompts"] == ["p", "qq", "qq"]
+    assert SEEN["answer"] == SEEN["reference"] == ["cat", "the dog", "the dog"]
+    assert SEEN["topic"] == ["x", None, None]
+    assert SEEN["record"] is completions
+    assert SEEN["unused"] == 3
+
+
+def test_keywords_collect_everything(reward, completions):
+    def function(**given):
+        return [float(len(given))] * 3
+
+    assert reward(function)(completions).total.tolist() == [5.0] * 3  # completions, prompts, record, answer, topic
+
+
+def test_none_means_that_no_score_can_be_had(reward, completions):
+    scores = reward(lambda completions: [1, None, 2.5])(completions)
+    assert scores.valid.tolist() == [True, False, True]
+    assert scores.total.tolist() == [1.0, 0.0, 2.5]
+
+
+def test_a_tensor_may_score_every_token(reward, completions):
+    scores = reward(lambda record: record.ids.float().masked_fill(~record.scored, float("nan")))(completions)
+    assert scores.total.shape == completions.ids.shape
+    assert completions.sum(scores.total).tolist() == completions.sum(completions.ids.float()).tolist()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda completions: [1.0, float("nan"), 2.0], r"returned NaN for row 8: 'a'\nreturn None"),
+        (lambda completions: [1.0], "returned 1 scores for 3 completions"),
+        (lambda completions: torch.zeros(3, 2), r"returned scores of shape \(3, 2\) for 3 completions: .*\(3,\).*\(3, 12\)"),
+        (lambda completions: [1.0, "good", 2.0], "returned 'good' for row 8: must be a number, or None"),
+        (lambda completions: 1.0, "returned a float: return a list or tensor"),
+        (lambda completions: [1 / (len(t) - 1) for t in completions], r"ZeroDivisionError: .*\nscoring row 8: 'a'"),
+        (lambda completions: [1 / (len(completions) - 3)], r"ZeroDivisionError: .*\nscoring 3 completions together"),
+        (lambda awnser: [], r"takes 'awnser', which is none of .*Did you mean 'answer'\?\n.*reward.columns.awnser=COLUMN"),
+    ],
+)
+def test_a_mistake_in_it_is_named(reward, completions, function, message):
+    with pytest.raises(UserError, match=message):
+        reward(function)(completions)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (None, "reward.path=None: give a callable as module:function"),
+        ("length", "reward.path=length: give a callable as module:function"),
+        ("alignzoo.rewards.txt:length", "no module 'alignzoo.rewards.txt'"),
+        ("alignzoo.rewards.text.lenght", r"has nothing named 'lenght'. Did you mean 'length'\?"),
+        ("alignzoo.rewards.text:WORD", "has nothing callable named 'WORD'"),
+    ],
+)
+def test_a_bad_path_is_an_error_before_anything_loads(source, path, message):
+    with pytest.raises(UserError, match=message):
+        Function(path=path).resolve(source)
+
+
+def test_functions_are_found_in_the_current_folder(tmp_path, monkeypatch, source, completions):
+    (tmp_path / "of_mine.py").write_text("def ten(completions):\n    return [10] * len(completions)\n")
+    (tmp_path / "broken_of_mine.py").write_text("raise RuntimeError('half done')\n")
+    monkeypatch.chdir(tmp_path)
+    assert Function(path="of_mine.ten").resolve(source)(completions).total.tolist() == [10.0] * 3
+    with pytest.raises(UserError, match="importing broken_of_mine failed with RuntimeError: half done"):
+        Function(path="broken_of_mine:ten").resolve(source)
