@@ -182,8 +182,8 @@ def _cut(records: Any, size: int) -> Iterator[Any]:
 
 
 def _grouped(rollout: Any, order: Any) -> Tensor:
-    """All rows, shuffled, those of one prompt together."""
-    groups = getattr(rollout, "prompt_of", None)
-    groups = torch.arange(len(rollout)) if groups is None else groups
+    """All rows, shuffled, those of one draw together, whatever the order in which ranks have made them."""
+    draws = getattr(rollout, "row", None)
+    groups = torch.arange(len(rollout)) if draws is None else draws.unique(return_inverse=True)[1]
     place = torch.from_numpy(order.permutation(int(groups.max()) + 1))
     return place[groups].argsort(stable=True)
