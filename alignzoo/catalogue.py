@@ -19,8 +19,8 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from alignzoo import registry as zoo
-from alignzoo.registry import GROUPS, Registry, nearest, unknown
-from alignzoo.settings import Generation, Model, Peft, Rollout, Training, UserError
+from alignzoo.registry import GROUPS, Registry, unknown
+from alignzoo.settings import Generation, Model, Peft, Rollout, Training, UserError, nearest
 
 SCHEMAS: dict[str, Any] = {"model": Model, "peft": Peft, "trainer": Training, "generation": Generation, "rollout": Rollout}
 USAGE = """\

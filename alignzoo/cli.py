@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo import __version__, catalogue
-from alignzoo.registry import Registry, nearest
-from alignzoo.settings import UserError
+from alignzoo.registry import Registry
+from alignzoo.settings import UserError, nearest
 
 INTERRUPTED = 130
-QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
 FULL_DISK = ("No space left on device", "Disk quota exceeded", "file write failed")
 
 

@@ -50,6 +50,7 @@ class RunConfig:
     run_dir: str | None = None
     resume: str | None = None
     plugins_dir: str | None = None
+    first: list[str] = field(default_factory=list)  # overrides of a run to do before; this one starts from its model
     roles: dict[str, str | None] = field(default_factory=dict)
     choices: dict[str, str | None] = field(default_factory=dict)  # the option taken of each group; filled in by `compose`
 
@@ -129,7 +130,9 @@ def instantiate(cfg: DictConfig) -> RunConfig:
         made = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
         raise UserError(config_errors.describe(error)) from error
-    return cast(RunConfig, made)
+    run = cast(RunConfig, made)
+    _check_roles(run)
+    return run
 
 
 def load_run(folder: str | Path) -> DictConfig:
@@ -150,10 +153,17 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
-        text = str(error.__cause__ or error).splitlines()[0].split(": ", 1)[-1]
-        raise UserError(
-            f"can't read the override {text!r}: write key=value, and quote a value with spaces: 'key=\"a b\"'"
-        ) from error
+        wrong = next((text for text in overrides if not _readable(text)), "")
+        remedy = "write key=value, and quote a value with spaces: 'key=\"a b\"'"
+        raise UserError(f"can't read the override {wrong!r}: {remedy}") from error
+
+
+def _readable(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
 
 
 def value_of(parsed: Sequence[Override], key: str) -> Any:
@@ -163,11 +173,12 @@ def value_of(parsed: Sequence[Override], key: str) -> Any:
     return value.text if isinstance(value, QuotedString) else value
 
 
-def options(group: str) -> list[str]:
-    """The options of a config group, within `searching`."""
+def options(group: str, parsed: Sequence[Override] = ()) -> list[str]:
+    """The options of a config group, within `searching`; `hydra.searchpath` among `parsed` may add some."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
-    return hydra.config_loader.get_group_options(group)
+    paths = [str(o.input_line) for o in parsed if o.get_key_element() == "hydra.searchpath"]
+    return hydra.config_loader.get_group_options(group, config_name="train", overrides=paths)
 
 
 def groups() -> list[str]:
@@ -187,19 +198,20 @@ def searching(parsed: Sequence[Override] = ()) -> Any:
 
 def check_options(parsed: Sequence[Override]) -> None:
     """Raise UserError for an option that a group doesn't have, before anything is imported."""
-    known = groups()
+    every = groups()
     for override in parsed:
         group = override.get_key_element().lstrip("+~").split("@")[0]
-        if group not in known:
+        if group not in every:
             continue
+        known = options(group, parsed)
         if override.is_delete():
-            raise UserError(f"~{group}: a run needs one. Available: {', '.join(options(group))}")
+            raise UserError(f"~{group}: a run needs one. Available: {', '.join(known)}")
         taken = override.sweep_iterator() if override.is_sweep_override() else iter([override.value()])
         for name in taken:
-            if name is None and group in GROUPS:
-                raise UserError(f"{group}=null: a run needs one. Available: {', '.join(options(group))}")
-            if name is not None and str(name) not in options(group):
-                raise UserError(unknown(group, str(name), options(group)))
+            if name is None:
+                raise UserError(f"{group}=null chooses nothing: leave it out, or take one of {', '.join(known)}")
+            if str(name) not in known:
+                raise UserError(unknown(group, str(name), known))
 
 
 def complete(cfg: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
@@ -257,6 +269,14 @@ def _assign(cfg: DictConfig, key: str, value: Any) -> None:
             _assign(node, name, inner)
     else:
         cfg[key] = value
+
+
+def _check_roles(run: RunConfig) -> None:
+    """A path given for a role that nothing has would be ignored."""
+    known = {**run.algorithm.roles(), **run.reward.roles()}
+    for name, path in run.roles.items():
+        if path is not None and name not in known:
+            raise UserError(f"roles.{name}={path}, but {run.choices['algorithm']} takes no {name}: leave it out")
 
 
 def _split(config_path: str) -> tuple[str, str, str]:

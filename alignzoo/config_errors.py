@@ -16,16 +16,16 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from alignzoo.registry import first_line, nearest, unknown
-from alignzoo.settings import UserError
+from alignzoo.registry import first_line, unknown
+from alignzoo.settings import UserError, nearest
 
-WORDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+WORDS = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
 NOT_KEYS = ("choices",)  # filled in by alignzoo itself
 
 
 def explain(error: Exception) -> str:
     """The message for an error raised while composing."""
-    cause = error.__cause__
+    cause = error.__cause__ or error.__context__
     where = re.match(r"In '(.+?)'", str(error))
     place = f"in conf {where[1]}: " if where else ""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -76,7 +76,7 @@ def check_keys(node: DictConfig, prefix: str = "") -> None:
 
 
 def _bad_value(key: str, text: str) -> str:
-    if converted := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
+    if converted := re.match(r"Value '(.*)' (?:of type '.*' could not be converted to|is not a valid) (\w+)", text):
         return f"{key}={converted[1]} is not {WORDS.get(converted[2], converted[2])}"
     if choice := re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
         allowed = choice[2].split(", ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -18,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from alignzoo.settings import UserError
+from alignzoo.settings import UserError, nearest
 
 GROUPS = ("algorithm", "data", "reward", "reference")
 
@@ -142,12 +141,6 @@ def first_comment(path: Path) -> str:
     """What a YAML file says of itself: its first comment line."""
     lines = path.read_text("utf-8").splitlines()
     return next((line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line), "")
-
-
-def nearest(name: str, options: Iterable[str]) -> str:
-    """ " Did you mean 'x'?" for the likeliest of `options`, or nothing where none is near."""
-    near = difflib.get_close_matches(name, list(options), n=2, cutoff=0.5)
-    return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 
 def unknown(group: str, name: str, options: Iterable[str]) -> str:

@@ -1,0 +1,85 @@
+"""A user's mistake is one message: what is wrong, the value, the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from alignzoo import config
+from alignzoo.settings import UserError
+
+DPO_KEYS = "Keys of algorithm: beta, label_smoothing"
+CASES = {
+    "unknown key": (["algorithm.bta=1"], f"no key 'algorithm.bta'. Did you mean 'beta'? {DPO_KEYS}"),
+    "unknown key that Hydra would add": (["+algorithm.betta=0.3"], f"no key 'algorithm.betta'. Did you mean 'beta'? {DPO_KEYS}"),
+    "unknown key without a near one": (["algorithm.zz=1"], f"no key 'algorithm.zz'. {DPO_KEYS}"),
+    "unknown nested key": (
+        ["algorithm=ppo", "algorithm.kl.bta=1"],
+        "no key 'algorithm.kl.bta'. Did you mean 'beta'? Keys of algorithm.kl: beta, estimator, horizon, place, target",
+    ),
+    "not a number": (["algorithm.beta=abc"], "algorithm.beta=abc is not a number"),
+    "not a whole number": (["trainer.batch=2.5"], "trainer.batch=2.5 is not a whole number"),
+    "not a truth value": (["peft.enabled=perhaps"], "peft.enabled=perhaps is not true or false"),
+    "enum value": (
+        ["trainer.schedule=liner"],
+        "trainer.schedule=liner is not one of: constant, constant_with_warmup, linear, cosine. Did you mean 'linear' or 'cosine'?",
+    ),
+    "no option taken": (["peft=null"], "peft=null chooses nothing: leave it out, or take one of lora, none"),
+    "group deleted": (["~peft"], "~peft: a run needs one. Available: lora, none"),
+    "several values without -m": (
+        ["seed=1,2"],
+        "Ambiguous value for argument 'seed=1,2': for one run after the other add -m, for a list write [a,b], for a string quote it",
+    ),
+    "not an override": (["beta"], "can't read the override 'beta': write key=value, and quote a value with spaces: 'key=\"a b\"'"),
+    "interpolation": (["seed=${nowhere}"], "Interpolation key 'nowhere' not found"),
+    "no plugin folder": (["plugins_dir=/nowhere"], "plugins_dir=/nowhere is not a folder"),
+    "not a run": (["resume=/nowhere"], "/nowhere is not the folder of a run: it has no config.yaml"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), CASES.values(), ids=CASES.keys())
+def test_the_message(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config.compose(overrides)
+    assert str(caught.value) == message
+
+
+def test_an_unknown_option_names_the_nearest_and_lists_all() -> None:
+    with pytest.raises(UserError, match=r"^no algorithm 'dpoo'\. Did you mean 'dpo' or 'cdpo'\? Available: .*\bdistill, dpo,.*\bsft$"):
+        config.compose(["algorithm=dpoo"])
+    with pytest.raises(UserError, match=r"^no model 'smal'\. Did you mean 'small'\? Available: hf, small"):
+        config.compose(["model=smal"])
+
+
+def test_an_unknown_key_of_the_whole_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"^no key 'sed'\. Did you mean 'seed'\? Keys: algorithm, data, "):
+        config.compose(["sed=1"])
+    with pytest.raises(UserError, match=r"^no key 'algoritm'\. Did you mean 'algorithm'\? "):
+        config.compose(["algoritm=dpo"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("algorithm.beta=0", "algorithm.beta=0.0 is out of range: must be > 0"),
+        ("trainer.batch=0", "trainer.batch=0 is out of range: must be >= 1"),
+        ("generation.top_p=1.5", "generation.top_p=1.5 is out of range: must be in (0, 1]"),
+    ],
+)
+def test_out_of_range(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config.instantiate(config.compose([override]))
+    assert str(caught.value) == message
+
+
+def test_a_path_for_a_role_that_nothing_has() -> None:
+    with pytest.raises(UserError) as caught:
+        config.instantiate(config.compose(["algorithm=dpo", "roles.teacher=somewhere"]))
+    assert str(caught.value) == "roles.teacher=somewhere, but dpo takes no teacher: leave it out"
+
+
+def test_a_yaml_file_with_a_wrong_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nalgorithm: {bta: 1}\n")
+    with pytest.raises(UserError) as caught:
+        config.compose([f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"])
+    assert str(caught.value) == f"in conf experiment/mine: no key 'algorithm.bta'. Did you mean 'beta'? {DPO_KEYS}"
