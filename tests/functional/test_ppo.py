@@ -109,6 +109,15 @@ def test_after_an_update_ratio_clipping_and_approximate_kl_are_measured() -> Non
     assert metrics["approximate_kl"][0].tolist() == pytest.approx([0.193147, 0.306853], abs=1e-6)
 
 
+def test_the_value_clip_holds_values_near_the_rollouts() -> None:
+    """Row 1: V_0 moved from 0.5 to 0, its return is -1: 1/2 (0 + 1)^2 = 0.5, but clipped to 0.3 it is 1/2 (0.3 + 1)^2 = 0.845."""
+    models = _models()
+    made = _rollout(PPO(whiten=False, kl=KL(beta=0.0)), models)
+    models.value = TableValue(torch.zeros(2, dtype=torch.float64))
+    losses = [PPO(value_clip=clip).loss(models, made)[0]["value"][1, 0].item() for clip in (0.2, None)]
+    assert losses == pytest.approx([0.0845, 0.05])
+
+
 def test_gradients_reach_policy_and_value_in_the_right_direction() -> None:
     policy = SKEWED.clone().requires_grad_()
     models = _models(policy=policy)
