@@ -110,7 +110,7 @@ def test_after_an_update_ratio_clipping_and_approximate_kl_are_measured() -> Non
 
 
 def test_the_value_clip_holds_values_near_the_rollouts() -> None:
-    """Row 1: V_0 moved from 0.5 to 0, its return is -1: 1/2 (0 + 1)^2 = 0.5, but clipped to 0.3 it is 1/2 (0.3 + 1)^2 = 0.845."""
+    """Row 1: V_0 moved from 0.5 to 0, its return is -1: 1/2 (0 + 1)^2 = 0.5, but clipped to 0.3 1/2 (0.3 + 1)^2 = 0.845."""
     models = _models()
     made = _rollout(PPO(whiten=False, kl=KL(beta=0.0)), models)
     models.value = TableValue(torch.zeros(2, dtype=torch.float64))
