@@ -1,0 +1,118 @@
+"""A run that is built but not started: its records and its objective, one call each, in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignzoo.contracts import Algorithm
+from alignzoo.settings import Dtype, Model
+from alignzoo.testing import toys
+from alignzoo.testing.subject import Subject
+
+ROWS, PROMPTS = 8, 4
+
+
+@dataclass
+class Objective:
+    """What the engine minimises on some micro-batches: its value, gradient by role, and what the last of them returned."""
+
+    value: float
+    gradients: dict[str, Tensor]  # (n,) by role
+    terms: dict[str, Tensor]
+    metrics: dict[str, float]
+
+    @property
+    def gradient(self) -> Tensor:
+        return torch.cat(list(self.gradients.values()))
+
+
+class Lab:
+    """The networks, records and objective of an algorithm.
+
+    The policy is moved away from the reference, before and after a rollout, so that nothing holds only because two networks agree;
+    `still` leaves all as they start.
+    """
+
+    def __init__(self, subject: Subject, algorithm: Algorithm | None = None, still: bool = False, **changes: Any) -> None:
+        settings = changes.pop("model", Model(config=dict(toys.LLAMA), dtype=Dtype.float64))
+        self.setup = subject.setup(algorithm, model=settings, training={"max_grad_norm": 0.0}, **changes)
+        self.online, self.still = subject.online, still
+        self.trainer = toys.trainer(self.setup, subject.folder / "lab")
+        if not still:
+            self.stir(1)
+
+    @torch.no_grad()
+    def stir(self, seed: int) -> None:
+        """Move every trained weight a little."""
+        noise = torch.Generator().manual_seed(seed)
+        for p in self.trainer.trained.parameters():
+            if p.requires_grad:
+                p.add_(0.1 * torch.randn(p.shape, generator=noise, dtype=torch.float64))
+
+    def inputs(self) -> Any:
+        """What the loader reads for one rollout, or for one optimizer step."""
+        return self.trainer.loader.order.records(0, PROMPTS if self.online else ROWS)
+
+    def rollout(self, inputs: Any) -> Any:
+        return self.trainer.sample(0, inputs)
+
+    @cached_property
+    def records(self) -> Any:
+        """What `loss` is given: the data, or the experience of one rollout."""
+        if not self.online:
+            return self.inputs()
+        made = self.rollout(self.inputs())
+        if not self.still:
+            self.stir(2)
+        return made
+
+    @cached_property
+    def plain(self) -> Objective:
+        return self.objective(self.records)
+
+    def objective(self, *batches: Any) -> Objective:
+        """The engine's objective over these micro-batches of one optimizer step."""
+        trainer = self.trainer
+        batches, sums = trainer.get_batch_samples(iter(batches), len(batches), trainer.args.device)
+        trainer.trained.zero_grad()
+        for module in self.frozen():
+            module.zero_grad()
+        trainer.step_meter.clear()
+        value = 0.0
+        for batch in batches:
+            total = trainer.compute_loss(trainer.trained, batch, num_items_in_batch=sums)
+            if total.requires_grad:
+                total.backward()
+            value += total.item()
+        terms = trainer.step_terms[-1][1]
+        trainer.step_terms.clear()
+        gradients = {name: _gradient(module) for name, module in trainer.trained.roles.items()}
+        return Objective(value, gradients, terms, trainer.step_meter.means())
+
+    def terms(self, batch: Any) -> dict[str, Tensor]:
+        """What `loss` returns, before the engine looks at it."""
+        algorithm, models = self.setup.algorithm, self.trainer.views[""]
+        with torch.no_grad():
+            (batch,) = algorithm.prepare(models, [batch])
+            terms = algorithm.loss(models, batch)[0]
+        return terms if isinstance(terms, dict) else {"loss": terms}
+
+    def frozen(self) -> list[Any]:
+        """The modules of roles that are not trained, made to accept gradients, so that one that reaches them shows."""
+        networks = {n: v for n, v in self.trainer.roles.networks.items() if n not in self.trainer.trained.roles}
+        return [network.module.requires_grad_(True) for network in networks.values()]
+
+
+def _gradient(module: Any) -> Tensor:
+    parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in module.parameters()]
+    return torch.cat([part.detach().flatten() for part in parts])
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """How far b is from a, relative to a."""
+    return ((a - b).norm() / a.norm().clamp(min=1e-12)).item()

@@ -1,0 +1,71 @@
+"""The property that no hyperparameter is ignored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Any, get_args
+
+from alignzoo.contracts import Algorithm
+from alignzoo.settings import UserError
+from alignzoo.testing.reshape import tensors
+from alignzoo.testing.subject import Subject, expect, leaves, varied
+from alignzoo.testing.training import numbers, train
+
+STEPS = 6
+CAUSE = "no code reads it there: refuse it in `__post_init__` where it does nothing"
+
+
+def hyperparameters(subject: Subject) -> None:
+    """Changing a hyperparameter changes what is learned, or is refused until another one gives it a meaning."""
+    choices = {path: list(_others(value, kind)) for path, value, kind in leaves(subject.algorithm)}
+    for path, others in choices.items():
+        taken = [{path: value} for value in others if _made(subject, {path: value})]
+        if taken:
+            matters = any(_ending(subject, change) != _ending(subject, {}) for change in taken)
+            expect(matters, f"{path} to matter", f"the same outcome with {_values(taken)}", CAUSE)
+        elif others:
+            contexts = [{name: value} for name, values in choices.items() for value in values if name != path]
+            pairs = [(c, c | {path: v}) for c in contexts if _made(subject, c) for v in others if _made(subject, c | {path: v})]
+            matters = any(_ending(subject, context) != _ending(subject, change) for context, change in pairs)
+            expect(matters, f"{path} to matter beside some other choice", f"the same outcome in {len(pairs)} tries", CAUSE)
+
+
+def _others(value: Any, kind: Any) -> Iterator[Any]:
+    """Other values to try; of text, lists and tables none is known."""
+    kinds = get_args(kind) or (kind,)
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, Enum):
+        yield from (member for member in type(value) if member is not value)
+    elif isinstance(value, int) or (value is None and int in kinds and float not in kinds):
+        yield from (v for v in ((value or 0) + 1, 2 * (value or 1), (value or 2) - 1) if v != value)
+    elif isinstance(value, float) or (value is None and float in kinds):
+        near = [2 * value, value / 2, value / 100] if value else []
+        yield from (v for v in (*near, 0.5, 1e-6, 0.9, 5.0, 0.0, 1.0) if v != value)
+
+
+def _made(subject: Subject, changes: Mapping[str, Any]) -> Algorithm | None:
+    try:
+        return varied(subject.algorithm, changes)
+    except UserError:
+        return None
+
+
+def _ending(subject: Subject, changes: Mapping[str, Any]) -> str:
+    """A digest of a short run with these changes; where the toy task can't run it, of what it asks for."""
+    key = f"ending {sorted(changes.items())}"
+    if key not in subject.runs:
+        algorithm = varied(subject.algorithm, changes)
+        try:
+            end = train(subject, "varied", algorithm, max_steps=STEPS)
+            parts = [x.numpy().tobytes() for _, x in tensors([end.weights, end.state])] + [numbers(end.state).encode()]
+        except UserError:
+            parts = [repr(sorted(algorithm.roles().items())).encode()]
+        subject.runs[key] = hashlib.sha256(b"".join(parts)).hexdigest()
+    return subject.runs[key]
+
+
+def _values(changes: list[dict[str, Any]]) -> str:
+    return ", ".join(str(value) for change in changes for value in change.values())

@@ -1,0 +1,370 @@
+"""The suite can fail: algorithms with one planted fault each, caught by the property meant for it, with its likely cause.
+
+The same algorithms without the fault have every property.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from alignzoo.batch import Completions, Pairs, Prompts
+from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Role
+from alignzoo.functional import dpo_loss, whiten
+from alignzoo.settings import UserError
+from alignzoo.testing import conformance
+from alignzoo.testing.conformance import Broken, Subject
+
+POLICY = Role(kind=Kind.POLICY, trained=True)
+REFERENCE = Role(kind=Kind.POLICY, start="reference")
+BY_NAME = {prop.name: prop for prop in conformance.PROPERTIES}
+
+
+@dataclass(kw_only=True)
+class Likelihood(Algorithm):
+    """Sound: the mean log-likelihood of each completion, of a scale that matters."""
+
+    data = Completions
+    scale: float = field(default=1.0, metadata={"help": "of the loss"})
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"policy": POLICY}
+
+    def loss(self, models, batch):
+        return -self.scale * batch.mean(models.policy.logprobs(batch)), {}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Moments(Completions):
+    centre: Tensor
+    spread: Tensor
+
+
+@dataclass(kw_only=True)
+class Whitened(Likelihood):
+    """Sound: records coupled over the step, through `prepare`; blank ones left out."""
+
+    couples = Couples.STEP
+
+    def prepare(self, models, batches):
+        sums = torch.cat([batch.sum(models.policy.logprobs(batch)) for batch in batches])
+        sums = sums[torch.cat([batch.counted for batch in batches]) > 0]
+        centre, spread = sums.mean(), sums.std(correction=0) + 1e-3
+        return [Moments(**vars(b), centre=centre.expand(len(b)), spread=spread.expand(len(b))) for b in batches]
+
+    def loss(self, models, batch):
+        sums = batch.sum(models.policy.logprobs(batch))
+        return self.scale * ((sums - batch.centre) / batch.spread - 1) ** 2, {}
+
+
+@dataclass(kw_only=True)
+class Preferring(Algorithm):
+    """Sound: DPO."""
+
+    data = Pairs
+    beta: float = field(default=0.1, metadata={"help": "strength"})
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"policy": POLICY, "reference": REFERENCE}
+
+    def log_ratio(self, models, both):
+        return both.sum(models.policy.logprobs(both) - models.reference.logprobs(both))
+
+    def loss(self, models, batch):
+        chosen, rejected = self.log_ratio(models, batch.both).chunk(2)
+        return dpo_loss(chosen, rejected, self.beta), {}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scored(Completions):
+    advantage: Tensor
+    reward: Tensor
+    kl: Tensor
+
+
+@dataclass(kw_only=True)
+class Averaging(OnlineAlgorithm):
+    """Sound: REINFORCE with a running mean of all rewards so far as baseline."""
+
+    data = Prompts
+    beta: float = field(default=0.5, metadata={"help": "weight of the KL"})
+
+    def __post_init__(self) -> None:
+        self.total, self.count = 0.0, 0.0
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"policy": POLICY, "reference": REFERENCE, "reward": Role(kind=Kind.REWARD)}
+
+    def sampled(self, models, prompts):
+        return models.policy.generate(prompts, models.sampling)
+
+    def kl(self, models, c):
+        return c.sum(models.policy.logprobs(c) - models.reference.logprobs(c))
+
+    def experience(self, models, batch):
+        c = self.sampled(models, batch)
+        reward, kl = models.reward(c).total, self.kl(models, c)
+        advantage = reward - self.beta * kl - self.total / max(self.count, 1.0)
+        return Scored(**vars(c), advantage=advantage, reward=reward, kl=kl)
+
+    def loss(self, models, batch):
+        return -batch.advantage * batch.sum(models.policy.logprobs(batch)), {}
+
+    def after_rollout(self, metrics):
+        self.total, self.count = self.total + metrics["reward"] * metrics["samples"], self.count + metrics["samples"]
+
+    def state_dict(self):
+        return {"total": self.total, "count": self.count}
+
+    def load_state_dict(self, state):
+        self.total, self.count = state["total"], state["count"]
+
+
+SOUND = [Likelihood(), Whitened(), Preferring(), Averaging()]
+
+
+@pytest.mark.parametrize("algorithm", SOUND, ids=lambda a: type(a).__name__)
+def test_sound_algorithms_have_every_property(algorithm, tmp_path):
+    failures = [result.failure for result in conformance.run(Subject("sound", algorithm, tmp_path)) if result.failure]
+    assert failures == []
+
+
+# --- one fault each; the bases are sound ---
+
+
+@dataclass(kw_only=True)
+class MaskForgotten(Likelihood):
+    def loss(self, models, batch):
+        return -self.scale * models.policy.logprobs(batch).mean(1), {}
+
+
+@dataclass(kw_only=True)
+class MeanInside(Likelihood):
+    def loss(self, models, batch):
+        return -self.scale * batch.mean(models.policy.logprobs(batch)).mean(), {}
+
+
+@dataclass(kw_only=True)
+class WrongCoupling(Likelihood):
+    def loss(self, models, batch):
+        sums = batch.sum(models.policy.logprobs(batch))
+        return self.scale * (whiten(sums, batch.counted > 0, epsilon=1e-3) - 1) ** 2, {}
+
+
+@dataclass(kw_only=True)
+class Neighbours(Whitened):
+    def loss(self, models, batch):
+        sums = batch.sum(models.policy.logprobs(batch))
+        return self.scale * (sums - sums.roll(1)) ** 2, {}
+
+
+@dataclass(kw_only=True)
+class OffByOne(Likelihood):
+    def loss(self, models, batch):
+        logprobs = models.policy.logprobs(batch)
+        return -self.scale * torch.where(batch.scored[:, 1:], logprobs[:, :-1], 0).sum(1), {}
+
+
+@dataclass(kw_only=True)
+class LabelsShifted(Likelihood):
+    def loss(self, models, batch):
+        return super().loss(models, replace(batch, ids=batch.ids.roll(-1, 1)))
+
+
+@dataclass(kw_only=True)
+class AttendedCounted(Likelihood):
+    def loss(self, models, batch):
+        return -self.scale * batch.sum(models.policy.logprobs(batch)) / batch.attended.sum(1).clamp(min=1), {}
+
+
+@dataclass(kw_only=True)
+class BlankCounted(Likelihood):
+    def weights(self, batch):
+        return {"loss": torch.ones(len(batch))}
+
+
+@dataclass(kw_only=True)
+class DividedByNothing(Whitened):
+    def prepare(self, models, batches):
+        means = torch.cat([batch.sum(models.policy.logprobs(batch)) / batch.length for batch in batches])
+        return [Moments(**vars(b), centre=means.mean().expand(len(b)), spread=torch.ones(len(b))) for b in batches]
+
+
+@dataclass(kw_only=True)
+class Mutating(Likelihood):
+    def loss(self, models, batch):
+        batch.scored[:, -1] = False
+        return super().loss(models, batch)
+
+
+@dataclass(kw_only=True)
+class GlobalRandomness(Likelihood):
+    def loss(self, models, batch):
+        loss, metrics = super().loss(models, batch)
+        return loss * (1 + 1e-9 * torch.rand(len(batch))), metrics
+
+
+@dataclass(kw_only=True)
+class IgnoredField(Likelihood):
+    margin: float = field(default=0.5, metadata={"help": "does nothing"})
+
+
+@dataclass(kw_only=True)
+class Refused(Likelihood):
+    """A field that is refused at the default, and matters nowhere else either."""
+
+    bounded: bool = field(default=False, metadata={"help": "doubles the scale"})
+    bound: float = field(default=1.0, metadata={"help": "does nothing"})
+
+    def __post_init__(self) -> None:
+        self.scale = self.scale * 2 if self.bounded else self.scale
+        if self.bound != 1.0 and not self.bounded:
+            raise UserError("algorithm.bound needs algorithm.bounded=true")
+
+
+@dataclass(kw_only=True)
+class Silent(Likelihood):
+    scale: float = 1.0
+
+
+@dataclass(kw_only=True)
+class ReferenceLearns(Preferring):
+    def log_ratio(self, models, both):
+        return both.sum(models.policy.logprobs(both) - models.reference.view(frozen=False).logprobs(both))
+
+
+@dataclass(kw_only=True)
+class Unlearned(Likelihood):
+    def roles(self) -> Mapping[str, Role]:
+        return {"policy": POLICY, "value": Role(kind=Kind.VALUE, trained=True, needs=frozenset({"values"}))}
+
+
+@dataclass(kw_only=True)
+class Misspelt(Likelihood):
+    def roles(self) -> Mapping[str, Role]:
+        return {"policy": replace(POLICY, needs=frozenset({"logprob"}))}
+
+
+@dataclass(kw_only=True)
+class StateForgotten(Averaging):
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+@dataclass(kw_only=True)
+class StateNotRestored(Averaging):
+    def load_state_dict(self, state):
+        self.total = state["total"]
+
+
+@dataclass(kw_only=True)
+class StateUnused(Averaging):
+    def state_dict(self):
+        return super().state_dict() | {"rollouts": 3}
+
+
+@dataclass(kw_only=True)
+class RandomByPlace(Averaging):
+    def sampled(self, models, prompts):
+        return models.policy.generate(replace(prompts, row=torch.arange(len(prompts))), models.sampling)
+
+
+@dataclass(kw_only=True)
+class KLOfOtherTokens(Averaging):
+    def kl(self, models, c):
+        shifted = replace(c, ids=torch.where(c.ids > 3, c.ids - 1, c.ids), logprobs=None)
+        return c.sum(models.policy.logprobs(c) - models.reference.logprobs(shifted))
+
+
+FAULTS = [
+    (MaskForgotten, "padding", "a mask is missing"),
+    (MeanInside, "shapes", "a mean taken inside"),
+    (WrongCoupling, "rows_alone", r"declare couples = Couples\.STEP"),
+    (WrongCoupling, "accumulation", "records coupled over the micro-batch"),
+    (Neighbours, "order", "relates a record to its neighbour"),
+    (OffByOne, "single_tokens", "off by one"),
+    (LabelsShifted, "padding", "loss when padding"),
+    (AttendedCounted, "context_only", "`attended` is used where `scored` is meant"),
+    (BlankCounted, "nothing_scored", r"multiply by `batch\.counted`"),
+    (DividedByNothing, "nothing_scored", r"use `c\.mean`"),
+    (Mutating, "unchanged", "`loss` to leave its records alone; found scored changed"),
+    (GlobalRandomness, "random_streams", "found one from torch"),
+    (IgnoredField, "hyperparameters", "margin to matter"),
+    (Refused, "hyperparameters", "bound to matter beside some other choice"),
+    (Silent, "help_texts", "none for scale"),
+    (ReferenceLearns, "gradients", "no gradient in reference; found one"),
+    (Unlearned, "gradients", "`loss` does not use value"),
+    (Unlearned, "trains", "value to learn"),
+    (Misspelt, "roles", "a misspelt need"),
+    (StateForgotten, "resumes", "`state_dict` leaves something out"),
+    (StateNotRestored, "resumes", "the same end when resumed at step"),
+    (StateUnused, "state", "algorithm / rollouts is changed"),
+    (RandomByPlace, "samples", "draws randomness by place"),
+    (KLOfOtherTokens, "at_the_start", "a KL of 0"),
+]
+
+
+@pytest.mark.parametrize(("fault", "name", "told"), FAULTS, ids=[f"{f.__name__}-{n}" for f, n, _ in FAULTS])
+def test_fault_is_caught(fault, name, told, tmp_path):
+    with pytest.raises(Broken, match=told):
+        BY_NAME[name].check(Subject("faulty", fault(), tmp_path))
+
+
+def test_an_undeclared_role_is_named(tmp_path):
+    @dataclass(kw_only=True)
+    class Undeclared(Preferring):
+        def roles(self) -> Mapping[str, Role]:
+            return {"policy": POLICY}
+
+    failures = {
+        r.property.name: str(r.failure) for r in conformance.run(Subject("faulty", Undeclared(), tmp_path)) if r.failure
+    }
+    assert "no role 'reference': declare it in `roles`" in failures["gradients"]
+
+
+CARD = """---
+family: test
+summary: A likelihood
+needs: [policy, reference]
+data: Completions
+paper: none
+---
+"""
+PLUGIN = """from dataclasses import dataclass
+from alignzoo.batch import Completions
+from alignzoo.contracts import Algorithm, Kind, Role
+
+@dataclass(kw_only=True)
+class Local(Algorithm):
+    data = Completions
+
+    def roles(self):
+        return {"policy": Role(kind=Kind.POLICY, trained=True)}
+
+    def loss(self, models, batch):
+        return -models.policy.logprobs(batch), {}
+"""
+
+
+def test_a_card_that_disagrees_is_caught(tmp_path):
+    """In a folder of local plugins: the rest of the declarations hold."""
+    folder = tmp_path / "plugins" / "local"
+    folder.mkdir(parents=True)
+    (folder / "local.py").write_text(PLUGIN)
+    (folder / "README.md").write_text(CARD)
+    made = conformance.registered("local", tmp_path, plugins_dir=tmp_path / "plugins")
+    BY_NAME["composes"].check(made)
+    with pytest.raises(Broken, match=r"`needs: \['policy'\]` in the card"):
+        BY_NAME["card"].check(made)
+    (folder / "README.md").write_text(CARD.replace(", reference", "").replace("paper: none\n", ""))
+    with pytest.raises(Broken, match="`paper` in the card"):
+        BY_NAME["card"].check(made)
+    (folder / "README.md").write_text(CARD.replace(", reference", ""))
+    BY_NAME["card"].check(made)
