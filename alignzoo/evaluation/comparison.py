@@ -1,0 +1,176 @@
+"""Which algorithm is better, and how sure that is: paired tests on common seeds, corrected for how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import ceil, inf, log2, sqrt
+
+import numpy as np
+
+from alignzoo.evaluation.intervals import mean_interval
+
+LEVEL = 0.05
+EXACT_SEEDS = 40  # two halves of 2^20 sums each; more are tested on random signs
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First against second on their common seeds. `corrected` is p after Holm's correction for all comparisons made."""
+
+    first: str
+    second: str
+    seeds: int
+    difference: float
+    interval: tuple[float, float] | None
+    p: float
+    corrected: float
+    improvement: float
+    improvement_interval: tuple[float, float] | None
+
+    @property
+    def separated(self) -> bool:
+        return self.corrected <= LEVEL
+
+
+def compare(scores: Mapping[str, Mapping[int, float]], pairs: Sequence[tuple[str, str]] | None = None) -> list[Comparison]:
+    """Every pair of `scores[algorithm][seed]`, or the planned `pairs` alone, in the given order.
+
+    A pair without a common seed has p = 1. Holm's correction is over all pairs compared.
+    """
+    chosen = list(combinations(scores, 2)) if pairs is None else list(pairs)
+    found = []
+    for first, second in chosen:
+        common = sorted(scores[first].keys() & scores[second].keys())
+        differences = np.array([scores[first][seed] - scores[second][seed] for seed in common])
+        found.append((first, second, differences))
+    ps = [sign_flip_p(differences) for *_, differences in found]
+    corrected = holm(ps)
+    return [
+        Comparison(
+            first, second, len(d), float(d.mean()) if len(d) else 0.0, mean_interval(d) if len(d) > 1 else None, p, q,
+            *probability_of_improvement(list(scores[first].values()), list(scores[second].values())),
+        )
+        for (first, second, d), p, q in zip(found, ps, corrected, strict=True)
+    ]  # fmt: skip
+
+
+def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
+    """Two-sided p of the paired permutation test: how many of the 2^n ways to flip the signs of the differences give a sum at
+    least as far from 0. Exact up to 40 differences. 1 where there are none, or all are 0.
+    """
+    d = np.abs(np.asarray(differences, dtype=np.float64))
+    observed = abs(float(np.sum(differences)))
+    if len(d) > EXACT_SEEDS:
+        from scipy.stats import permutation_test
+
+        sample = (np.asarray(differences, dtype=np.float64),)
+        return float(permutation_test(sample, np.mean, permutation_type="samples", n_resamples=99_999, rng=0).pvalue)
+    # sums that differ by rounding alone are ties, and ties count
+    bar = observed - 1e-9 * float(d.sum())
+    half = len(d) // 2
+    left, right = _signed_sums(d[:half]), np.sort(_signed_sums(d[half:]))
+    above = len(right) - np.searchsorted(right, bar - left, side="left")
+    below = np.searchsorted(right, -bar - left, side="right")
+    total = 2 ** len(d)
+    return min(1.0, int(above.sum() + below.sum()) / total)
+
+
+def _signed_sums(d: np.ndarray) -> np.ndarray:
+    """All 2^n sums of +-d."""
+    sums = np.zeros(1)
+    for value in d:
+        sums = np.concatenate([sums + value, sums - value])
+    return sums
+
+
+def smallest_p(seeds: int, comparisons: int = 1) -> float:
+    """The least p that the test can give after correction, however large the difference: `comparisons` 2 / 2^seeds."""
+    return min(1.0, comparisons * 2.0 / 2**seeds)
+
+
+def seeds_needed(comparisons: int = 1, level: float = LEVEL) -> int:
+    """The fewest common seeds with which p <= `level` can be reached after correction."""
+    return ceil(log2(2 * comparisons / level))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm (1979), "A simple sequentially rejective multiple test procedure": the i-th smallest of m, times m - i + 1, made
+    non-decreasing, at most 1. In the order given.
+    """
+    corrected, highest = [0.0] * len(ps), 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def probability_of_improvement(
+    first: Sequence[float], second: Sequence[float], confidence: float = 0.95
+) -> tuple[float, tuple[float, float] | None]:
+    """How often a run of the first beats a run of the second, any seed against any, ties by half; and its interval, None for
+    one seed.
+
+    Interval: Newcombe (2006), "Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part 2",
+    method 5, which does not collapse where all runs of one are better.
+    """
+    from scipy.special import ndtri
+
+    x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    share = float(((x[:, None] > y).mean() + (x[:, None] >= y).mean()) / 2)
+    if min(len(x), len(y)) < 2:
+        return share, None
+    z = float(ndtri((1 + confidence) / 2))
+    low = _crossing(share, z, len(x), len(y))
+    return share, (low, 1 - _crossing(1 - share, z, len(y), len(x)))
+
+
+def _crossing(share: float, z: float, m: int, n: int) -> float:
+    """The least value from which `share` is no more than z standard errors away, by bisection."""
+    extra = (m + n) / 2 - 1
+
+    def far(value: float) -> bool:
+        shape = 1 + extra * ((1 - value) / (2 - value) + value / (1 + value))
+        return share - value > z * sqrt(value * (1 - value) * shape / (m * n))
+
+    low, high = 0.0, share
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if far(middle) else (low, middle)
+    return high
+
+
+def performance_profile(scores: Sequence[float], thresholds: Sequence[float]) -> list[float]:
+    """The share of runs that score at least each threshold (Agarwal et al., 2021, "Deep reinforcement learning at the edge of
+    the statistical precipice").
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    return [float((values >= threshold).mean()) for threshold in thresholds]
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The median over runs of what reaching a threshold took: infinite where half of the runs never did. `censored` runs
+    stopped short of it; of them it is known only that they need more than `beyond`, the least of their ends.
+    """
+
+    median: float
+    runs: int
+    censored: int
+    beyond: float
+
+
+def to_threshold(curves: Sequence[tuple[Sequence[float], Sequence[float]]], threshold: float) -> Reached:
+    """From curves (cost, score) of evaluations: the cost of the first one at or above the threshold, so an upper bound.
+
+    Raises ValueError where there is no curve, or an empty one.
+    """
+    if not curves or not all(len(cost) for cost, _ in curves):
+        raise ValueError("no evaluations to look for a threshold in")
+    first = [next((x for x, y in zip(*curve, strict=True) if y >= threshold), inf) for curve in curves]
+    ends = [cost[-1] for (cost, _), x in zip(curves, first, strict=True) if x == inf]
+    ordered = sorted(first)
+    middle = len(ordered) // 2
+    median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    return Reached(median, len(first), len(ends), min(ends, default=inf))

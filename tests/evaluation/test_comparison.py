@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import permutation_test
+
+from alignzoo.evaluation.comparison import (
+    compare,
+    holm,
+    performance_profile,
+    probability_of_improvement,
+    seeds_needed,
+    sign_flip_p,
+    smallest_p,
+    to_threshold,
+)
+
+
+def test_five_differences_of_one_sign_give_two_of_32():
+    assert sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0]) == 0.0625
+    assert sign_flip_p([-0.1] * 5) == 0.0625
+
+
+def test_sign_flips_counted_by_hand():
+    """1, 2, -3 + 4 = 4 of |1|, |2|, |3|, |4|: of the 16 sums, those at least 4 away from 0 are +-10, 8, 6, 4, 4: 10 of 16."""
+    assert sign_flip_p([1.0, 2.0, -3.0, 4.0]) == 10 / 16
+
+
+@pytest.mark.parametrize("count", [3, 6, 9, 12])
+def test_sign_flips_agree_with_scipys_exact_test(count):
+    d = np.random.default_rng(count).normal(0.5, 1, count)
+    expected = permutation_test((d,), np.mean, permutation_type="samples", n_resamples=math.inf).pvalue
+    assert sign_flip_p(d) == pytest.approx(expected, abs=1e-12)
+
+
+def test_twenty_seeds_are_still_exact():
+    assert sign_flip_p(np.linspace(0.1, 1, 20)) == 2 / 2**20
+
+
+def test_more_than_forty_seeds_are_sampled():
+    assert sign_flip_p(np.linspace(0.1, 1, 41)) == pytest.approx(2e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("differences", [[], [0.0], [0.0] * 10])
+def test_no_difference_is_no_evidence(differences):
+    assert sign_flip_p(differences) == 1.0
+
+
+def test_rounding_does_not_break_ties():
+    """0.1 + 0.2 - 0.3 is not 0 in floating point; every flip of it must count as zero difference does."""
+    assert sign_flip_p([0.1, 0.2, -0.3]) == 1.0
+
+
+def test_smallest_p_and_the_seeds_it_needs():
+    assert smallest_p(5) == 0.0625
+    assert smallest_p(7, 6) == 0.09375
+    assert smallest_p(8, 6) == 0.046875
+    assert smallest_p(1, 6) == 1.0
+    assert [seeds_needed(m) for m in (1, 3, 6, 10)] == [6, 7, 8, 9]
+
+
+def test_holm_by_hand():
+    """Sorted .005 * 4, .01 * 3, .03 * 2, .04 * 1, each no less than the one before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_probability_of_improvement():
+    """1, 3 against 2, 3: 3 > 2 counts 1, 3 = 3 half, of four pairs."""
+    assert probability_of_improvement([1.0, 3.0], [2.0, 3.0])[0] == 0.375
+
+
+def test_improvement_interval_solves_newcombes_equation():
+    """All of 10 better than all of 10: the lower end v solves
+    1 - v = 1.96 sqrt(v (1 - v) (1 + 9 ((1 - v) / (2 - v) + v / (1 + v))) / 100).
+    """
+    share, (low, high) = probability_of_improvement(list(range(10, 20)), list(range(10)))
+    spread = math.sqrt(low * (1 - low) * (1 + 9 * ((1 - low) / (2 - low) + low / (1 + low))) / 100)
+    assert (share, high) == (1.0, 1.0)
+    assert (1 - low) / spread == pytest.approx(1.959964, abs=1e-4)
+    mirrored = probability_of_improvement(list(range(10)), list(range(10, 20)))
+    assert mirrored == (0.0, (0.0, pytest.approx(1 - low)))
+
+
+def test_one_seed_has_no_improvement_interval():
+    assert probability_of_improvement([1.0], [0.0]) == (1.0, None)
+
+
+def test_improvement_interval_holds():
+    rng, true = np.random.default_rng(0), 0.7602499  # of N(1, 1) over N(0, 1): Phi(1 / sqrt 2)
+    intervals = [probability_of_improvement(rng.normal(1, 1, 10), rng.normal(0, 1, 10))[1] for _ in range(500)]
+    assert 0.92 <= np.mean([low <= true <= high for low, high in intervals]) <= 0.99
+
+
+def seeds(values):
+    return dict(enumerate(values))
+
+
+def test_identical_algorithms_cannot_be_told_apart():
+    scores = seeds([0.5, 0.6, 0.7, 0.8, 0.9, 0.55, 0.65, 0.75])
+    (found,) = compare({"this": scores, "that": dict(scores)})
+    assert (found.p, found.corrected, found.difference, found.interval) == (1.0, 1.0, 0.0, (0.0, 0.0))
+    assert found.improvement == 0.5 and not found.separated
+
+
+def test_half_the_signal_is_found_worse_at_eight_seeds():
+    """One planned comparison: what closes 0.9 of the gap against what closes half of it, with the noise of seeds in common."""
+    rng = np.random.default_rng(3)
+    common = rng.normal(0, 0.05, 8)
+    full = seeds(0.9 + common + rng.normal(0, 0.03, 8))
+    half = seeds(0.45 + common + rng.normal(0, 0.03, 8))
+    (found,) = compare({"full": full, "half": half}, [("full", "half")])
+    assert found.p == found.corrected == 2 / 2**8 < 0.05
+    assert found.separated and found.difference == pytest.approx(0.45, abs=0.05)
+
+
+def test_only_common_seeds_are_compared_and_holm_counts_all_pairs():
+    found = compare({"a": {0: 1.0, 1: 2.0, 2: 9.0}, "b": {0: 0.5, 1: 1.0, 3: 0.0}, "c": {7: 1.0}})
+    assert [(c.first, c.second, c.seeds, c.p) for c in found] == [("a", "b", 2, 0.5), ("a", "c", 0, 1.0), ("b", "c", 0, 1.0)]
+    assert found[0].difference == 0.75 and found[0].corrected == 1.0
+    assert (found[1].difference, found[1].interval) == (0.0, None)
+
+
+def test_performance_profile():
+    assert performance_profile([0.2, 0.5, 0.9, 0.9], [0.0, 0.5, 0.9, 1.0]) == [1.0, 0.75, 0.5, 0.0]
+
+
+def test_to_threshold_by_hand():
+    """Reached at 20, at 30, and not up to 50: the median is 30."""
+    cost = [10.0, 20.0, 30.0, 50.0]
+    curves = [(cost, [0.1, 0.9, 0.95, 1.0]), (cost, [0.1, 0.2, 0.91, 0.5]), (cost, [0.1, 0.2, 0.3, 0.4])]
+    found = to_threshold(curves, 0.9)
+    assert (found.median, found.runs, found.censored, found.beyond) == (30.0, 3, 1, 50.0)
+    never = to_threshold(curves[2:], 0.9)
+    assert (never.median, never.censored, never.beyond) == (math.inf, 1, 50.0)
+    assert to_threshold(curves[:2], 0.9).median == 25.0
+    assert to_threshold(curves[:1], 0.9).beyond == math.inf
+    with pytest.raises(ValueError, match="no evaluations"):
+        to_threshold([], 0.9)
