@@ -41,6 +41,15 @@ class Truncation(Enum):
     accept = "accept"
 
 
+class Forward(Enum):
+    """How the tokens of a micro-batch are laid out. Never changes the mathematics."""
+
+    padded = "padded"  # one row a completion, its prompt before it, all of one length
+    flat = "flat"  # all in one row, nothing padded
+    tree = "tree"  # flat, and completions of one prompt share it
+    auto = "auto"  # tree wherever the network can
+
+
 class Schedule(Enum):
     constant = "constant"
     constant_with_warmup = "constant_with_warmup"
@@ -63,6 +72,7 @@ class Model:
     dtype: Dtype = Dtype.float32
     context_length: int | None = None  # none: what the model's config says
     attention: str = "sdpa"
+    forward: Forward = Forward.auto
     dropout: float = 0.0  # in every role; published language models rarely want another value
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
@@ -123,7 +133,7 @@ class Sampling(Generation):
 class Rollout:
     """The size of a rollout, over all ranks: prompts x samples completions."""
 
-    prompts: int = 64
+    prompts: int = 16
     samples: int = 4
 
     def __post_init__(self) -> None:

@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.functional.logprobs import entropy, selective_log_softmax
-from alignzoo.models import forward, generation
+from alignzoo.models import flat, generation
+from alignzoo.models import forward as padded
+from alignzoo.models.head import head_logprobs
 from alignzoo.models.noise import Noise
-from alignzoo.settings import Sampling
+from alignzoo.settings import Forward, Sampling
 
 CHUNK_BYTES = (
     256 * 2**20
@@ -32,6 +35,7 @@ class Shared:
     support: Tensor | None = None  # (V,) bool: the tokens completions may contain
     finished: generation.Finished | None = None
     updates: int = 0  # optimizer steps so far: fused optimizers leave no trace in the weights' version counters
+    forward: Forward = Forward.auto  # how tokens are laid out
 
     @contextmanager
     def at(self, temperature: float) -> Iterator[None]:
@@ -48,6 +52,24 @@ class Shared:
         """
         scaled = (logits if logits.dtype == torch.float64 else logits.float()) / self.temperature
         return scaled if self.support is None else scaled.masked_fill(~self.support.to(logits.device), -torch.inf)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Rows (n, H or V), and what makes shaped logits (n, V) of some of them: the head, where rows are hidden states."""
+
+    rows: Tensor
+    logits: Callable[[Tensor], Tensor]
+    width: int
+    head: flat.Head | None = None
+
+    def plain_weight(self) -> Tensor | None:
+        """The head's weight (V, H) where it is a matrix product in the rows' own precision and nothing more."""
+        if self.head is None or self.head.after is not None or type(self.head.linear) is not nn.Linear:
+            return None
+        weight, exact = self.head.linear.weight, self.rows.dtype in (torch.float32, torch.float64)
+        plain = type(weight) is nn.Parameter and self.head.linear.bias is None and weight.dtype == self.rows.dtype
+        return weight if plain and exact and not _autocast(self.rows.device) else None
 
 
 class Network:
@@ -67,27 +89,41 @@ class Network:
 class PolicyNetwork(Network):
     """A language model: `contracts.Policy`."""
 
-    def scored_logits(self, c: Completions) -> Tensor:
-        """(n, V): shaped logits at the scored tokens, in the row-major order of `c.scored.nonzero()`."""
+    def readout(self, c: Completions) -> Readout:
+        """What the scored tokens' shaped logits come from, in the row-major order of `c.scored.nonzero()`."""
         with self.gradient():
-            return self.shared.shape(forward.logits(self.module, c)[c.scored])
+            if not flat.unpadded(self.module, self.shared.forward):
+                logits = padded.logits(self.module, c)[c.scored]
+                return Readout(logits, self.shared.shape, logits.shape[1])
+            head = flat.head(self.module)
+            states = flat.states(self.module, c, flat.before_scored(c), self.shared.forward)
+            return Readout(states, lambda rows: self._logits(head, rows), head.width, head)
+
+    def _logits(self, head: flat.Head, states: Tensor) -> Tensor:
+        with self.gradient():
+            return self.shared.shape(head(states))
 
     def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Any] = ()) -> Tensor:
         with self.gradient():
-            columns = [self.scored_logits(c), *(other.scored_logits(c) for other in beside), *(x[c.scored] for x in aligned)]
-            return _scatter(_chunked(fn, columns), c.scored)
+            return _on_scored(fn, [network.readout(c) for network in (self, *beside)], c, aligned)
 
     def logprobs(self, c: Completions) -> Tensor:
         # the sampler's own are exact in float32; in lower precision decoding and training forwards differ by more than they may
         if c.logprobs is not None and c.stamp is not None and c.stamp == self.stamp() and not torch.is_grad_enabled():
             return torch.where(c.scored, c.logprobs, 0)
-        return self.tokens(c, selective_log_softmax, c.ids)
+        with self.gradient():
+            read = self.readout(c)
+            weight = read.plain_weight()
+            if weight is None:
+                return _on_scored(selective_log_softmax, [read], c, (c.ids,))
+            found = head_logprobs(read.rows, weight, c.ids[c.scored], 1 / self.shared.temperature, self.shared.support)
+            return _scatter(found, c.scored)
 
     def entropy(self, c: Completions) -> Tensor:
         return self.tokens(c, entropy)
 
     def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
-        some = forward.some_prompts(prompts)
+        some = padded.some_prompts(prompts)
         uniforms = self.shared.noise.positions(some.row, sampling.samples, sampling.max_new_tokens)
         c = generation.generate(
             self.module, some, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished
@@ -106,9 +142,13 @@ class PolicyNetwork(Network):
 class AdapterOffNetwork(PolicyNetwork):
     """The policy with its PEFT adapter switched off: a reference that costs no memory."""
 
-    def scored_logits(self, c: Completions) -> Tensor:
+    def readout(self, c: Completions) -> Readout:
         with self.module.disable_adapter():  # type: ignore[operator]
-            return super().scored_logits(c)
+            return super().readout(c)
+
+    def _logits(self, head: flat.Head, states: Tensor) -> Tensor:
+        with self.module.disable_adapter():  # type: ignore[operator]
+            return super()._logits(head, states)
 
     def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
         with self.module.disable_adapter():  # type: ignore[operator]
@@ -147,21 +187,23 @@ class HeadedNetwork(Network):
     def values(self, c: Completions) -> Tensor:
         """(B, T): V(s_t), read off the state before token t."""
         with self.gradient():
-            states = forward.hidden(self.trunk, c)[:, :-1]
-            return _scatter(self._head(states[c.scored]), c.scored)
+            return _scatter(self._head(self._states(c, flat.before_scored(c))), c.scored)
 
     def scores(self, c: Completions) -> Tensor:
         """(B,): read off the state after the last attended token."""
         with self.gradient():
-            states = forward.hidden(self.trunk, c)
-            return self._head(states[torch.arange(len(c)), c.attended.sum(1)])
+            last = torch.zeros_like(flat.before_scored(c)).scatter(1, c.attended.sum(1, keepdim=True), True)
+            return self._head(self._states(c, last))
 
     def embed(self, c: Completions) -> Tensor:
         """(B, H): the mean state over attended tokens."""
         with self.gradient():
-            states = forward.hidden(self.trunk, c)[:, 1:].float()
-            mask = c.attended[..., None]
-            return torch.where(mask, states, 0).sum(1) / mask.sum(1).clamp(min=1)
+            states = self._states(c, F.pad(c.attended, (1, 0))).float()
+            summed = states.new_zeros(len(c), states.shape[1]).index_add(0, c.attended.nonzero()[:, 0], states)
+            return summed / c.attended.sum(1, keepdim=True).clamp(min=1)
+
+    def _states(self, c: Completions, needed: Tensor) -> Tensor:
+        return flat.states(self.trunk, c, needed, self.shared.forward)
 
     def _head(self, states: Tensor) -> Tensor:
         scores = self.module.head(states.to(self.module.head.weight.dtype))[..., 0]
@@ -172,11 +214,21 @@ def _autocast(device: torch.device) -> bool:
     return torch.is_autocast_enabled(device.type)
 
 
-def _chunked(fn: Callable[..., Tensor], columns: list[Tensor]) -> Tensor:
+def _on_scored(fn: Callable[..., Tensor], read: list[Readout], c: Completions, aligned: Sequence[Tensor]) -> Tensor:
+    """(B, T, ...): fn(logits of each readout, aligned values) at the scored tokens."""
+
+    def on_rows(*columns: Tensor) -> Tensor:
+        logits = [r.logits(rows) for r, rows in zip(read, columns, strict=False)]
+        return fn(*logits, *columns[len(read) :])
+
+    columns = [*(r.rows for r in read), *(x[c.scored] for x in aligned)]
+    return _scatter(_chunked(on_rows, columns, read[0].width), c.scored)
+
+
+def _chunked(fn: Callable[..., Tensor], columns: list[Tensor], width: int) -> Tensor:
     """fn over rows, so many at a time that their logits fit the budget."""
-    logits = columns[0]
-    rows = max(1, CHUNK_BYTES // (logits.shape[1] * logits.element_size()))
-    if len(logits) <= rows:
+    rows = max(1, CHUNK_BYTES // (width * columns[0].element_size()))
+    if len(columns[0]) <= rows:
         return fn(*columns)
     chunks = zip(*(column.split(rows) for column in columns), strict=True)
     if not torch.is_grad_enabled():

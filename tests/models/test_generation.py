@@ -14,10 +14,10 @@ from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.generation.logits_process import LogitsProcessorList
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import generation
+from alignzoo.models import flat, generation
 from alignzoo.models.networks import PolicyNetwork
 from alignzoo.models.noise import Noise
-from alignzoo.settings import Dtype, Optimizer, Sampling
+from alignzoo.settings import Dtype, Forward, Optimizer, Sampling
 from alignzoo.testing import toys
 from alignzoo_plugins.sft.sft import SFT
 
@@ -225,7 +225,8 @@ def test_frequencies_are_the_probabilities(policy, plain_logits, prompts):
 
 def count_forwards(module: Any) -> list[int]:
     calls: list[int] = []
-    module.register_forward_hook(lambda *_: calls.append(1))
+    flat.unpadded(module, Forward.auto)  # tried out once, before counting
+    module.base_model.register_forward_hook(lambda *_: calls.append(1))
     return calls
 
 
@@ -265,6 +266,7 @@ def test_lower_precision_always_computes_anew(module, shared, prompts):
     forwards = count_forwards(network.module)
     assert torch.equal(network.logprobs(c), network.logprobs(replace(c, logprobs=None)))
     exact = PolicyNetwork(module("llama"), shared)
+    flat.unpadded(exact.module, Forward.auto)
     with torch.autocast("cpu", torch.bfloat16):
         drawn = exact.generate(prompts, Sampling(max_new_tokens=6))
     assert (exact.logprobs(drawn) - drawn.logprobs).abs().max() > 1e-6

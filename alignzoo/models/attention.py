@@ -1,0 +1,82 @@
+"""Attention over a `Layout`, for every network that asks `transformers`' attention interface for its attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from alignzoo.models.layout import Layout, Plan, Rectangle
+
+NAME = "alignzoo_sdpa"  # sdpa, and more where a layout is given
+KNOWN = {"sliding_window", "is_causal", "position_ids", "cache_position", "use_cache", "output_attentions", "head_mask"}
+
+_unmasked: ContextVar[bool] = ContextVar("unmasked", default=False)
+
+
+@contextmanager
+def unmasked() -> Iterator[None]:
+    """Networks inside make no mask: the layout they are given says who sees whom."""
+    token = _unmasked.set(True)
+    try:
+        yield
+    finally:
+        _unmasked.reset(token)
+
+
+def install(config: Any) -> None:
+    """Let the network of this config understand layouts; without one it computes what it did before."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, forward)
+    AttentionMaskInterface.register(NAME, mask)
+    config._attn_implementation = NAME
+
+
+def mask(*arguments: Any, **keywords: Any) -> Any:
+    from transformers.masking_utils import sdpa_mask
+
+    return None if _unmasked.get() else sdpa_mask(*arguments, **keywords)
+
+
+def forward(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: float = 0.0,
+    scaling: float | None = None, layout: Layout | None = None, **keywords: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """query (1, heads, N, d), key and value (1, key heads, N, d) -> (1, N, heads, d). Without `layout`: sdpa."""
+    if layout is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **keywords)
+    unknown = sorted(name for name, given in keywords.items() if given is not None and name not in KNOWN)
+    if unknown or query.shape[0] != 1:
+        raise NotImplementedError(f"attention with {', '.join(unknown) or 'several rows'}")
+    plan = layout.plan(keywords.get("sliding_window"))
+    return tree_attention(query[0], key[0], value[0], plan, dropout, scaling)[None], None
+
+
+def tree_attention(query: Tensor, key: Tensor, value: Tensor, plan: Plan, dropout: float, scaling: float | None) -> Tensor:
+    """query (heads, N, d), key and value (key heads, N, d) -> (N, heads, d)."""
+    if key.shape[0] != query.shape[0]:
+        key, value = (x.repeat_interleave(query.shape[0] // key.shape[0], 0) for x in (key, value))
+    made = []
+    for start, stop in plan.slices:
+        parts = (x[None, :, start:stop] for x in (query, key, value))
+        made.append(scaled_dot_product_attention(*parts, dropout_p=dropout, scale=scaling, is_causal=True)[0].transpose(0, 1))
+    if plan.rectangles:
+        rows = [x.transpose(0, 1) for x in (query, key, value)]
+        made += [_rectangle(*rows, rectangle, dropout, scaling) for rectangle in plan.rectangles]
+    out = torch.cat(made) if len(made) > 1 else made[0]
+    return out if plan.place is None else out.index_select(0, plan.place)
+
+
+def _rectangle(query: Tensor, key: Tensor, value: Tensor, r: Rectangle, dropout: float, scaling: float | None) -> Tensor:
+    q = query[r.queries].transpose(1, 2)  # (S, heads, Lq, d)
+    k, v = (x[r.keys].transpose(1, 2) for x in (key, value))
+    out = scaled_dot_product_attention(q, k, v, attn_mask=r.mask, dropout_p=dropout, scale=scaling)
+    return out.transpose(1, 2).flatten(0, 1).index_select(0, r.used)

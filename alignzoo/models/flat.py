@@ -1,0 +1,177 @@
+"""Forwards without padding: the states asked for, and no others, through any decoder of `transformers`.
+
+Whether a network can is found out by trying (`refusal`): a few made-up tokens must give the same logits as with padding.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from alignzoo.batch import Completions, Prompts
+from alignzoo.models import attention, forward
+from alignzoo.models.layout import layout
+from alignzoo.settings import Forward
+
+logger = logging.getLogger("alignzoo")
+LAYERS = {"full_attention", "sliding_attention"}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}  # of the largest logit; wrong attention is off by far more
+_known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # why a network needs padding; empty where it does not
+
+
+@dataclass(frozen=True)
+class Head:
+    """From last hidden states (n, H) to raw logits (n, V): the output embedding, then what the architecture does to logits."""
+
+    linear: nn.Module
+    after: Callable[[Tensor], Tensor] | None
+
+    def __call__(self, states: Tensor) -> Tensor:
+        logits = self.linear(states)
+        return logits if self.after is None else self.after(logits)
+
+    @property
+    def width(self) -> int:
+        return int(self.linear.weight.shape[0])  # type: ignore[union-attr,operator]
+
+
+def unpadded(module: Any, mode: Forward) -> bool:
+    """Whether this network runs without padding under this setting. Says so once where it must not."""
+    if mode is Forward.padded:
+        return False
+    if module not in _known:
+        _known[module] = refusal(module) or ""
+        if _known[module] and isinstance(module, nn.Module) and hasattr(module.config, "model_type"):
+            logger.warning("%s is run with padding, which is slower: %s", type(_inner(module)).__name__, _known[module])
+    return not _known[module]
+
+
+def states(module: Any, c: Completions, needed: Tensor, mode: Forward) -> Tensor:
+    """(n, H): the last hidden states where `needed` (B, T + 1) is set, in its row-major order."""
+    if not unpadded(module, mode):
+        return forward.hidden(module, c)[needed]
+    return _states(module, c, needed, mode)
+
+
+def _states(module: Any, c: Completions, needed: Tensor, mode: Forward) -> Tensor:
+    found = needed.any()
+    if not found:  # networks can't run on nothing, and sharded ones must run on every rank
+        c = forward.some(c)
+        needed = torch.zeros(len(c), c.ids.shape[1] + 1, dtype=torch.bool, device=c.ids.device)
+        needed[0, 0] = True
+    made = layout(c, needed, share=mode is not Forward.flat)
+    with attention.unmasked():
+        output = backbone(module)(input_ids=made.ids[None], position_ids=made.positions[None], use_cache=False, layout=made)
+    return output.last_hidden_state[0].index_select(0, made.read if found else made.read[:0])
+
+
+def before_scored(c: Completions) -> Tensor:
+    """(B, T + 1) bool: the states that predict scored tokens."""
+    return torch.nn.functional.pad(c.scored, (0, 1))
+
+
+def backbone(module: Any) -> Any:
+    """The network without its head."""
+    return _inner(module).base_model
+
+
+def head(module: Any) -> Head:
+    inner = _inner(module)
+    return Head(inner.get_output_embeddings(), _after(inner.config))
+
+
+def _inner(module: Any) -> Any:
+    return module.get_base_model() if hasattr(module, "get_base_model") else module
+
+
+def _after(config: Any) -> Callable[[Tensor], Tensor] | None:
+    """What this family does to its logits: Gemma caps, Cohere multiplies, Granite divides."""
+    cap, factor, divisor = (getattr(config, n, None) for n in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
+    if cap:
+        return lambda logits: torch.tanh(logits / cap) * cap
+    if factor:
+        return lambda logits: logits * factor
+    return (lambda logits: logits / divisor) if divisor else None
+
+
+# --- can it? ---
+
+
+def refusal(module: Any) -> str | None:
+    """Why this network needs padding, or None. Sets its attention to one that knows layouts."""
+    inner = _inner(module)
+    config = getattr(inner, "config", None)
+    if not hasattr(inner, "get_output_embeddings") or config is None:
+        return "it is no network of transformers"
+    if forward.is_encoder_decoder(inner):
+        return "it is an encoder-decoder"
+    if getattr(config, "_attn_implementation", None) not in ("sdpa", attention.NAME):
+        return f"model.attention={config._attn_implementation} takes no other layout than rows; sdpa does"
+    other = sorted(set(getattr(config, "layer_types", None) or []) - LAYERS)
+    if other:
+        return f"it has layers of {', '.join(other)}"
+    if "position_ids" not in forward._parameters(backbone(module)):
+        return "its forward takes no position ids"
+    before = config._attn_implementation
+    attention.install(config)
+    problem = _differs(module)
+    if problem:
+        config._attn_implementation = before
+    return problem
+
+
+@torch.no_grad()
+def _differs(module: Any) -> str | None:
+    """What goes wrong when a few tokens run without padding, or None where all is as with padding."""
+    sample = _sample(module)
+    with _evaluation(module):
+        expected = _read(module, sample, None)
+        try:
+            found = _read(module, sample, Forward.tree)
+        except Exception as error:  # whatever a foreign architecture raises, padding still works
+            return f"without, it fails with {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    distance = (found - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+    exact = next(module.parameters()).dtype if not torch.is_autocast_enabled(expected.device.type) else torch.bfloat16
+    return None if distance <= TOLERANCE.get(exact, 0.1) else f"its logits differ by {distance:.1e} without"
+
+
+def _read(module: Any, c: Completions, mode: Forward | None) -> Tensor:
+    """Logits, or hidden states where there is no head, at the scored tokens."""
+    if _inner(module).get_output_embeddings() is None:
+        return forward.hidden(module, c)[before_scored(c)] if mode is None else _states(module, c, before_scored(c), mode)
+    return forward.logits(module, c)[c.scored] if mode is None else head(module)(_states(module, c, before_scored(c), mode))
+
+
+def _sample(module: Any) -> Completions:
+    """Two prompts of unequal length with three completions of unequal length."""
+    device, size = next(module.parameters()).device, int(_inner(module).config.vocab_size)
+    ids = (torch.arange(30, device=device) * 7 + 1) % size
+    attended = torch.ones(2, 5, dtype=torch.bool, device=device)
+    attended[0, :2] = False
+    written = torch.ones(3, 4, dtype=torch.bool, device=device)
+    written[1, 2:] = False
+    row = torch.arange(3, device=device)
+    prompts = Prompts(ids=ids[:10].view(2, 5), attended=attended, row=row[:2])
+    return Completions(
+        prompts=prompts, prompt_of=torch.tensor([0, 0, 1], device=device), ids=ids[10:22].view(3, 4), attended=written,
+        scored=written, truncated=torch.zeros(3, dtype=torch.bool, device=device), row=row,
+    )  # fmt: skip
+
+
+@contextmanager
+def _evaluation(module: nn.Module) -> Iterator[None]:
+    """Without dropout, every part back to its own mode afterwards."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

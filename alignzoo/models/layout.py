@@ -1,0 +1,196 @@
+"""Where the tokens of a batch stand when nothing is padded and every prompt is written once.
+
+All tokens stand in one row: a prompt, then the completions that branch from it, then the next prompt. A completion's tokens
+see their prompt and what stands before them in the same completion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from alignzoo.batch import Completions
+
+TINY = 160  # tokens: a group this short is one masked square, cheaper than several calls
+SQUARE = 512 * 512  # entries of a mask above which nothing is gained by putting several into one call
+FULL = 0.7  # a call takes in what fills at least this share of its rows
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """One call of attention over several pieces of like size, padded to the largest.
+
+    queries (S, Lq) and keys (S, Lk) index the row; mask (S, 1, Lq, Lk) bool says who sees whom; used (n,) are the entries of
+    the flattened (S * Lq) that are no padding.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    mask: Tensor
+    used: Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All calls of attention for one layout: causal slices [start, stop) of the row, and rectangles; `place` (N,) brings their
+    outputs, slices first, back into the row's order.
+    """
+
+    slices: list[tuple[int, int]]
+    rectangles: list[Rectangle]
+    place: Tensor | None
+
+
+@dataclass(eq=False)
+class Layout:
+    """ids, positions, branch (N,): branch is 0 in a prompt, else which of its completions. read (n,): the place of the state
+    asked for, in the row-major order of the mask that asked. groups: start, prompt length and the (start, length) of branches.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    branch: Tensor
+    read: Tensor
+    groups: list[tuple[int, int, list[tuple[int, int]]]]
+    plans: dict[int | None, Plan] = field(default_factory=dict)
+
+    @property
+    def longest(self) -> int:
+        return max(prompt + max((length for _, length in branches), default=0) for _, prompt, branches in self.groups)
+
+    def plan(self, window: int | None = None) -> Plan:
+        """The calls of attention where a token sees the last `window` positions, or all of them."""
+        window = window if window and window < self.longest else None
+        if window not in self.plans:
+            self.plans[window] = _plan(self, window)
+        return self.plans[window]
+
+
+def layout(c: Completions, needed: Tensor, share: bool = True) -> Layout:
+    """The layout of the tokens on which the needed states depend.
+
+    needed (B, T + 1) bool: entry t is the state before completion token t, entry T the one after the last. What comes after a
+    completion's last needed state is left out, and so is what nothing needs. `share` writes a prompt once for all its
+    completions, else once for each.
+    """
+    width, device = c.ids.shape[1], c.ids.device
+    rows = needed.any(1).nonzero()[:, 0]
+    group = c.prompt_of[rows] if share else torch.arange(len(rows), device=device)
+    order = group.argsort(stable=True)
+    rows = rows[order]
+    used, group = group[order].unique(return_inverse=True)
+    prompts = used if share else c.prompt_of[rows]
+
+    ends = torch.where(needed[rows], torch.arange(width + 1, device=device), 0).amax(1)
+    kept = c.attended[rows] & (torch.arange(width, device=device) < ends[:, None])
+    begun = c.prompts.attended[prompts].clone()
+    begun[:, -1] |= ~begun.any(1)  # a prompt of nothing still needs a state to start from
+    sizes, prompt_sizes = kept.sum(1), begun.sum(1)
+
+    prompt_before = prompt_sizes.cumsum(0) - prompt_sizes
+    branch_before = sizes.cumsum(0) - sizes
+    first = torch.searchsorted(group, torch.arange(len(prompts), device=device))
+    starts = prompt_before + branch_before[first]
+    branch_starts = prompt_before[group] + prompt_sizes[group] + branch_before
+
+    total = int(prompt_sizes.sum() + sizes.sum())
+    ids, positions, branch = (torch.zeros(total, dtype=torch.long, device=device) for _ in range(3))
+    offset = begun.cumsum(1)[begun] - 1
+    there = starts.repeat_interleave(prompt_sizes) + offset
+    ids[there], positions[there] = c.prompts.ids[prompts][begun], offset
+    offset = kept.cumsum(1)[kept] - 1
+    there = branch_starts.repeat_interleave(sizes) + offset
+    ids[there], positions[there] = c.ids[rows][kept], prompt_sizes[group].repeat_interleave(sizes) + offset
+    branch[there] = (torch.arange(len(rows), device=device) - first[group] + 1).repeat_interleave(sizes)
+
+    seen = F.pad(kept.cumsum(1), (1, 0))  # (R, T + 1): the tokens of the completion before each state
+    places = torch.where(seen == 0, (starts + prompt_sizes - 1)[group][:, None], branch_starts[:, None] + seen - 1)
+    read = torch.zeros(needed.shape, dtype=torch.long, device=device).index_put((rows,), places)[needed]
+    return Layout(ids, positions, branch, read, _groups(starts, prompt_sizes, group, branch_starts, sizes))
+
+
+def _groups(
+    starts: Tensor, lengths: Tensor, group: Tensor, branch_starts: Tensor, sizes: Tensor
+) -> list[tuple[int, int, list]]:
+    made: list[tuple[int, int, list]] = [
+        (start, length, []) for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
+    ]
+    for g, start, size in zip(group.tolist(), branch_starts.tolist(), sizes.tolist(), strict=True):
+        if size:
+            made[g][2].append((start, size))
+    return made
+
+
+Ranges = list[tuple[int, int]]
+
+
+def _plan(layout: Layout, window: int | None) -> Plan:
+    slices: Ranges = []
+    pieces: list[tuple[Ranges, Ranges]] = []  # of the row: those that look, those looked at
+    for start, prompt, branches in layout.groups:
+        stop = start + prompt + sum(size for _, size in branches)
+        if stop - start <= TINY:
+            pieces.append(([(start, stop)], [(start, stop)]))
+            continue
+        trunk = (start, start + prompt + (branches[0][1] if branches else 0))
+        if window:
+            pieces.append(([trunk], [trunk]))
+        else:
+            slices.append(trunk)
+        for begin, size in branches[1:]:
+            pieces.append(([(begin, begin + size)], [(start, start + prompt), (begin, begin + size)]))
+    rectangles = [_rectangle(layout, bucket, window) for bucket in _buckets(pieces)]
+    return Plan(slices, rectangles, _place(layout, slices, rectangles))
+
+
+def _size(ranges: Ranges) -> int:
+    return sum(stop - start for start, stop in ranges)
+
+
+def _buckets(pieces: list[tuple[Ranges, Ranges]]) -> list[list[tuple[Ranges, Ranges]]]:
+    """Pieces of like size together, so that little of a call is padding."""
+    buckets: list[list[tuple[Ranges, Ranges]]] = []
+    for piece in sorted(pieces, key=lambda piece: (_size(piece[1]), _size(piece[0])), reverse=True):
+        queries, keys = _size(piece[0]), _size(piece[1])
+        for bucket in buckets[-4:]:
+            most_queries, most_keys = max(_size(p[0]) for p in bucket[:1]), _size(bucket[0][1])
+            like = FULL * most_queries <= queries <= most_queries and keys >= FULL * most_keys
+            if like and most_queries * most_keys * (len(bucket) + 1) <= 16 * SQUARE and queries * keys <= SQUARE:
+                bucket.append(piece)
+                break
+        else:
+            buckets.append([piece])
+    return buckets
+
+
+def _rectangle(layout: Layout, bucket: list[tuple[Ranges, Ranges]], window: int | None) -> Rectangle:
+    device = layout.ids.device
+    queries, query_mask = _padded([piece[0] for piece in bucket], device)
+    keys, key_mask = _padded([piece[1] for piece in bucket], device)
+    near, far = layout.positions[queries][:, :, None], layout.positions[keys][:, None]
+    mine, theirs = layout.branch[queries][:, :, None], layout.branch[keys][:, None]
+    mask = ((theirs == 0) | (theirs == mine)) & (far <= near) & key_mask[:, None]
+    if window:
+        mask &= near - far < window
+    mask[:, :, 0] |= ~query_mask  # a softmax over nothing is not a number
+    return Rectangle(queries, keys, mask[:, None], query_mask.flatten().nonzero()[:, 0])
+
+
+def _padded(pieces: list[Ranges], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(S, L) places and which of them are no padding."""
+    rows = [torch.cat([torch.arange(start, stop) for start, stop in ranges]) for ranges in pieces]
+    places = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    mask = torch.arange(places.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    return places.to(device), mask.to(device)
+
+
+def _place(layout: Layout, slices: Ranges, rectangles: list[Rectangle]) -> Tensor | None:
+    device = layout.ids.device
+    written = [torch.arange(start, stop, device=device) for start, stop in slices]
+    written += [rectangle.queries.flatten()[rectangle.used] for rectangle in rectangles]
+    order = torch.cat(written)
+    identity = torch.arange(len(order), device=device)
+    return None if torch.equal(order, identity) else torch.empty_like(order).index_put((order,), identity)
