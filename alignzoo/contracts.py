@@ -218,6 +218,10 @@ class OnlineAlgorithm(Algorithm):
         """How many times a rollout is gone through."""
         return 1
 
+    def least_samples(self) -> int:
+        """How many completions of a prompt this instance needs at least."""
+        return 1
+
 
 @dataclass(kw_only=True)
 class Context:
@@ -311,6 +315,10 @@ class Source(ABC):
 
     def start(self, policy: torch.nn.Module, context: Context) -> None:
         """Called once the policy is built: sets its starting weights, in place, where the task brings its own."""
+
+    def tokenizer(self) -> Any:
+        """The data's own tokenizer, for models that have none, or None. Called before `tables`."""
+        return None
 
     def reward(self) -> Reward | None:
         """The task's own reward, used by `reward=task`."""

@@ -74,6 +74,11 @@ def check_sizes(algorithm: Algorithm, training: Training, rollout: Rollout, rank
             f"trainer.micro_batch={micro} does not divide trainer.batch={training.batch}"
             + (f" over {ranks} processes ({each} each)" if ranks > 1 else "")
         )
+    if isinstance(algorithm, OnlineAlgorithm) and rollout.samples < algorithm.least_samples():
+        raise UserError(
+            f"rollout.samples={rollout.samples} is too few: this algorithm compares the completions of a prompt, "
+            f"at least {algorithm.least_samples()}"
+        )
     if isinstance(algorithm, OnlineAlgorithm) and rollout.prompts % ranks:
         raise UserError(f"rollout.prompts={rollout.prompts} does not divide among {ranks} processes")
     if algorithm.couples is Couples.MICROBATCH and (each != micro or ranks > 1):

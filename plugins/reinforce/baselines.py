@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
-from alignzoo.contracts import Models, UserError
+from alignzoo.contracts import Models
 from alignzoo.functional import leave_one_out, masked_mean
 
 
@@ -32,8 +32,6 @@ def baseline(
     if kind is Baseline.greedy:
         return _greedy(models, c, usable)
     if kind is Baseline.leave_one_out:
-        if models.sampling.samples < 2:
-            raise UserError("algorithm.baseline=leave_one_out needs rollout.samples >= 2; or choose mean or greedy")
         return leave_one_out(returns, c.prompt_of, usable), usable
     if kind is Baseline.moving_average and average is not None:
         return torch.full_like(returns, average), usable

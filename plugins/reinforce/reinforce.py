@@ -45,6 +45,9 @@ class Reinforce(OnlineAlgorithm):
         reference = {"reference": Role(kind=Kind.POLICY, start="reference")} if self.beta else {}
         return {"policy": policy, "reward": Role(kind=Kind.REWARD), **reference}
 
+    def least_samples(self) -> int:
+        return 2 if self.baseline is Baseline.leave_one_out else 1
+
     def experience(self, models: Models, batch: Prompts) -> Weighed:
         c = models.policy.generate(batch, models.sampling)
         scores = models.reward(c)
