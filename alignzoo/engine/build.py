@@ -103,6 +103,7 @@ class Builder:
             ends(context.tokenizer, policy),
             self._temperature(),
             support(self.source, context, config.vocab_size),
+            forward=setup.model.forward,
         )
         context.policy, context.shared = policy, shared
         self.source.start(policy, context)
