@@ -11,7 +11,8 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Scores
-from alignzoo.settings import Sampling, UserError
+from alignzoo.engine.checks import check_sizes
+from alignzoo.settings import Rollout, Training, UserError
 from alignzoo_plugins.reinforce.baselines import Baseline
 from alignzoo_plugins.reinforce.reinforce import Reinforce
 from tests.functional.fakes import FakeModels, TablePolicy, completions, constant, prompts, table
@@ -159,10 +160,9 @@ def test_the_expected_gradient_is_that_of_reward_minus_beta_kl(reward_to_go: boo
 
 
 def test_leave_one_out_with_one_sample_says_what_to_do() -> None:
-    models = _models(constant(REWARDS))
-    models.sampling = Sampling(samples=1)
-    with pytest.raises(UserError, match=r"rollout\.samples >= 2"):
-        Reinforce().experience(models, OF)
+    with pytest.raises(UserError, match=r"rollout\.samples=1 is too few.*at least 2"):
+        check_sizes(Reinforce(), Training(), Rollout(samples=1), ranks=1)
+    assert check_sizes(Reinforce(baseline=Baseline.mean), Training(), Rollout(samples=1), ranks=1) == 64
 
 
 def test_without_kl_there_is_no_reference() -> None:
