@@ -45,6 +45,9 @@ def describe(error: OmegaConfBaseException) -> str:
     key = str(error.full_key or "")
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.object_type not in (None, dict):
         return unknown_key(key, error.object_type)
+    if isinstance(error, ConfigAttributeError | ConfigKeyError) and isinstance(error.parent_node, DictConfig):
+        name, known = key.rpartition(".")[2], [str(k) for k in error.parent_node]
+        return f"no key {key!r}.{nearest(name, known)} To add it write +{key}=..."
     if isinstance(error, MissingMandatoryValue):
         return f"{key} has no value: give {key}=..."
     if isinstance(error, InterpolationKeyError):

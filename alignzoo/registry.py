@@ -186,7 +186,12 @@ def _only_algorithm(module: types.ModuleType) -> type:
     from alignzoo.contracts import Algorithm
 
     own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
-    found = [cls for cls in own if issubclass(cls, Algorithm) and not inspect.isabstract(cls)]
+    found = [cls for cls in own if issubclass(cls, Algorithm)]
+    whole = [cls for cls in found if not inspect.isabstract(cls)]
+    if not whole and len(found) == 1:
+        missing = ", ".join(sorted(found[0].__abstractmethods__))
+        raise UserError(f"{module.__file__}: {found[0].__name__} is not finished: it does not say its {missing}")
+    found = whole or found
     if len(found) != 1:
         names = ", ".join(cls.__name__ for cls in found) or "none"
         raise UserError(

@@ -10,26 +10,42 @@ from alignzoo.settings import UserError
 DPO_KEYS = "Keys of algorithm: beta, label_smoothing"
 CASES = {
     "unknown key": (["algorithm.bta=1"], f"no key 'algorithm.bta'. Did you mean 'beta'? {DPO_KEYS}"),
-    "unknown key that Hydra would add": (["+algorithm.betta=0.3"], f"no key 'algorithm.betta'. Did you mean 'beta'? {DPO_KEYS}"),
+    "unknown key that Hydra would add": (
+        ["+algorithm.betta=0.3"],
+        f"no key 'algorithm.betta'. Did you mean 'beta'? {DPO_KEYS}",
+    ),
     "unknown key without a near one": (["algorithm.zz=1"], f"no key 'algorithm.zz'. {DPO_KEYS}"),
     "unknown nested key": (
         ["algorithm=ppo", "algorithm.kl.bta=1"],
         "no key 'algorithm.kl.bta'. Did you mean 'beta'? Keys of algorithm.kl: beta, estimator, horizon, place, target",
+    ),
+    "new key of a mapping": (
+        ["model.config.hidden=1"],
+        "no key 'model.config.hidden'. Did you mean 'hidden_size' or 'num_hidden_layers'? To add it write +model.config.hidden=...",
+    ),
+    "role that nothing has": (
+        ["roles.techer=x"],
+        "no key 'roles.techer'. Did you mean 'teacher'? To add it write +roles.techer=...",
     ),
     "not a number": (["algorithm.beta=abc"], "algorithm.beta=abc is not a number"),
     "not a whole number": (["trainer.batch=2.5"], "trainer.batch=2.5 is not a whole number"),
     "not a truth value": (["peft.enabled=perhaps"], "peft.enabled=perhaps is not true or false"),
     "enum value": (
         ["trainer.schedule=liner"],
-        "trainer.schedule=liner is not one of: constant, constant_with_warmup, linear, cosine. Did you mean 'linear' or 'cosine'?",
+        "trainer.schedule=liner is not one of: constant, constant_with_warmup, linear, cosine."
+        " Did you mean 'linear' or 'cosine'?",
     ),
     "no option taken": (["peft=null"], "peft=null chooses nothing: leave it out, or take one of lora, none"),
     "group deleted": (["~peft"], "~peft: a run needs one. Available: lora, none"),
     "several values without -m": (
         ["seed=1,2"],
-        "Ambiguous value for argument 'seed=1,2': for one run after the other add -m, for a list write [a,b], for a string quote it",
+        "Ambiguous value for argument 'seed=1,2':"
+        " for one run after the other add -m, for a list write [a,b], for a string quote it",
     ),
-    "not an override": (["beta"], "can't read the override 'beta': write key=value, and quote a value with spaces: 'key=\"a b\"'"),
+    "not an override": (
+        ["beta"],
+        "can't read the override 'beta': write key=value, and quote a value with spaces: 'key=\"a b\"'",
+    ),
     "interpolation": (["seed=${nowhere}"], "Interpolation key 'nowhere' not found"),
     "no plugin folder": (["plugins_dir=/nowhere"], "plugins_dir=/nowhere is not a folder"),
     "not a run": (["resume=/nowhere"], "/nowhere is not the folder of a run: it has no config.yaml"),
@@ -44,7 +60,9 @@ def test_the_message(overrides: list[str], message: str) -> None:
 
 
 def test_an_unknown_option_names_the_nearest_and_lists_all() -> None:
-    with pytest.raises(UserError, match=r"^no algorithm 'dpoo'\. Did you mean 'dpo' or 'cdpo'\? Available: .*\bdistill, dpo,.*\bsft$"):
+    with pytest.raises(
+        UserError, match=r"^no algorithm 'dpoo'\. Did you mean 'dpo' or 'cdpo'\? Available: .*\bdistill, dpo,.*\bsft$"
+    ):
         config.compose(["algorithm=dpoo"])
     with pytest.raises(UserError, match=r"^no model 'smal'\. Did you mean 'small'\? Available: hf, small"):
         config.compose(["model=smal"])
