@@ -22,7 +22,7 @@ from alignzoo.engine.trainer import AlignTrainer
 from alignzoo.models import build as modules
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.models.noise import Noise
-from alignzoo.models.roles import Models, Trained
+from alignzoo.models.roles import Models, Trained, together
 from alignzoo.settings import Sampling, Training, UserError
 
 
@@ -62,6 +62,8 @@ class Builder:
             evaluator=Evaluator(tables, self.source, self._evaluation_sampling(), setup.training.eval_prompts, self.online),
             folder=self.folder, keep=setup.training.keep_checkpoints, callbacks=[flow, Show(show)],
         )  # fmt: skip
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            models.shared.finished = together(models)
         flow.trainer = trainer
         trainer.followers = followers
         trainer.loader = self._loader(tables, trainer, micro, share)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from alignzoo.batch import Completions
 from alignzoo.contracts import Scores
 from alignzoo.models.build import checkpoint_activations
+from alignzoo.models.generation import Finished
 from alignzoo.models.networks import Network, Shared
 from alignzoo.settings import Sampling
 
@@ -102,6 +103,11 @@ class Trained(nn.Module):
 def bound(method: Callable[..., T], *arguments: Any) -> Callable[[], T]:
     """`method` with everything bound: passed as arguments of the forward, mixed precision would cast records to bfloat16."""
     return partial(method, *arguments)
+
+
+def together(models: Models) -> Finished:
+    """For sharded weights, which every forward gathers from all ranks: generation ends when all rows of all ranks have."""
+    return lambda done: not models.any(~done.all()).item()
 
 
 def gather_objects(x: T) -> list[T]:
