@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml setup.py constraints.txt
 	touch $@
 
 demo: setup ## train four algorithms on a task whose optimum is known and compare them (minutes)
-	$(IN)/alignzoo bench experiment=demo
+	$(IN)/alignzoo bench folder=runs/demo
 
 test: setup ## the tests
 	$(IN)/python -m pytest -n $(WORKERS)
@@ -44,7 +44,7 @@ types: setup ## mypy
 	$(IN)/mypy alignzoo plugins
 
 bench: setup ## the comparison over three seeds
-	$(IN)/alignzoo bench
+	$(IN)/alignzoo bench seeds=3 folder=runs/bench
 
 mutate: setup ## does a test fail for every broken formula in the list?
 	$(IN)/python tests/mutate.py

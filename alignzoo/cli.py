@@ -117,7 +117,7 @@ def _one_of_several(make: Callable[[], Any]) -> int:
 def _bench(argv: list[str]) -> int:
     from alignzoo import bench
 
-    return int(bench.main(argv) or 0)
+    return bench.main(argv)
 
 
 def _report(argv: list[str]) -> int:

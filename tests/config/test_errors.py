@@ -21,7 +21,8 @@ CASES = {
     ),
     "new key of a mapping": (
         ["model.config.hidden=1"],
-        "no key 'model.config.hidden'. Did you mean 'hidden_size' or 'num_hidden_layers'? To add it write +model.config.hidden=...",
+        "no key 'model.config.hidden'. Did you mean 'hidden_size' or 'num_hidden_layers'?"
+        " To add it write +model.config.hidden=...",
     ),
     "role that nothing has": (
         ["roles.techer=x"],

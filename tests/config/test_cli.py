@@ -1,0 +1,219 @@
+"""The command line: what it answers, with which exit code, and without what."""
+
+import errno
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from alignzoo import cli, completion, run
+from alignzoo.settings import UserError
+
+LIGHT = """
+import sys
+from alignzoo.cli import main
+codes = [main(line.split("|")) for line in {lines!r}]
+print(codes, [name for name in ("torch", "transformers", "hydra") if name in sys.modules])
+"""
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[DictConfig]:
+    """The configs that reach `run.train`, which is replaced by one that returns a summary."""
+    configs: list[DictConfig] = []
+
+    def train(cfg: DictConfig) -> dict[str, Any]:
+        configs.append(cfg)
+        if cfg.seed == 13:
+            raise UserError("13 brings bad luck")
+        status = "interrupted" if cfg.seed == 14 else "finished"
+        facts = {"algorithm": "dpo", "data": "exact", "seed": cfg.seed, "steps": 7, "run_dir": str(cfg.run_dir)}
+        return {**facts, "status": status, "total_seconds": 1.5, "metrics": {"reward": 0.25}}
+
+    monkeypatch.setattr(run, "train", train)
+    return configs
+
+
+def test_help_list_cards_completion_and_unknown_names_import_neither_torch_nor_hydra() -> None:
+    lines = [
+        "--help",
+        "train|--help",
+        "list",
+        "list|data",
+        "card|dpo",
+        "plugin|list",
+        "card|nothing",
+        "train|algorithm=x|--help",
+    ]
+    lines += ["--shell-completion|query=alignzoo train algorithm=", "--shell-completion|query=alignzoo train algorithm."]
+    done = subprocess.run([sys.executable, "-c", LIGHT.format(lines=lines)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[0, 0, 0, 0, 0, 0, 2, 2, 0, 0] []"
+
+
+def test_an_unknown_option_is_refused_before_torch_is_imported() -> None:
+    code = LIGHT.format(lines=["train|algorithm=nothing"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[2] ['hydra']\n"
+    assert done.stderr.startswith("alignzoo: no algorithm 'nothing'. ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_list_shows_plugins_presets_and_yaml_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list"]) == 0
+    shown = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert ["algorithm", "dpo", "preference"] in shown
+    assert ["algorithm", "rloo", "preset"] in shown
+    assert ["data", "jsonl", "JSON"] in shown
+    assert [row[:2] for row in shown if row[:1] == ["model"]] == [["model", "hf"], ["model", "small"]]
+
+
+def test_list_of_one_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "peft"]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.split("\n")[1:3]] == [["peft", "lora"], ["peft", "none"]]
+    assert cli.main(["list", "pefd"]) == 2
+    assert capsys.readouterr().err.startswith("alignzoo: no group 'pefd'. Did you mean 'peft'? Available: algorithm, data, ")
+
+
+def test_a_card_shows_where_an_algorithm_is_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["card", "dpo"]) == 0
+    shown = capsys.readouterr().out
+    assert "Rafailov et al. 2023" in shown
+    assert "alignzoo train algorithm=dpo --help" in shown
+    assert cli.main(["card", "rloo"]) == 0
+    assert "baseline: leave_one_out" in capsys.readouterr().out
+
+
+def test_help_of_an_algorithm_shows_its_settings_and_their_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "algorithm=ppo_adaptive", "--help"]) == 0
+    shown = {line.split()[0]: " ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines() if line}
+    assert shown["algorithm.gae_lambda"].startswith("float 0.95 lambda: 1 trusts the sampled return")
+    assert shown["algorithm.kl.target"].startswith("float | null 6.0 ")  # the preset's, not the class's
+    assert shown["algorithm.value_model"].startswith("policy | reward | shared policy ")
+
+
+def test_help_of_a_group_without_plugins(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "peft=lora", "--help"]) == 0
+    assert re.search(r"peft\.enabled +bool +true", capsys.readouterr().out)
+    assert cli.main(["train", "peft=lara", "--help"]) == 2
+    assert capsys.readouterr().err == "alignzoo: no peft 'lara'. Did you mean 'lora'? Available: lora, none\n"
+
+
+def test_cfg_prints_the_config_and_trains_nothing(runs: list[DictConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "algorithm=dpo", "--cfg", "job", "algorithm.beta=0.7"]) == 0
+    assert OmegaConf.create(capsys.readouterr().out).algorithm.beta == 0.7
+    assert runs == []
+
+
+def test_train_prints_the_summary(runs: list[DictConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "seed=3", "run_dir=somewhere"]) == 0
+    head, row = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert dict(zip(head, row, strict=True)) == {
+        "algorithm": "dpo", "data": "exact", "seed": "3", "status": "finished", "steps": "7", "seconds": "1.5",
+        "reward": "0.25", "folder": "somewhere",
+    }  # fmt: skip
+
+
+def test_an_interrupted_run_says_how_to_go_on(runs: list[DictConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "seed=14", "run_dir=somewhere"]) == 128 + signal.SIGINT
+    assert capsys.readouterr().out == "interrupted at step 7 and saved; go on with: alignzoo train resume=somewhere\n"
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(runs: list[DictConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "seed=13"]) == 2
+    assert capsys.readouterr().err == "alignzoo: 13 brings bad luck\n"
+    assert cli.main(["trian"]) == 2
+    assert capsys.readouterr().err.startswith("alignzoo: no command 'trian'. Did you mean 'train'? Commands: train, bench, ")
+
+
+def test_only_the_first_rank_speaks(
+    runs: list[DictConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert cli.main(["train", "seed=13"]) == 2
+    assert cli.main(["train", "seed=1"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_multirun_runs_every_combination_in_a_folder_of_its_own(runs: list[DictConfig], tmp_path: Path) -> None:
+    assert cli.main(["train", "-m", "algorithm=dpo,sft", "seed=1,2", f"run_dir={tmp_path}/all"]) == 0
+    assert [(cfg.choices.algorithm, cfg.seed) for cfg in runs] == [("dpo", 1), ("dpo", 2), ("sft", 1), ("sft", 2)]
+    assert [Path(cfg.run_dir).name for cfg in runs] == [f"algorithm={a},seed={s}" for a in ("dpo", "sft") for s in (1, 2)]
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["multirun.yaml"]
+
+
+def test_multirun_goes_on_after_a_mistake_and_stops_at_an_interrupt(
+    runs: list[DictConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "-m", "seed=12,13,15", f"run_dir={tmp_path}/all"]) == 2
+    assert [cfg.seed for cfg in runs] == [12, 13, 15]
+    assert capsys.readouterr().err == "alignzoo: 13 brings bad luck\n"
+    assert cli.main(["train", "-m", "seed=14,15", f"run_dir={tmp_path}/all"]) == 130
+    assert [cfg.seed for cfg in runs] == [12, 13, 15, 14]
+
+
+def test_multirun_checks_keys_before_the_first_run(
+    runs: list[DictConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "-m", "seed=1,2", "algorithm.bta=1", f"run_dir={tmp_path}"]) == 2
+    assert capsys.readouterr().err.startswith("alignzoo: no key 'algorithm.bta'. Did you mean 'beta'?")
+    assert cli.main(["train", "-m", "algorithm=dpo,dpoo", f"run_dir={tmp_path}"]) == 2
+    assert capsys.readouterr().err.startswith("alignzoo: no algorithm 'dpoo'. Did you mean 'dpo'")
+    assert runs == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "model.bin"),
+        RuntimeError("PytorchStreamWriter failed: file write failed"),
+    ],
+)
+def test_a_full_disk_is_a_clean_error(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(cfg: DictConfig) -> dict[str, Any]:
+        raise ValueError("could not save") from error
+
+    monkeypatch.setattr(run, "train", train)
+    assert cli.main(["train"]) == 2
+    assert capsys.readouterr().err.startswith("alignzoo: the disk is full: ")
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(cfg: DictConfig) -> dict[str, Any]:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(run, "train", train)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train"])
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("alignzoo tr", ["train"]),
+        ("alignzoo train algorithm=dp", ["algorithm=dpo"]),
+        ("alignzoo train -m algorithm=sft,dp", ["algorithm=sft,dpo"]),
+        ("alignzoo train algorithm=ppo algorithm.cl", ["algorithm.clip="]),
+        ("alignzoo train algorithm.be", ["algorithm.beta="]),  # of the default algorithm
+        ("alignzoo train trainer.max_s", ["trainer.max_steps="]),
+        ("alignzoo train model=", ["model=hf", "model=small"]),
+        ("alignzoo train see", ["seed="]),
+        ("alignzoo card rein", ["reinforce"]),
+        ("alignzoo list pe", ["peft"]),
+    ],
+)
+def test_completion(line: str, expected: list[str]) -> None:
+    assert completion.candidates(line) == expected
+
+
+def test_completion_in_bash() -> None:
+    script = 'COMP_LINE="alignzoo train algorithm=sf"; COMP_POINT=${#COMP_LINE}; _alignzoo; echo "${COMPREPLY[@]}"'
+    alignzoo = f'alignzoo() {{ "{sys.executable}" -m alignzoo "$@"; }}\n'
+    done = subprocess.run(["bash", "-c", alignzoo + completion.BASH + script], capture_output=True, text=True, check=True)
+    assert done.stdout == "sft\n"  # bash replaces what follows the "="
