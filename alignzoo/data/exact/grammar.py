@@ -25,20 +25,20 @@ def source_policy(tree: Tree, prompts: int, seed: int) -> Tensor:
 
 
 def rewards(tree: Tree, prompts: int, seed: int, interaction: float, roughness: float) -> Tensor:
-    """(P, completions): token preferences that depend on position and prompt, plus `interaction` times preferences for
-    neighbouring tokens, plus `roughness` times noise that nothing predicts; each part and the whole of mean 0 and variance 1
-    over a prompt's completions."""
+    """(P, completions): preferences for tokens, by position and prompt, plus `interaction` times preferences for neighbours,
+    the same for all prompts, plus `roughness` times noise that follows no rule; each part and the whole of mean 0 and
+    variance 1 over a prompt's completions."""
     rng = np.random.default_rng([seed, 2])
     digits, lengths = (x.numpy() for x in tree.digits())
     blank = tree.tokens  # what stands after the end
     tokens = np.where(np.arange(tree.length) < lengths[:, None], digits, blank)
     single = rng.normal(size=(prompts, tree.length, blank + 1)) + rng.normal(size=(tree.length, blank + 1))
-    double = rng.normal(size=(prompts, blank + 1, blank + 1)) + rng.normal(size=(blank + 1, blank + 1))
+    double = rng.normal(size=(blank + 1, blank + 1))
     additive, neighbours = np.zeros((2, prompts, tree.completions))
     for t in range(tree.length):
         additive += single[:, t, tokens[:, t]]
     for t in range(tree.length - 1):
-        neighbours += double[:, tokens[:, t], tokens[:, t + 1]]
+        neighbours += double[tokens[:, t], tokens[:, t + 1]]
     noise = rng.normal(size=additive.shape)
     total = _standard(additive) + interaction * _standard(neighbours) + roughness * _standard(noise)
     return torch.from_numpy(_standard(total))

@@ -96,7 +96,7 @@ class Language:
     def prefix_numbers(self, digits: Tensor) -> Tensor:
         """(B, T) digits -> (B, T + 1): the number of the prefix before each token, and of the whole. Right up to the first
         digit that is no content; what follows is some valid number."""
-        code = torch.zeros_like(digits[:, 0])
+        code = digits.new_zeros(len(digits))
         numbers = [code]
         for t in range(digits.shape[1]):
             code = code * self.tree.tokens + digits[:, t].clamp(max=self.tree.tokens - 1)

@@ -46,7 +46,7 @@ class WarmUp:
         draw = Sampler(completion_logprobs(language.tree, source))
         rng = np.random.default_rng([self.seed, 3])
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / self.steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / max(self.steps, 1))
         every = torch.arange(len(source))
         prompts = language.prompts(every, every)
         for _ in range(self.steps):
