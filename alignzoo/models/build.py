@@ -90,19 +90,24 @@ def checkpoint_activations(module: nn.Module) -> None:
 
 
 def adapted(module: nn.Module, settings: Peft, seed: int) -> nn.Module:
-    """The module with LoRA adapters, or itself where they are off."""
+    """The module with LoRA adapters, or itself where they are off. Raises UserError where no module has the names given."""
     if not settings.enabled:
         return module
     from peft import LoraConfig, get_peft_model
 
     task = "SEQ_2_SEQ_LM" if module.config.is_encoder_decoder else "CAUSAL_LM"  # type: ignore[union-attr]
-    targets: Any = settings.target_modules.split(",") if "," in settings.target_modules else settings.target_modules
+    # a single name as a string would be a pattern for whole paths
+    targets: Any = settings.target_modules if settings.target_modules == "all-linear" else settings.target_modules.split(",")
     lora = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets, task_type=task
     )  # fmt: skip
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft looks up what transformers has renamed
         torch.manual_seed(seed)
-        return get_peft_model(module, lora)
+        try:
+            return get_peft_model(module, lora)
+        except ValueError as error:
+            raise UserError(f"peft.target_modules={settings.target_modules} does not fit the model: {_first_line(error)}") from error
 
 
 def frozen(module: nn.Module) -> nn.Module:
