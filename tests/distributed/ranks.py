@@ -1,4 +1,4 @@
-"""Runs of the engine in one process or, under torchrun, in several; writes what they did into a folder. A script of test_ranks."""
+"""Runs of the engine in one process or, under torchrun, in several; writes down what they did. A script of test_ranks."""
 
 from __future__ import annotations
 

@@ -60,7 +60,9 @@ def policy(module: Any, shared: Shared) -> Callable[..., PolicyNetwork]:
 
 @pytest.fixture
 def plain_logits() -> Callable[..., Tensor]:
-    """`plain_logits(module, prompt, written)`: (len(written) + 1, V) next-token logits of one unpadded sequence, by the model alone."""
+    """`plain_logits(module, prompt, written)`: (len(written) + 1, V) next-token logits of one unpadded sequence, by the
+    model alone.
+    """
 
     def compute(module: nn.Module, prompt: list[int], written: list[int]) -> Tensor:
         if module.config.is_encoder_decoder:

@@ -77,8 +77,8 @@ def test_greedy_is_that_of_transformers(family, policy, prompts):
     network.shared.ends = ends
     c = network.generate(prompts, Sampling(samples=3, max_new_tokens=12).greedy())
     theirs = network.module.generate(
-        input_ids=prompts.ids, attention_mask=prompts.attended.long(), do_sample=False, max_new_tokens=12, eos_token_id=sorted(ends),
-        pad_token_id=0,
+        input_ids=prompts.ids, attention_mask=prompts.attended.long(), do_sample=False, max_new_tokens=12,
+        eos_token_id=sorted(ends), pad_token_id=0,
     )  # fmt: skip
     start = 1 if network.module.config.is_encoder_decoder else prompts.ids.shape[1]
     expected = theirs[:, start:]

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alignzoo.batch import Completions
+from alignzoo.contracts import Kind, Role
 from alignzoo.functional import forward_kl
 from alignzoo.models import build, networks
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork
 from alignzoo.models.roles import Models
-from alignzoo.contracts import Kind, Role
 from alignzoo.settings import Model, Sampling
 from alignzoo.testing import toys
 
@@ -25,7 +25,7 @@ SUPPORT = torch.isin(torch.arange(259), torch.tensor([2, *range(3, 40)]))
 
 @pytest.fixture
 def records() -> Completions:
-    """Five completions over three prompts of unequal length; some tokens attended but not scored, one completion cut, one unscored."""
+    """Five completions over four prompts of unequal length; some tokens attended but not scored, one completion unscored."""
     c = toys.completions([0, 1, 2, 3], unscored=True).take([0, 1, 1, 2, 3])
     scored = c.scored.clone()
     scored[2] = False
@@ -182,8 +182,8 @@ def test_a_view_has_only_the_roles_asked_for(policy, records):
     models = Models({"policy": network, "reference": network}, network.shared, Sampling())
     only = models.only({"policy"}, learning=set())
     assert not only.policy.logprobs(records).requires_grad and models.policy.logprobs(records).requires_grad
-    with pytest.raises(AttributeError, match="no role 'reference'.*Declared: policy"):
-        only.reference
+    with pytest.raises(AttributeError, match=r"no role 'reference'.*Declared: policy"):
+        _ = only.reference
     with pytest.raises(AttributeError, match="no reward"):
         only.reward(records)
 

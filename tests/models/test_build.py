@@ -1,0 +1,209 @@
+"""Modules from settings: dropout, precision, recomputation, adapters, and settings nothing can be built from."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from alignzoo import run
+from alignzoo.contracts import Kind, Role
+from alignzoo.data import tokenizers
+from alignzoo.models import build
+from alignzoo.models.networks import Headed, PolicyNetwork
+from alignzoo.settings import Dtype, Model, Peft, UserError
+from alignzoo.testing import toys
+from alignzoo_plugins.dpo.dpo import DPO
+from alignzoo_plugins.ppo.ppo import PPO
+from alignzoo_plugins.sft.sft import SFT
+
+GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+RECORDS = toys.completions([0, 1, 2, 3])
+
+
+def first_row(trainer: Any) -> dict[str, float]:
+    return json.loads((Path(trainer.folder) / "metrics.jsonl").read_text().splitlines()[0])
+
+
+# --- dropout ---
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_dpo_starts_at_ln_2_unless_dropout_is_asked_for(dropout, tmp_path):
+    """GPT-2's own config says 0.1."""
+    model = Model(config=dict(GPT2), dropout=dropout)
+    made = toys.trainer(toys.setup(DPO(beta=1.0), model=model, training={"max_steps": 1}), tmp_path)
+    made.train()
+    off = abs(first_row(made)["loss"] - math.log(2))
+    assert off < 1e-6 if dropout == 0 else off > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox", "t5", "qwen2"])
+def test_dropout_is_off_in_every_family(kind):
+    config = build.config(Model(config={"model_type": kind}), tokenizers.byte_level())
+    rates = {name: value for name, value in config.to_dict().items() if ("drop" in name or name.endswith("pdrop")) and value}
+    assert not {name: value for name, value in rates.items() if isinstance(value, float)}
+
+
+# --- precision ---
+
+
+@pytest.mark.parametrize("algorithm", [PPO, DPO])
+@pytest.mark.parametrize("way", ["weights", "mixed"])
+def test_bfloat16_trains(algorithm, way, tmp_path):
+    model = Model(config=dict(toys.LLAMA), dtype=Dtype.bfloat16 if way == "weights" else Dtype.float32)
+    made = toys.trainer(toys.setup(algorithm(), model=model, training={"max_steps": 1, "bf16": way == "mixed"}), tmp_path)
+    before = {n: p.detach().clone() for n, p in made.trained.named_parameters()}
+    assert {p.dtype for p in before.values()} == {torch.bfloat16 if way == "weights" else torch.float32}
+    made.train()
+    assert math.isfinite(first_row(made)["loss"]) and first_row(made)["grad_norm"] > 0
+    assert any(not torch.equal(p, before[n]) for n, p in made.trained.named_parameters())
+    c = made.roles.policy.generate(RECORDS.prompts, made.roles.sampling)
+    with torch.no_grad():
+        assert c.logprobs.dtype == made.roles.policy.logprobs(c).dtype == torch.float32
+
+
+# --- recomputation ---
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_recomputed_activations_give_the_same_gradients(lora, module, shared):
+    gradients, runs = [], []
+    for recompute in (False, True):
+        made = module("llama", gradient_checkpointing=recompute)
+        calls = []
+        made.model.layers[0].self_attn.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        made = build.adapted(made, Peft(enabled=lora, rank=4), seed=0).train()
+        with torch.no_grad():
+            for parameter in made.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.01)
+        PolicyNetwork(made, shared).logprobs(RECORDS).sum().backward()
+        gradients.append({n: p.grad for n, p in made.named_parameters() if p.grad is not None})
+        runs.append(len(calls))
+    assert runs[1] == runs[0] + 1
+    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 4
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient)
+
+
+# --- adapters ---
+
+
+def test_adapters_alone_learn_and_the_final_model_is_merged(tmp_path):
+    made = toys.trainer(toys.setup(SFT(), peft=Peft(enabled=True, rank=4), training={"learning_rate": 1.0}), tmp_path)
+    before = {n: p.detach().clone() for n, p in made.trained.named_parameters()}
+    made.train()
+    after = dict(made.trained.named_parameters())
+    changed = {n for n in before if not torch.equal(after[n], before[n])}
+    assert changed and all("lora_" in name for name in changed)
+    assert {n for n, p in after.items() if p.requires_grad} == {n for n in after if "lora_" in n}
+
+    run.save_model(made, tmp_path / "model")
+    loaded = PolicyNetwork(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), made.roles.shared)
+    assert type(loaded.module).__name__ == "LlamaForCausalLM"
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.logprobs(RECORDS), made.roles.policy.logprobs(RECORDS), rtol=0, atol=1e-5)
+        settings = Model(config=dict(toys.LLAMA))
+        start = build.policy(settings, build.config(settings, made.tokenizer), seed=0)
+        start_logprobs = PolicyNetwork(start, made.roles.shared).logprobs(RECORDS)
+        assert (loaded.logprobs(RECORDS) - start_logprobs).abs().max() > 1e-3
+    assert made.trained.policy.peft_config  # merging has left the run's own policy as it was
+
+
+@pytest.mark.parametrize(("targets", "expected"), [("q_proj", {"q_proj"}), ("q_proj,v_proj", {"q_proj", "v_proj"})])
+def test_target_modules(targets, expected, module):
+    made = build.adapted(module("llama"), Peft(enabled=True, target_modules=targets), seed=0)
+    assert {name.split(".lora_")[0].split(".")[-1] for name, p in made.named_parameters() if p.requires_grad} == expected
+
+
+def test_target_modules_that_are_not_there(module):
+    with pytest.raises(UserError, match="peft.target_modules=q_prj does not fit the model"):
+        build.adapted(module("llama"), Peft(enabled=True, target_modules="q_prj"), seed=0)
+
+
+def test_adapters_off(module):
+    made = module("llama")
+    assert build.adapted(made, Peft(), seed=0) is made
+
+
+# --- other roles ---
+
+
+def test_fresh_weights_are_a_function_of_the_seed_and_leave_the_global_stream_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    settings = Model(config=dict(toys.LLAMA))
+    first, again, other = (build.policy(settings, build.config(settings, tokenizers.byte_level()), seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(1), expected)
+    weights = [made.model.embed_tokens.weight for made in (first, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_a_role_starts_from_the_policy_or_from_a_path(module, tmp_path):
+    policy, other = module("llama"), module("llama", seed=1)
+    other.save_pretrained(tmp_path)
+    for path, origin in ((None, policy), (str(tmp_path), other)):
+        teacher = build.role_module("teacher", Role(kind=Kind.POLICY), policy, path, Model())
+        value = build.role_module("value", Role(kind=Kind.VALUE, trained=True), policy, path, Model())
+        assert isinstance(value, Headed)
+        for made in (teacher.model, value.trunk):
+            torch.testing.assert_close(made.state_dict(), origin.model.state_dict())
+        assert not any(p.requires_grad for p in teacher.parameters())
+        assert all(p.requires_grad for p in value.parameters())
+    assert all(a is not b for a, b in zip(policy.parameters(), teacher.parameters(), strict=True))
+
+
+# --- mistakes ---
+
+
+def test_what_nothing_can_be_built_from(tmp_path):
+    words = tokenizers.byte_level()
+    with pytest.raises(UserError, match="model.path=/nowhere/at/all does not exist"):
+        build.config(Model(path="/nowhere/at/all"), words)
+    with pytest.raises(UserError, match="model.tokenizer=./none does not exist"):
+        build.tokenizer(Model(tokenizer="./none"))
+    with pytest.raises(UserError, match="roles.teacher=/nowhere does not exist"):
+        build.role_module("teacher", Role(kind=Kind.POLICY), torch.nn.Linear(1, 1), "/nowhere", Model())
+    with pytest.raises(UserError, match="no model at model.path"):
+        build.config(Model(path=str(tmp_path)), words)
+    with pytest.raises(UserError, match="no tokenizer at .*model.tokenizer=PATH"):
+        build.tokenizer(Model(path=str(tmp_path)))
+    with pytest.raises(UserError, match="neither a path nor a config"):
+        build.config(Model(), words)
+    with pytest.raises(UserError, match="model_type=lama"):
+        build.config(Model(config={"model_type": "lama"}), words)
+    settings = Model(config=dict(toys.LLAMA), context_length=129)
+    with pytest.raises(UserError, match="model.context_length=129 is more than the model's 128"):
+        build.context_length(settings, build.config(settings, words))
+
+
+def test_context_length():
+    settings = Model(config=dict(toys.LLAMA), context_length=100)
+    made = build.config(settings, tokenizers.byte_level())
+    assert build.context_length(settings, made) == 100
+    assert build.context_length(Model(config=dict(toys.LLAMA)), made) == 128
+
+
+@pytest.mark.parametrize("missing", ["eos_token", "pad_token", "both one"])
+def test_a_tokenizer_without_an_end_or_padding_of_its_own(missing, tmp_path):
+    words = tokenizers.byte_level()
+    if missing == "both one":
+        words.pad_token = words.eos_token
+    else:
+        setattr(words, missing, None)
+    words.save_pretrained(tmp_path)
+    expected = {"eos_token": "no EOS token", "pad_token": "no padding token", "both one": "pads with its EOS token"}[missing]
+    with pytest.raises(UserError, match=expected):
+        build.tokenizer(Model(tokenizer=str(tmp_path)))
+
+
+def test_a_tokenizer_beside_the_model(tmp_path):
+    tokenizers.byte_level().save_pretrained(tmp_path)
+    assert build.tokenizer(Model(path=str(tmp_path)))("ab")["input_ids"] == tokenizers.byte_level()("ab")["input_ids"]
