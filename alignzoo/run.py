@@ -32,6 +32,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from alignzoo.engine.build import Builder
     from alignzoo.engine.callbacks import Interrupt
 
+    if cfg.first and not cfg.resume and (interrupted := _do_first(cfg)):
+        return interrupted
     folder = run_folder(cfg)
     checkpoint = _starting_point(cfg, folder)
     if (done := _summary(folder)) and cfg.resume:
@@ -57,13 +59,31 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     return _finish(trainer, setup, folder)
 
 
+def _do_first(cfg: DictConfig) -> dict[str, Any] | None:
+    """Do the run that `cfg.first` describes, beside this one, unless that was done before; `cfg` then starts from its model.
+    Returns its summary if it was interrupted.
+    """
+    from alignzoo.config import compose
+    from alignzoo.engine import checkpoint
+
+    before = compose(list(cfg.first))
+    before.run_dir = str(run_folder(cfg).parent / run_folder(before).name)
+    folder = Path(before.run_dir)
+    if not _summary(folder):
+        summary = train(compose([f"resume={folder}"]) if checkpoint.latest(folder / "checkpoints") else before)
+        if summary["status"] != "finished":
+            return summary
+    cfg.model.path = str(folder / "model")
+    return None
+
+
 def run_folder(cfg: DictConfig) -> Path:
     """Where the run is: `resume`, `run_dir`, or a name made from the config, the same on every rank."""
     if cfg.resume:
         return Path(cfg.resume)
     if cfg.run_dir:
         return Path(cfg.run_dir)
-    digest = hashlib.sha256(_identity(cfg).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(identity(cfg).encode()).hexdigest()[:8]
     return Path("runs") / f"{cfg.choices.algorithm}-{cfg.choices.data}-{digest}"
 
 
@@ -72,7 +92,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ALIGNZOO_CACHE") or Path.home() / ".cache" / "alignzoo")
 
 
-def _identity(cfg: DictConfig) -> str:
+def identity(cfg: DictConfig) -> str:
     """The config as text, without what says only where the run is."""
     container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     return OmegaConf.to_yaml({key: value for key, value in container.items() if key not in VOLATILE})
@@ -88,14 +108,14 @@ def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:
     if cfg.resume:
         if not saved.exists():
             raise UserError(f"resume={folder} is not a run: it has no config.yaml")
-        if saved.read_text() != _identity(cfg):
+        if saved.read_text() != identity(cfg):
             raise UserError(
                 f"resume={folder} was made with another configuration: see {saved}. Start a new run with run_dir=FOLDER"
             )
         return checkpoint.latest(folder / "checkpoints")
     if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
         return None
-    if not saved.exists() or saved.read_text() != _identity(cfg):
+    if not saved.exists() or saved.read_text() != identity(cfg):
         raise UserError(
             f"run_dir={folder} exists and is not an unfinished run of this command: choose another run_dir, or remove it"
         )
@@ -113,7 +133,7 @@ def _begin(cfg: DictConfig, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     # first, and in one piece: it tells the next attempt whose folder this is
-    _write(folder / "config.yaml", _identity(cfg))
+    _write(folder / "config.yaml", identity(cfg))
     _write(folder / "environment.json", json.dumps(environment(), indent=1))
 
 

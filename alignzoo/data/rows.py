@@ -43,6 +43,14 @@ class Row:
             raise UserError(f"{self.where}: no {name!r}, which other rows have\nfill it in, or drop the row")
         return self.values[name]
 
+    def texts(self) -> list[str]:
+        """Every text of the row, those of messages included."""
+        listed = [self.values[name] for name in TEXTS if name in self.values] + self.values.get("completions", [])
+        parts = [
+            [part] if isinstance(part, str) else [str(message.get("content") or "") for message in part] for part in listed
+        ]
+        return [text for part in parts for text in part]
+
     @cached_property
     def key(self) -> str:
         """A hash of the prompt, or of the whole row where there is none: rows of one key are never parted."""

@@ -18,7 +18,7 @@ from alignzoo.contracts import Context, Models, Source, Table, Tables
 from alignzoo.data.encode import Encoder
 from alignzoo.data.prepare import Preparation
 from alignzoo.data.rows import CANONICAL, Row, UnusableRow, canonical, split
-from alignzoo.data.tokenizers import check
+from alignzoo.data.tokenizers import check, train_bpe
 from alignzoo.settings import UserError, nearest, require
 
 COMPARED = 1024  # held-out pairs at most that evaluation compares, in chunks of 64
@@ -52,6 +52,10 @@ class RowSource(Source):
         default=0, metadata={"help": "keep the end of longer prompts; 0: a prompt too long is an error"}
     )
     max_completion_tokens: int = field(default=0, metadata={"help": "keep the beginning of longer completions; 0: never cut"})
+    vocabulary: int = field(
+        default=0,
+        metadata={"help": "train a byte-level BPE tokenizer of this size on the training rows, for a fresh model; 0: don't"},
+    )
     chat: bool = field(default=False, metadata={"help": "make plain prompts and completions messages of user and assistant"})
     system: str | None = field(default=None, metadata={"help": "a system message before prompts that have none"})
     chat_template: str | None = field(default=None, metadata={"help": "a jinja file to use for the tokenizer's own template"})
@@ -63,7 +67,7 @@ class RowSource(Source):
         self._pairs: Table | None = None
         self._device = torch.device("cpu")
         require(0 <= self.heldout < 1, "data.heldout", self.heldout, "in [0, 1)")
-        for name in ("max_rows", "max_prompt_tokens", "max_completion_tokens"):
+        for name in ("max_rows", "max_prompt_tokens", "max_completion_tokens", "vocabulary"):
             require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), ">= 0")
         for name in self.columns:
             if name not in CANONICAL:
@@ -73,6 +77,13 @@ class RowSource(Source):
     @abstractmethod
     def read(self, heldout: bool) -> Iterable[tuple[str, Mapping[str, Any]]] | None:
         """(where, row) of the training data, or of data of its own to hold out, if there is any."""
+
+    def tokenizer(self) -> Any:
+        """Trained on the training rows alone, or None."""
+        if not self.vocabulary:
+            return None
+        train, _, _ = self.rows()
+        return train_bpe(sorted({text for row in train for text in row.texts()}), self.vocabulary)
 
     def tables(self, view: type[Batch], context: Context) -> Tables:
         check(context.tokenizer)

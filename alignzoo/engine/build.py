@@ -73,7 +73,7 @@ class Builder:
         return trainer
 
     def _context(self, args: TrainingArguments) -> tuple[Context, Any]:
-        tokenizer = modules.tokenizer(self.setup.model)
+        tokenizer = self._tokenizer()
         config = modules.config(self.setup.model, tokenizer)
         length = modules.context_length(self.setup.model, config)
         context = Context(
@@ -81,6 +81,14 @@ class Builder:
             device=args.device,
         )  # fmt: skip
         return context, config
+
+    def _tokenizer(self) -> Any:
+        """The model's, or the data's for a model that has none."""
+        model, own = self.setup.model, self.source.tokenizer()
+        given = model.tokenizer or model.path
+        if own is not None and given:
+            raise UserError(f"the data brings a tokenizer, and so does {given}: leave the data's out (data.vocabulary=0)")
+        return own or modules.tokenizer(model)
 
     def _steps(self, tables: Tables) -> int:
         """Optimizer steps: as asked, else what the epochs take."""
