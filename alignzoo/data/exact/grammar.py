@@ -25,14 +25,14 @@ def source_policy(tree: Tree, prompts: int, seed: int) -> Tensor:
 
 
 def rewards(tree: Tree, prompts: int, seed: int, interaction: float, roughness: float) -> Tensor:
-    """(P, completions): preferences for tokens, by position and prompt, plus `interaction` times preferences for neighbours,
+    """(P, completions): preferences for tokens, by prompt and by position, plus `interaction` times preferences for neighbours,
     the same for all prompts, plus `roughness` times noise that follows no rule; each part and the whole of mean 0 and
     variance 1 over a prompt's completions."""
     rng = np.random.default_rng([seed, 2])
     digits, lengths = (x.numpy() for x in tree.digits())
     blank = tree.tokens  # what stands after the end
     tokens = np.where(np.arange(tree.length) < lengths[:, None], digits, blank)
-    single = rng.normal(size=(prompts, tree.length, blank + 1)) + rng.normal(size=(tree.length, blank + 1))
+    single = rng.normal(size=(prompts, 1, blank + 1)) + rng.normal(size=(tree.length, blank + 1))
     double = rng.normal(size=(blank + 1, blank + 1))
     additive, neighbours = np.zeros((2, prompts, tree.completions))
     for t in range(tree.length):
