@@ -28,7 +28,7 @@ alignzoo: one loop, every alignment algorithm
 
   alignzoo train [OVERRIDE ...]   train; `alignzoo train --help` says more
   alignzoo bench [OVERRIDE ...]   algorithms x seeds, one table
-  alignzoo report RUN ...         a table of finished runs
+  alignzoo report RUN ...         compare finished runs: an answer, a table, a page
   alignzoo sample RUN             completions of a run's policy
   alignzoo list [GROUP]           what there is to choose from
   alignzoo card NAME              what an algorithm is, and where it is from

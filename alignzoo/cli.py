@@ -121,12 +121,9 @@ def _bench(argv: list[str]) -> int:
 
 
 def _report(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("alignzoo report", description="A table of finished runs.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or one that holds runs")
     from alignzoo import report
 
-    report.show(report.summaries([Path(run) for run in parser.parse_args(argv).runs]))
-    return 0
+    return report.main(argv)
 
 
 def _sample(argv: list[str]) -> int:

@@ -1,30 +1,15 @@
-"""A table of finished runs, from their summaries."""
+"""Tables for the terminal: of runs, from their summaries, and of what is said of them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from alignzoo.settings import UserError
-
 FACTS = ("algorithm", "data", "seed", "status", "steps")
 METRICS = ("gap_closed", "reward", "kl", "entropy", "length", "accuracy", "loss")
-
-
-def summaries(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The summary of each run, and of the runs inside a folder that is none. Raises UserError where there are none."""
-    found: list[dict[str, Any]] = []
-    for folder in folders:
-        files = [folder / "summary.json"] if (folder / "summary.json").is_file() else sorted(folder.glob("**/summary.json"))
-        if not files:
-            raise UserError(f"{folder} holds no finished run: there is no summary.json")
-        found += [{**json.loads(file.read_text("utf-8")), "run_dir": str(file.parent)} for file in files]
-    return found
 
 
 def show(runs: Sequence[dict[str, Any]]) -> None:
@@ -37,6 +22,21 @@ def show(runs: Sequence[dict[str, Any]]) -> None:
         facts = [str(run.get(name, "")) for name in FACTS]
         metrics = [_number(run["metrics"].get(name)) for name in names]
         table.add_row(*facts, _number(run.get("total_seconds")), *metrics, run["run_dir"])
+    _print(table)
+
+
+def show_answer(headline: str, details: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The answer, and the table that it comes from."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="right" if i else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    print("\n".join([headline, *(text for text in details if text), ""]))
+    _print(table)
+
+
+def _print(table: Table) -> None:
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(table, highlight=False, markup=False)
 

@@ -1,0 +1,87 @@
+"""Which runs can be compared, and what sets them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from alignzoo.evaluation.results import Run, budget, flat
+from alignzoo.settings import UserError
+
+TASK_GENERATION = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")  # how evaluation draws, so part of the task
+NOT_SETTINGS = ("seed", "choices", "run_dir", "resume", "plugins_dir")
+
+
+def identity(run: Run, vary: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """What two runs must share, by subject: {task, reward, reference, budget: {dotted key: value}}, without the keys
+    of `vary`.
+    """
+    config, choices = run.config, run.config.get("choices", {})
+    generation = {key: config.get("generation", {}).get(key) for key in TASK_GENERATION}
+    subjects = {
+        "task": {"data": choices.get("data"), "model": choices.get("model")}
+        | flat({"data": config.get("data"), "model": config.get("model"), "generation": generation}),
+        "reward": {"reward": choices.get("reward")} | flat({"reward": config.get("reward")}),
+        "reference": {"reference": choices.get("reference")} | flat({"reference": config.get("reference")}),
+        "budget": budget(run),
+    }
+    subjects["task"].pop("data.rows", None)  # the length of an epoch: a matter of cost
+    return {subject: {k: v for k, v in keys.items() if k not in vary} for subject, keys in subjects.items()}
+
+
+def check_comparable(runs: Sequence[Run], vary: Sequence[str] = ()) -> None:
+    """Raises UserError that names the runs that are not comparable with the first, and the setting that says so."""
+    first = identity(runs[0], vary)
+    complaints = []
+    for run in runs[1:]:
+        for subject, keys in identity(run, vary).items():
+            differing = [k for k in {**first[subject], **keys} if first[subject].get(k) != keys.get(k)]
+            if differing:
+                key = differing[0]
+                complaints.append(f"{run.folder}: another {subject} ({key}={keys.get(key)}, not {first[subject].get(key)})")
+                break
+    if complaints:
+        more = f"\n  and {len(complaints) - 8} more" if len(complaints) > 8 else ""
+        raise UserError(
+            f"runs that are not comparable with {runs[0].folder}; report them apart:\n  " + "\n  ".join(complaints[:8]) + more
+        )
+
+
+def named(runs: Sequence[Run], vary: Sequence[str] = (), sweep: Sequence[str] = ()) -> list[Run]:
+    """The runs with their condition, the values of `vary`, and label: runs of one algorithm with other settings, the values of
+    `sweep` among them, get labels that say which.
+
+    Raises UserError for two runs of the same label, condition and seed.
+    """
+    settings = [_settings(run, vary) | _picked(run, sweep) for run in runs]
+    conditioned = [replace(run, condition=_text(_picked(run, vary))) for run in runs]
+    labelled = []
+    for run, own in zip(conditioned, settings, strict=True):
+        others = [s for r, s in zip(runs, settings, strict=True) if r.algorithm == run.algorithm]
+        differing = sorted(k for k in own if any(s.get(k) != own[k] for s in others))
+        labelled.append(replace(run, label=" ".join([run.algorithm, _text({k: own[k] for k in differing})]).strip()))
+    ordered = sorted(labelled, key=lambda r: (r.condition, r.label, r.seed, str(r.folder)))
+    for a, b in pairwise(ordered):
+        if (a.condition, a.label, a.seed) == (b.condition, b.label, b.seed):
+            raise UserError(f"{a.folder} and {b.folder} are the same run: {a.label}, seed {a.seed}. Give one of them")
+    return labelled
+
+
+def _settings(run: Run, vary: Sequence[str]) -> dict[str, Any]:
+    """What may set two runs of one algorithm apart: all settings but those that make runs comparable, and those varied."""
+    shared = {key for keys in identity(run).values() for key in keys} | {"data.rows"}
+    own = {
+        key: value for key, value in run.config.items() if key not in (*NOT_SETTINGS, "data", "reward", "reference", "budget")
+    }
+    return {key: value for key, value in flat(own).items() if key not in shared and key not in vary}
+
+
+def _picked(run: Run, vary: Sequence[str]) -> dict[str, Any]:
+    everything = flat(run.config)
+    return {key: everything[key] for key in vary if key in everything}
+
+
+def _text(settings: dict[str, Any]) -> str:
+    return " ".join(f"{key.removeprefix('algorithm.')}={value}" for key, value in settings.items())

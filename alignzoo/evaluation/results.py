@@ -1,0 +1,182 @@
+"""Finished runs, from anywhere, as tidy rows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from alignzoo.settings import UserError
+
+COSTS = ("steps", "samples", "tokens", "flops", "seconds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run. `label` tells algorithms and their settings apart, `condition` the settings that a study varies."""
+
+    folder: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    environment: dict[str, Any]
+    label: str = ""
+    condition: str = ""
+
+    @property
+    def algorithm(self) -> str:
+        return str(self.summary["algorithm"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.summary["seed"])
+
+    def score(self, metric: str) -> float | None:
+        """The final evaluation's, None where it has none or one that is not finite."""
+        value = self.summary["metrics"].get(metric)
+        return float(value) if value is not None and math.isfinite(value) else None
+
+    @cached_property
+    def cost(self) -> dict[str, float]:
+        """Of the whole run: steps, samples (completions drawn, else rows learned from), tokens, seconds; and FLOPs where
+        counted. Evaluation's seconds are not in it.
+        """
+        s = self.summary
+        steps = s.get("steps", 0)
+        tokens = sum(s.get(name, 0) for name in ("prompt_tokens", "completion_tokens", "trained_tokens"))
+        samples = s.get("samples") or steps * self.config.get("trainer", {}).get("batch", 0)
+        seconds = s.get("total_seconds", 0.0) - s.get("evaluation_seconds", 0.0)
+        found = {"steps": steps, "samples": samples, "tokens": tokens, "flops": s.get("flops"), "seconds": seconds}
+        return {name: float(value) for name, value in found.items() if value}
+
+    @cached_property
+    def evaluations(self) -> list[dict[str, float]]:
+        """The evaluations on the way: metrics, and the cost up to there. A cost that metrics.jsonl lacks is taken to grow in
+        proportion to the steps.
+        """
+        found = []
+        for row in _lines(self.folder / "metrics.jsonl"):
+            metrics = {name.removeprefix("eval/"): value for name, value in row.items() if name.startswith("eval/")}
+            if not metrics:
+                continue
+            share = row["step"] / self.cost["steps"] if self.cost.get("steps") else 1.0
+            at = {name: row.get(f"cost/{name}", total * share) for name, total in self.cost.items()}
+            found.append({**metrics, **{f"cost/{name}": value for name, value in at.items()}})
+        return found
+
+    def curve(self, cost: str, metric: str) -> tuple[list[float], list[float]]:
+        """(cost, metric) of the evaluations that have both."""
+        both = [(e[f"cost/{cost}"], e[metric]) for e in self.evaluations if f"cost/{cost}" in e and metric in e]
+        finite = [(x, y) for x, y in both if math.isfinite(y)]
+        return [x for x, _ in finite], [y for _, y in finite]
+
+    def row(self) -> dict[str, Any]:
+        """The tidy row: who, what, cost, and each metric as eval/<name>. What is not finite is None."""
+        names = ("algorithm", "data", "model", "reward", "reference", "seed", "status")
+        facts = {name: self.summary.get(name) for name in names}
+        counts = {k: v for k, v in self.summary.items() if k not in facts and isinstance(v, int | float)}
+        metrics = {f"eval/{k}": v for k, v in self.summary["metrics"].items()}
+        machine = {"threads": self.environment.get("threads"), "commit": self.environment.get("commit")}
+        versions = {f"version/{k}": v for k, v in self.environment.get("versions", {}).items()}
+        start = {"run": str(self.folder), "label": self.label, "condition": self.condition, "budget": budget_text(budget(self))}
+        return {k: _finite(v) for k, v in (start | facts | counts | metrics | machine | versions).items()}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The runs of some folders, and those passed over: {folder: why}."""
+
+    runs: list[Run]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def find(folders: Sequence[Path]) -> Found:
+    """The runs that are these folders or lie in them, each once. Raises UserError where there is none."""
+    runs, skipped = [], {}
+    for folder in dict.fromkeys(path for given in folders for path in _run_folders(given)):
+        if not (folder / "summary.json").is_file():
+            skipped[str(folder)] = _why_unfinished(folder)
+            continue
+        try:
+            runs.append(_read(folder))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            skipped[str(folder)] = f"can't be read: {error!r}"
+    if not runs:
+        named = "".join(f"\n  {name}: {why}" for name, why in skipped.items())
+        raise UserError(f"no finished run in {', '.join(map(str, folders))}{named}")
+    return Found(runs, skipped)
+
+
+def _run_folders(given: Path) -> Iterator[Path]:
+    if not given.exists():
+        raise UserError(f"{given} does not exist")
+    named = [given] if (given / "config.yaml").is_file() else [path.parent for path in sorted(given.glob("**/config.yaml"))]
+    for path in map(Path.resolve, named):
+        yield path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _read(folder: Path) -> Run:
+    import yaml
+
+    environment = folder / "environment.json"
+    run = Run(
+        folder=folder,
+        config=yaml.safe_load((folder / "config.yaml").read_text("utf-8")),
+        summary=json.loads((folder / "summary.json").read_text("utf-8")),
+        environment=json.loads(environment.read_text("utf-8")) if environment.is_file() else {},
+    )
+    if not isinstance(run.summary["metrics"], dict) or not run.algorithm or run.seed is None:
+        raise ValueError("summary.json is not one of a run")
+    return run
+
+
+def _why_unfinished(folder: Path) -> str:
+    """The last line of the log that `alignzoo bench` keeps beside a run, where there is one."""
+    log = folder.with_name(folder.name + ".log")
+    lines = log.read_text("utf-8", errors="replace").split("\n") if log.is_file() else []
+    said = [line for line in lines if line.strip()]
+    return f"no summary.json: {said[-1].strip()}" if said else "no summary.json: unfinished, or failed"
+
+
+def budget(run: Run) -> dict[str, Any]:
+    """{dotted key: value} of what the run was allowed; empty where nothing was said."""
+    found = flat({"budget": run.config.get("budget", run.summary.get("budget"))})
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def budget_text(allowed: dict[str, Any]) -> str:
+    return " ".join(f"{key.removeprefix('budget.')}={value}" for key, value in allowed.items())
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{dotted key: leaf}; lists are leaves."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def write_rows(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """results.jsonl and results.parquet: every row with every column."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    full = [{name: row.get(name) for name in columns} for row in rows]
+    (folder / "results.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in full), "utf-8")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(full), folder / "results.parquet")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

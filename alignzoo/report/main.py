@@ -1,0 +1,70 @@
+"""The command `alignzoo report`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignzoo.evaluation import comparable, results
+from alignzoo.report import study, table
+from alignzoo.settings import UserError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table and the answer, and writes the report into `--out`."""
+    parser = argparse.ArgumentParser(
+        "alignzoo report", description="Compare finished runs: a table here, a report in a folder."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or one that holds runs")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="where the report goes; none: report/ in the first folder that is no run"
+    )
+    parser.add_argument("--metric", help="what to compare; none: gap_closed where all runs have it, else reward")
+    args = parser.parse_args(list(argv))
+    folders = [Path(run) for run in args.runs]
+    out = Path(args.out) if args.out else _beside(folders[0])
+    page = write(folders, out, args.metric, command=shlex.join(["alignzoo", "report", *argv]))
+    print(f"\n{page}")
+    return 0
+
+
+def write(folders: Sequence[Path], out: Path, metric: str | None = None, command: str = "") -> Path:
+    """Writes report.html, report.md, plots/, results.jsonl and results.parquet into `out`, and returns the page's path.
+
+    The same runs give the same files. Raises UserError for runs that can't be compared and for a folder that can't be written.
+    """
+    from alignzoo.report import answer, page, sections
+    from alignzoo.report.analysis import analyse
+
+    about = study.read(folders)
+    given = results.find(folders)
+    for name, why in given.skipped.items():
+        print(f"alignzoo: {name} is left out: {why}", file=sys.stderr)
+    comparable.check_comparable(given.runs, [*about.vary, *about.sweep])
+    runs = sorted(comparable.named(given.runs, about.vary, about.sweep), key=lambda run: (run.condition, run.label, run.seed))
+    analyses = analyse(runs, about, metric)
+    writable(out)
+    results.write_rows([run.row() for run in runs], out)
+    for a in analyses:
+        found = sections.results(a)
+        table.show_answer(" ".join([a.condition, answer.headline(a)]).strip(), answer.details(a), found.columns, found.rows)
+    return page.write(page.Content(runs, analyses, about, given.skipped | about.failed, command), out)
+
+
+def writable(out: Path) -> None:
+    """Makes the folder. Raises UserError where nothing can be written into it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".probe"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"can't write into {out}: {error.strerror}. Choose another folder by --out") from None
+
+
+def _beside(folder: Path) -> Path:
+    """Inside a folder of runs; beside a run."""
+    return (folder.parent if (folder / "config.yaml").is_file() else folder) / "report"
