@@ -60,13 +60,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _do_first(cfg: DictConfig) -> dict[str, Any] | None:
-    """Do the run that `cfg.first` describes, beside this one, unless that was done before; `cfg` then starts from its model.
-    Returns its summary if it was interrupted.
+    """Do the run that `cfg.first` describes, with this one's model and beside it, unless that was done before; `cfg` then
+    starts from the result. Returns the summary of a first run that was interrupted.
     """
     from alignzoo.config import compose
     from alignzoo.engine import checkpoint
 
     before = compose(list(cfg.first))
+    before.model = cfg.model
     before.run_dir = str(run_folder(cfg).parent / run_folder(before).name)
     folder = Path(before.run_dir)
     if not _summary(folder):
