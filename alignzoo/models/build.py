@@ -107,7 +107,8 @@ def adapted(module: nn.Module, settings: Peft, seed: int) -> nn.Module:
         try:
             return get_peft_model(module, lora)
         except ValueError as error:
-            raise UserError(f"peft.target_modules={settings.target_modules} does not fit the model: {_first_line(error)}") from error
+            wanted = f"peft.target_modules={settings.target_modules}"
+            raise UserError(f"{wanted} does not fit the model: {_first_line(error)}") from error
 
 
 def frozen(module: nn.Module) -> nn.Module:
