@@ -34,8 +34,8 @@ class Objective:
 class Lab:
     """The networks, records and objective of an algorithm.
 
-    The policy is moved away from the reference, before and after a rollout, so that nothing holds only because two networks agree;
-    `still` leaves all as they start.
+    The policy is moved away from the reference, before and after a rollout, so that nothing holds only because two networks
+    agree; `still` leaves all as they start.
     """
 
     def __init__(self, subject: Subject, algorithm: Algorithm | None = None, still: bool = False, **changes: Any) -> None:

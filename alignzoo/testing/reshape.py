@@ -22,7 +22,7 @@ def padded(batch: Any, left: int = 3, right: int = 2) -> Any:
     batch = _nested(batch, lambda inner: padded(inner, left, right))
     if not isinstance(batch, Completions):
         return batch
-    wider = {n: F.pad(x, (0, 0) * (x.dim() - 2) + (0, right)) for n, x in _per_token(batch)}
+    wider: dict[str, Any] = {n: F.pad(x, (0, 0) * (x.dim() - 2) + (0, right)) for n, x in _per_token(batch)}
     return replace(batch, **wider | {"ids": F.pad(batch.ids, (0, right), value=GARBAGE)})
 
 
@@ -31,7 +31,7 @@ def partly_written(batch: Completions) -> Completions:
     first = batch.scored & (batch.scored.long().cumsum(1) == 1)
     chosen = (torch.arange(len(batch)) % 2 == 1) & (batch.scored.sum(1) > 1)
     given = first & chosen[:, None]
-    floats = {n: torch.where(given, 0, x) for n, x in _per_token(batch) if x.is_floating_point()}
+    floats: dict[str, Any] = {n: torch.where(given, 0, x) for n, x in _per_token(batch) if x.is_floating_point()}
     return replace(batch, **floats, scored=batch.scored & ~given)
 
 
@@ -47,7 +47,7 @@ def absorbed(batch: Any) -> Any:
         _attended(batch.prompts, p) + ids[:k].tolist() for p, ids, k in zip(batch.prompt_of, batch.ids, moved, strict=True)
     ]
     width = max(map(len, prompts))
-    columns = {
+    columns: dict[str, Any] = {
         n: torch.stack([torch.cat([row[k:], row.new_zeros((k, *row.shape[1:]))]) for row, k in zip(x, moved, strict=True)])
         for n, x in _per_token(batch)
     }
@@ -67,7 +67,7 @@ def one_token(batch: Any) -> Any:
     if not isinstance(batch, Completions):
         return batch
     kept = batch.scored.long().cumsum(1) <= 1
-    mask = {"attended": batch.attended & kept, "scored": batch.scored & kept}
+    mask: dict[str, Any] = {"attended": batch.attended & kept, "scored": batch.scored & kept}
     return padded(replace(batch, **mask), left=0)
 
 

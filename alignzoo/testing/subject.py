@@ -95,7 +95,8 @@ def saved_model(folder: Path) -> Path:
 
     if not folder.exists():
         settings = Model(config=dict(toys.LLAMA))
-        build.policy(settings, build.config(settings, build.tokenizer(settings)), seed=7).save_pretrained(folder)
+        module: Any = build.policy(settings, build.config(settings, build.tokenizer(settings)), seed=7)
+        module.save_pretrained(folder)
     return folder
 
 

@@ -143,7 +143,7 @@ def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:
     parts = {
         "algorithm": algorithm, "data": ToySource(), "reward": CountReward(), "reference": Copy(),
         "model": Model(config=dict(LLAMA)),
-        "peft": Peft(), "training": Training(**training | changes.pop("training", {})), 
+        "peft": Peft(), "training": Training(**training | changes.pop("training", {})),
         "generation": Generation(max_new_tokens=6),
         "rollout": Rollout(prompts=4, samples=2), "seed": 0, "roles": {},
         "choices": {"algorithm": name, "reward": "count", "data": "toy", "model": "tiny", "reference": "copy"},

@@ -1,4 +1,4 @@
-"""Every registered algorithm has every property; presets the mathematical ones. What only one promises is checked at the end."""
+"""Every registered algorithm has every property, presets the mathematical ones. At the end: what only one of them promises."""
 
 from __future__ import annotations
 

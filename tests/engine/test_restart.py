@@ -1,0 +1,351 @@
+"""Runs that are killed, interrupted or fail, and what is left of them.
+
+A fork of this process is told of everything it does to files of its run folder, and dies at one of them. What a resumed run
+restores is checked for every algorithm in tests/conformance; here it is when a run may die.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from alignzoo import compose, train
+from alignzoo.batch import Completions
+from alignzoo.contracts import Algorithm, Kind, Next, Role, Scores
+from alignzoo.engine import checkpoint
+from alignzoo.settings import Model, UserError
+from alignzoo.testing import toys
+from alignzoo.testing.subject import light_collections
+from alignzoo_plugins.ppo.ppo import PPO
+from alignzoo_plugins.sft.sft import SFT
+
+# two trained roles, a rollout used in halves, a log line, an evaluation and a checkpoint a step
+TINY = [
+    "algorithm=ppo", "algorithm.epochs=1", "data=exact", "data.prompts=2", "data.vocabulary=3", "data.length=2", "data.rows=32",
+    "data.warmup_steps=3", "generation.max_new_tokens=2", "rollout.prompts=4", "rollout.samples=2", "trainer.batch=4",
+    "trainer.micro_batch=2", "trainer.logging_steps=1", "trainer.eval_steps=1", "trainer.eval_prompts=2",
+    "trainer.save_steps=1", "trainer.keep_checkpoints=1", "model.config.hidden_size=16", "model.config.intermediate_size=16",
+    "model.config.num_hidden_layers=1", "model.config.num_attention_heads=2", "model.config.num_key_value_heads=2",
+]  # fmt: skip
+VOLATILE = ("seconds", "tokens_per_second", "peak_memory")
+
+
+def config(folder, steps=3, **more):
+    given = [*TINY, f"run_dir={folder}", f"trainer.max_steps={steps}", *(f"{k}={v}" for k, v in more.items())]
+    return compose(given)
+
+
+def rows(folder, name="metrics.jsonl"):
+    lines = (folder / name).read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in VOLATILE} for line in lines]
+
+
+def left_by(folder):
+    """What two runs must share to the bit."""
+    weights = {p.relative_to(folder): p.read_bytes() for p in (folder / "model").rglob("*.safetensors")}
+    summary = json.loads((folder / "summary.json").read_text())
+    kept = {k: v for k, v in summary.items() if not k.endswith("seconds") and k not in ("run_dir", "peak_memory")}
+    return weights, rows(folder), rows(folder, "completions.jsonl"), kept
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run of three steps."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(config(folder))
+    light_collections()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory, whole):
+    """The same run, killed right after its first checkpoint."""
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    assert killed(folder, lambda: train(config(folder)), "checkpoint-1 is there".__eq__)
+    assert checkpoint.latest(folder / "checkpoints").name == "checkpoint-1"
+    return folder
+
+
+WRITES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
+
+
+def in_child(folder, run, before_change):
+    """Run in a fork that calls `before_change(what)` before each change to a file of the run folder; whether it was killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _watch(folder, before_change)
+            run()
+            os._exit(0)
+        finally:
+            os._exit(3)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert os.waitstatus_to_exitcode(status) == 0, "the child failed by itself"
+    return False
+
+
+def killed(folder, run, at):
+    """Run in a child that kills itself before the first change for which `at(what)` holds; whether it did."""
+
+    def die(what):
+        if at(what):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return in_child(folder, run, die)
+
+
+def _watch(folder, before_change):
+    """Python's audit events for files, and the syncs, which have none. Hooks stay for good: only a child may install one."""
+    busy = []
+
+    def look(what):
+        if not busy:
+            busy.append(what)
+            before_change(what)
+            busy.clear()
+
+    def hook(event, arguments):
+        path = str(arguments[0]) if arguments else ""
+        reads = event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        within = str(folder) in path or (
+            event in ("os.remove", "os.rmdir") and arguments[1] != -1
+        )  # rmtree names files by directory
+        if event in WRITES and within and not reads:
+            look(f"{event} {os.path.basename(path)}")
+
+    def synced(handle):
+        look("fsync")
+        return sync(handle)
+
+    def written(target, fill):
+        write(target, fill)
+        look(f"{target.name} is there")
+
+    sync, write = os.fsync, checkpoint.write
+    os.fsync, checkpoint.write = synced, written
+    sys.addaudithook(hook)
+
+
+def contents(folder):
+    return tuple((str(p.relative_to(folder)), p.read_bytes() if p.is_file() else b"") for p in sorted(folder.rglob("*")))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_killed_at_any_moment_after_a_checkpoint(whole, begun, tmp_path):
+    """What is on disk before each change a resumed run makes to its folder is what a kill would leave there: log lines, every
+    file of the second checkpoint, its renaming, the removal of the first, the model. Resumed from any it ends the same."""
+    folder, places = tmp_path / "run", tmp_path / "moments"
+    shutil.copytree(begun, folder)
+    places.mkdir()
+
+    def keep(what):
+        shutil.copytree(folder, places / f"{len(list(places.iterdir())):03} {what}")
+
+    assert not in_child(folder, lambda: train(compose([f"resume={folder}"])), keep)
+    names = " ".join(sorted(place.name for place in places.iterdir()))
+    for part in (
+        "open manifest.json",
+        "os.rename .partial-checkpoint-2",
+        "os.remove optimizer.pt",
+        "os.rmdir checkpoint-1",
+        "os.rename .partial-model",
+    ):
+        assert part in names, f"{part} was not watched: {names}"
+    moments = {contents(place): place for place in sorted(places.iterdir(), reverse=True)}
+    expected = left_by(whole)
+    for place in moments.values():
+        shutil.rmtree(folder)
+        place.rename(folder)
+        train(compose([f"resume={folder}"]))
+        assert left_by(folder) == expected, f"killed before {place.name}"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize(
+    "moment", ["os.rename .config.yaml", "open .environment.json", "open metrics.jsonl", "open manifest.json"]
+)
+def test_killed_before_the_first_checkpoint(whole, tmp_path, moment):
+    """Started again by the same command, it ends as if nothing had happened."""
+    folder = tmp_path / "run"
+    assert killed(folder, lambda: train(config(folder)), moment.__eq__)
+    assert checkpoint.latest(folder / "checkpoints") is None
+    train(config(folder))
+    assert left_by(folder) == left_by(whole)
+
+
+# --- signals, to the command itself ---
+
+
+REWARD = """
+import os, sys
+
+calls = 0
+
+def vowels(completions):
+    global calls
+    calls += 1
+    if calls == 2 and "WAIT" in os.environ:
+        print("sampling", flush=True)
+        sys.stdin.readline()
+    return [float(text.count("a")) for text in completions]
+"""
+SIGNALLED = {"reward": "function", "reward.path": "waiting_reward:vowels", "trainer.eval_steps": 0, "trainer.save_steps": 0}
+
+
+@pytest.fixture(scope="module")
+def rewarded(tmp_path_factory, whole):
+    """The folder of a reward that waits, in its second call, for a line on standard input; and an uninterrupted run with it."""
+    folder = tmp_path_factory.mktemp("reward")
+    (folder / "waiting_reward.py").write_text(REWARD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        train(config(folder / "whole", steps=5, **SIGNALLED))
+        yield folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_saves_and_says_how_to_go_on(rewarded, number):
+    """It comes while the second rollout is sampled, for the third of five steps. Resumed, the run ends as one never stopped."""
+    run = rewarded / number.name
+    given = [f"run_dir={run}", "trainer.max_steps=5", *(f"{k}={v}" for k, v in SIGNALLED.items())]
+    environment = os.environ | {"WAIT": "1", "PYTHONPATH": os.pathsep.join([str(rewarded), *sys.path])}
+    command = [sys.executable, "-m", "alignzoo", "train", *TINY, *given]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        assert process.stdout.readline() == "sampling\n"
+        process.send_signal(number)
+        out, err = process.communicate("\n", timeout=120)
+    assert process.returncode == 130, err
+    assert out.splitlines()[-1] == f"interrupted at step 3 and saved; go on with: alignzoo train resume={run}"
+    assert checkpoint.latest(run / "checkpoints").name == "checkpoint-3"
+    assert not (run / "summary.json").exists()
+    assert train(compose([f"resume={run}"]))["status"] == "finished"
+    assert left_by(run) == left_by(rewarded / "whole")
+
+
+# --- a disk that is full ---
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_full_disk_leaves_what_was_there(begun, tmp_path):
+    """A limit of 4 kB a file stands for a full disk: weights don't fit, log lines do."""
+    folder, told = tmp_path / "run", tmp_path / "told"
+    shutil.copytree(begun, folder)
+    before = contents(folder / "checkpoints")
+
+    def run():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        try:
+            train(compose([f"resume={folder}"]))
+        except UserError as error:
+            told.write_text(str(error))
+
+    assert not in_child(folder, run, lambda what: None)
+    assert re.match("the disk is full: .*checkpoint-2 was not written.*; earlier checkpoints are intact", told.read_text())
+    assert contents(folder / "checkpoints") == before
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+def test_a_disk_that_fills_up_while_syncing(tmp_path, monkeypatch, code):
+    def full(handle):
+        raise OSError(code, os.strerror(code))
+
+    checkpoint.write(tmp_path / "checkpoint-1", lambda folder: (folder / "weights").write_text("one"))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        checkpoint.write(tmp_path / "checkpoint-2", lambda folder: (folder / "weights").write_text("two"))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+    assert checkpoint.latest(tmp_path).name == "checkpoint-1"
+
+
+# --- numbers that are none ---
+
+
+@dataclass(kw_only=True)
+class Diverging(Algorithm):
+    """A likelihood, but for one row of step 3: not a number, or infinite in the gradient alone."""
+
+    data = Completions
+    gradient: bool = False
+
+    def __post_init__(self):
+        self.steps, self.row = 0, -1
+
+    def roles(self):
+        return {"policy": Role(kind=Kind.POLICY, trained=True)}
+
+    def after_step(self, metrics):
+        self.steps += 1
+        return Next.CONTINUE
+
+    def loss(self, models, batch):
+        loss = -batch.sum(models.policy.logprobs(batch))
+        self.row = batch.row[1].item() % 24
+        if self.steps < 2:
+            return loss, {}
+        infinite_slope = (loss[1] - loss[1].detach()).sqrt()
+        second = torch.arange(len(batch)) == 1
+        return torch.where(second, loss + infinite_slope if self.gradient else torch.nan, loss), {}
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_loss_that_is_no_number(tmp_path, gradient):
+    """The third step names itself, the row and the checkpoint of the second, and updates nothing."""
+    algorithm = Diverging(gradient=gradient)
+    trainer = toys.trainer(toys.setup(algorithm, training={"save_steps": 1, "max_steps": 5}), tmp_path)
+    with pytest.raises(UserError) as caught:
+        trainer.train()
+    where = "the gradient, with a finite loss in every row" if gradient else f"rows {algorithm.row}"
+    last = tmp_path / "checkpoints" / "checkpoint-2"
+    assert f"not finite at step 3 ({where}); nothing was updated" in str(caught.value)
+    assert f"Last good checkpoint: {last}." in str(caught.value)
+    weights = {n: p.clone() for n, p in trainer.trained.policy.state_dict().items()}
+    checkpoint.load_policy(trainer.trained.policy, last)
+    assert all(torch.equal(p, weights[n]) for n, p in trainer.trained.policy.state_dict().items())
+
+
+@dataclass(kw_only=True)
+class Undefined(toys.CountReward):
+    """Not a number for one row."""
+
+    def __call__(self, c):
+        scores = super().__call__(c)
+        return Scores(total=torch.where(c.row == 11, torch.nan, scores.total))
+
+
+def test_a_reward_that_is_no_number(tmp_path):
+    """The toy data's first four rows are 11, 15, 16 and 5."""
+    trainer = toys.trainer(toys.setup(PPO(), reward=Undefined()), tmp_path)
+    with pytest.raises(UserError, match=r"reward count returned nan for 2 completion\(s\), of rows 11, 11\."):
+        trainer.train()
+
+
+# --- the engine's own random stream ---
+
+
+def test_dropout_goes_on_where_it_was(tmp_path):
+    """Dropout draws from torch's stream, whose position is in the checkpoint."""
+
+    def end(folder, dropout, resume=None):
+        model = Model(config=dict(toys.LLAMA), dropout=dropout)
+        trainer = toys.trainer(toys.setup(SFT(), model=model, training={"save_steps": 1}), tmp_path / folder)
+        trainer.train(resume_from_checkpoint=resume)
+        return torch.cat([p.detach().flatten() for p in trainer.trained.parameters()])
+
+    whole = end("whole", 0.2)
+    assert torch.equal(whole, end("resumed", 0.2, str(tmp_path / "whole" / "checkpoints" / "checkpoint-1")))
+    assert not torch.equal(whole, end("without", 0.0))
