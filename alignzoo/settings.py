@@ -47,7 +47,7 @@ class Forward(Enum):
     padded = "padded"  # one row a completion, its prompt before it, all of one length
     flat = "flat"  # all in one row, nothing padded
     tree = "tree"  # flat, and completions of one prompt share it
-    auto = "auto"  # tree wherever the network can
+    auto = "auto"  # tree, the last layer only where it is read; padded for networks that can't
 
 
 class Schedule(Enum):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from alignzoo.batch import Completions, Prompts
 from alignzoo.models import attention, forward
 from alignzoo.models.layout import layout
+from alignzoo.models.prune import pruned
 from alignzoo.settings import Forward
 
 logger = logging.getLogger("alignzoo")
@@ -67,8 +68,10 @@ def _states(module: Any, c: Completions, needed: Tensor, mode: Forward) -> Tenso
         needed = torch.zeros(len(c), c.ids.shape[1] + 1, dtype=torch.bool, device=c.ids.device)
         needed[0, 0] = True
     made = layout(c, needed, share=mode is not Forward.flat)
-    with attention.unmasked():
-        output = backbone(module)(input_ids=made.ids[None], position_ids=made.positions[None], use_cache=False, layout=made)
+    body = backbone(module)
+    pruning = pruned(body, made.read.unique(), len(made.ids)) if mode is Forward.auto else nullcontext()
+    with attention.unmasked(), pruning:
+        output = body(input_ids=made.ids[None], position_ids=made.positions[None], use_cache=False, layout=made)
     return output.last_hidden_state[0].index_select(0, made.read if found else made.read[:0])
 
 
@@ -134,7 +137,7 @@ def _differs(module: Any) -> str | None:
     with _evaluation(module):
         expected = _read(module, sample, None)
         try:
-            found = _read(module, sample, Forward.tree)
+            found = _read(module, sample, Forward.auto)
         except Exception as error:  # whatever a foreign architecture raises, padding still works
             return f"without, it fails with {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     distance = (found - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
