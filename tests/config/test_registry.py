@@ -97,13 +97,14 @@ def test_a_file_must_hold_one_algorithm(folder: Path) -> None:
         Registry(folder).load("algorithm", "none")
 
 
-def test_every_entry_point_loads_a_dataclass_that_composes() -> None:
+def test_every_plugin_composes_and_says_what_it_is() -> None:
     zoo = Registry()
     for group in registry.GROUPS:
         for name in zoo.names(group):
             cfg = config.compose([f"{group}={name}"])
             assert cfg.choices[group] == name
             assert OmegaConf.get_type(cfg[group]) is zoo.load(group, name)
+            assert zoo.card(group, name).summary, f"{group} {name} has no line that says what it is"
 
 
 def test_a_card_without_front_matter_is_not_a_card(folder: Path) -> None:
