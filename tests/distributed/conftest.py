@@ -19,10 +19,10 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """`start("script.py", *arguments)` under torchrun; whatever still runs at the end is killed."""
     running: list[subprocess.Popen[str]] = []
 
-    def launch(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    def launch(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
         command = [*TORCHRUN, *map(str, arguments)]
         process = subprocess.Popen(
-            command, env=os.environ | QUIET | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, cwd=cwd, env=os.environ | QUIET, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         running.append(process)
         return process
@@ -38,8 +38,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def torchrun(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
     """Runs to the end; fails with the script's errors. Returns what it printed."""
 
-    def complete(*arguments: str | Path) -> str:
-        process = start(*arguments)
+    def complete(*arguments: str | Path, cwd: Path | None = None) -> str:
+        process = start(*arguments, cwd=cwd)
         out, err = process.communicate(timeout=200)
         assert process.returncode == 0, err[-4000:]
         return out
