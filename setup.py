@@ -1,4 +1,4 @@
-"""Which folder is which package: `conf/` ships as alignzoo_conf, `plugins/` as alignzoo_plugins. All else is in pyproject.toml."""
+"""Which folder is which package: `conf/` is alignzoo_conf, `plugins/` is alignzoo_plugins. The rest is in pyproject.toml."""
 
 from setuptools import find_namespace_packages, setup
 
