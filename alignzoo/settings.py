@@ -50,6 +50,14 @@ class Forward(Enum):
     auto = "auto"  # tree, the last layer only where it is read; padded for networks that can't
 
 
+class Decoding(Enum):
+    """The loop that samples. Both draw the same tokens."""
+
+    plain = "plain"  # every row by itself, to the end of the longest
+    cascade = "cascade"  # a prompt's cache shared by its samples, rows that have ended dropped
+    auto = "auto"  # cascade wherever the network can
+
+
 class Schedule(Enum):
     constant = "constant"
     constant_with_warmup = "constant_with_warmup"
@@ -106,6 +114,7 @@ class Generation:
     min_p: float = 0.0  # drop tokens below this share of the likeliest one's probability
     max_new_tokens: int = 64
     truncation: Truncation = Truncation.refuse
+    decoding: Decoding = Decoding.auto
 
     def __post_init__(self) -> None:
         require(self.temperature >= 0, "generation.temperature", self.temperature, ">= 0 (0 is greedy)")

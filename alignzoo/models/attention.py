@@ -46,16 +46,22 @@ def mask(*arguments: Any, **keywords: Any) -> Any:
 
 def forward(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: float = 0.0,
-    scaling: float | None = None, layout: Layout | None = None, **keywords: Any,
+    scaling: float | None = None, layout: Layout | None = None, memory: Any = None, **keywords: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """query (1, heads, N, d), key and value (1, key heads, N, d) -> (1, N, heads, d). Without `layout`: sdpa."""
-    if layout is None:
+    """query (1, heads, N, d), key and value (1, key heads, N, d) -> (1, N, heads, d). With a `cascade.Memory`,
+    tokens are remembered, and without a layout each row is one more token. With neither: sdpa.
+    """
+    if layout is None and memory is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **keywords)
     unknown = sorted(name for name, given in keywords.items() if given is not None and name not in KNOWN)
-    if unknown or query.shape[0] != 1:
-        raise NotImplementedError(f"attention with {', '.join(unknown) or 'several rows'}")
+    if unknown:
+        raise NotImplementedError(f"attention with {', '.join(unknown)}")
+    if layout is None:
+        return memory.attend(module.layer_idx, query, key, value, scaling, keywords.get("sliding_window")), None
+    if memory is not None:
+        memory.store_prompts(module.layer_idx, key[0], value[0])
     plan = layout.plan(keywords.get("sliding_window"))
     return tree_attention(query[0], key[0], value[0], plan, dropout, scaling)[None], None
 
@@ -66,11 +72,11 @@ def tree_attention(query: Tensor, key: Tensor, value: Tensor, plan: Plan, dropou
         key, value = (x.repeat_interleave(query.shape[0] // key.shape[0], 0) for x in (key, value))
     made = []
     for start, stop in plan.slices:
-        parts = (x[None, :, start:stop] for x in (query, key, value))
-        made.append(scaled_dot_product_attention(*parts, dropout_p=dropout, scale=scaling, is_causal=True)[0].transpose(0, 1))
+        q, k, v = (x[None, :, start:stop] for x in (query, key, value))
+        made.append(scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True)[0].transpose(0, 1))
     if plan.rectangles:
-        rows = [x.transpose(0, 1) for x in (query, key, value)]
-        made += [_rectangle(*rows, rectangle, dropout, scaling) for rectangle in plan.rectangles]
+        q, k, v = (x.transpose(0, 1) for x in (query, key, value))
+        made += [_rectangle(q, k, v, rectangle, dropout, scaling) for rectangle in plan.rectangles]
     out = torch.cat(made) if len(made) > 1 else made[0]
     return out if plan.place is None else out.index_select(0, plan.place)
 

@@ -31,7 +31,7 @@ _known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # why a network
 class Head:
     """From last hidden states (n, H) to raw logits (n, V): the output embedding, then what the architecture does to logits."""
 
-    linear: nn.Module
+    linear: Any
     after: Callable[[Tensor], Tensor] | None
 
     def __call__(self, states: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class Head:
 
     @property
     def width(self) -> int:
-        return int(self.linear.weight.shape[0])  # type: ignore[union-attr,operator]
+        return int(self.linear.weight.shape[0])
 
 
 def unpadded(module: Any, mode: Forward) -> bool:
@@ -139,10 +139,19 @@ def _differs(module: Any) -> str | None:
         try:
             found = _read(module, sample, Forward.auto)
         except Exception as error:  # whatever a foreign architecture raises, padding still works
-            return f"without, it fails with {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+            return _raised(error)
     distance = (found - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
-    exact = next(module.parameters()).dtype if not torch.is_autocast_enabled(expected.device.type) else torch.bfloat16
-    return None if distance <= TOLERANCE.get(exact, 0.1) else f"its logits differ by {distance:.1e} without"
+    return None if distance <= _tolerance(module) else f"its logits differ by {distance:.1e} without"
+
+
+def _tolerance(module: Any) -> float:
+    weight = next(module.parameters())
+    return 0.1 if torch.is_autocast_enabled(weight.device.type) else TOLERANCE.get(weight.dtype, 0.1)
+
+
+def _raised(error: Exception) -> str:
+    """One line about what a network's own code raised."""
+    return f"it fails otherwise with {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def _read(module: Any, c: Completions, mode: Forward | None) -> Tensor:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.functional.logprobs import entropy, selective_log_softmax
-from alignzoo.models import flat, generation
+from alignzoo.models import cascade, flat, generation
 from alignzoo.models import forward as padded
 from alignzoo.models.head import head_logprobs
 from alignzoo.models.noise import Noise
@@ -67,8 +67,9 @@ class Readout:
         """The head's weight (V, H) where it is a matrix product in the rows' own precision and nothing more."""
         if self.head is None or self.head.after is not None or type(self.head.linear) is not nn.Linear:
             return None
-        weight, exact = self.head.linear.weight, self.rows.dtype in (torch.float32, torch.float64)
-        plain = type(weight) is nn.Parameter and self.head.linear.bias is None and weight.dtype == self.rows.dtype
+        linear: Any = self.head.linear
+        weight, exact = linear.weight, self.rows.dtype in (torch.float32, torch.float64)
+        plain = type(weight) is nn.Parameter and linear.bias is None and weight.dtype == self.rows.dtype
         return weight if plain and exact and not _autocast(self.rows.device) else None
 
 
@@ -125,9 +126,8 @@ class PolicyNetwork(Network):
     def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
         some = padded.some_prompts(prompts)
         uniforms = self.shared.noise.positions(some.row, sampling.samples, sampling.max_new_tokens)
-        c = generation.generate(
-            self.module, some, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished
-        )
+        loop = cascade.generate if cascade.able(self.module, sampling.decoding) else generation.generate
+        c = loop(self.module, some, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished)
         c = c if len(prompts) else c.take([])
         return replace(c, stamp=self.stamp())
 

@@ -19,6 +19,7 @@ def pruned(backbone: Any, rows: Tensor, total: int) -> Iterator[None]:
     """Inside, what works row by row in the last layer sees `rows` (n,) of a sequence of `total`; the others get zeros, which
     nobody reads.
     """
+
     def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0].reshape(total, -1).index_select(0, rows)[None], *inputs[1:])
 

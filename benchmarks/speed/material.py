@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def _pairs(data: Path) -> Iterator[dict[str, str]]:
         return
     texts = [row["text"].strip()[:1200] for row in read]
     cut = [text.partition(". ") for text in texts if ". " in text]
-    for (prompt, dot, chosen), (_, _, rejected) in zip(cut, cut[1:], strict=False):
+    for (prompt, dot, chosen), (_, _, rejected) in pairwise(cut):
         if len(chosen) > 400 and len(rejected) > 400:
             yield {"prompt": prompt + dot.strip(), "chosen": " " + chosen, "rejected": " " + rejected}
 

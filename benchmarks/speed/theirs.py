@@ -45,7 +45,9 @@ def arguments(run: str, steps: int, batch: int, column: str) -> dict[str, Any]:
 
 def in_order(trainer: type) -> type:
     """The trainer, reading rows in the order in which they stand."""
-    return type(trainer.__name__, (trainer,), {"_get_train_sampler": lambda self, dataset=None: SequentialSampler(self.train_dataset)})
+    return type(
+        trainer.__name__, (trainer,), {"_get_train_sampler": lambda self, dataset=None: SequentialSampler(self.train_dataset)}
+    )
 
 
 def rows(path: Path) -> Any:
@@ -66,7 +68,9 @@ def dpo(folder: Path, shared: dict[str, Any], column: str, batch: int) -> Any:
 def sft(folder: Path, shared: dict[str, Any], column: str, batch: int) -> Any:
     from trl import SFTConfig, SFTTrainer
 
-    packed = {"packing": True, "max_length": 1024, "per_device_train_batch_size": 1} if column == "best" else {"max_length": None}
+    packed = (
+        {"packing": True, "max_length": 1024, "per_device_train_batch_size": 1} if column == "best" else {"max_length": None}
+    )
     args = SFTConfig(**(shared | packed))
     return in_order(SFTTrainer)(str(folder / "model"), args=args, train_dataset=rows(folder / "ordered-sft.jsonl"))
 

@@ -123,7 +123,7 @@ def test_target_modules(targets, expected, module):
 
 
 def test_target_modules_that_are_not_there(module):
-    with pytest.raises(UserError, match="peft.target_modules=q_prj does not fit the model"):
+    with pytest.raises(UserError, match=r"peft.target_modules=q_prj does not fit the model"):
         build.adapted(module("llama"), Peft(enabled=True, target_modules="q_prj"), seed=0)
 
 
@@ -165,22 +165,22 @@ def test_a_role_starts_from_the_policy_or_from_a_path(module, tmp_path):
 
 def test_what_nothing_can_be_built_from(tmp_path):
     words = tokenizers.byte_level()
-    with pytest.raises(UserError, match="model.path=/nowhere/at/all does not exist"):
+    with pytest.raises(UserError, match=r"model.path=/nowhere/at/all does not exist"):
         build.config(Model(path="/nowhere/at/all"), words)
-    with pytest.raises(UserError, match="model.tokenizer=./none does not exist"):
+    with pytest.raises(UserError, match=r"model.tokenizer=./none does not exist"):
         build.tokenizer(Model(tokenizer="./none"))
-    with pytest.raises(UserError, match="roles.teacher=/nowhere does not exist"):
+    with pytest.raises(UserError, match=r"roles.teacher=/nowhere does not exist"):
         build.role_module("teacher", Role(kind=Kind.POLICY), torch.nn.Linear(1, 1), "/nowhere", Model())
-    with pytest.raises(UserError, match="no model at model.path"):
+    with pytest.raises(UserError, match=r"no model at model.path"):
         build.config(Model(path=str(tmp_path)), words)
-    with pytest.raises(UserError, match="no tokenizer at .*model.tokenizer=PATH"):
+    with pytest.raises(UserError, match=r"no tokenizer at .*model.tokenizer=PATH"):
         build.tokenizer(Model(path=str(tmp_path)))
-    with pytest.raises(UserError, match="neither a path nor a config"):
+    with pytest.raises(UserError, match=r"neither a path nor a config"):
         build.config(Model(), words)
-    with pytest.raises(UserError, match="model_type=lama"):
+    with pytest.raises(UserError, match=r"model_type=lama"):
         build.config(Model(config={"model_type": "lama"}), words)
     settings = Model(config=dict(toys.LLAMA), context_length=129)
-    with pytest.raises(UserError, match="model.context_length=129 is more than the model's 128"):
+    with pytest.raises(UserError, match=r"model.context_length=129 is more than the model's 128"):
         build.context_length(settings, build.config(settings, words))
 
 

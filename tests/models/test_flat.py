@@ -112,7 +112,9 @@ def norm(x: Tensor) -> float:
     return torch.linalg.vector_norm(x).item()
 
 
-def assert_equal(measure: Callable[[Any], Tensor], made: nn.Module, mode: Forward, kind: Any = PolicyNetwork, **options: Any) -> None:
+def assert_equal(
+    measure: Callable[[Any], Tensor], made: nn.Module, mode: Forward, kind: Any = PolicyNetwork, **options: Any
+) -> None:
     expected, expected_gradient = run(kind(made, shared(Forward.padded, **options)), measure)
     assert norm(expected) > 0 and norm(expected_gradient) > 0
     found, gradient = run(kind(made, shared(mode, **options)), measure)
@@ -141,7 +143,9 @@ def test_logprobs_in_single_precision(family):
         assert_equal(lambda network, c=c: network.logprobs(c), made, Forward.tree)
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.7}, {"support": torch.arange(259) % 2 == 0}], ids=["temperature", "support"])
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.7}, {"support": torch.arange(259) % 2 == 0}], ids=["temperature", "support"]
+)
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_the_sampling_distribution(family, options):
     c, made = BATCHES["pairs"], module(family)
@@ -247,7 +251,9 @@ def test_log_probs_from_states_take_scored_rows_alone(monkeypatch):
     made, c, seen = module("llama"), BATCHES["groups"], []
     network = PolicyNetwork(made, shared(Forward.tree))
     flat.unpadded(made, Forward.tree)
-    monkeypatch.setattr(networks, "head_logprobs", lambda rows, *rest: seen.append(len(rows)) or head.head_logprobs(rows, *rest))
+    monkeypatch.setattr(
+        networks, "head_logprobs", lambda rows, *rest: seen.append(len(rows)) or head.head_logprobs(rows, *rest)
+    )
     assert rows_through(made, made.lm_head, lambda: network.logprobs(c)) == []
     assert seen == [int(c.scored.sum())]
 

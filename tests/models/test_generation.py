@@ -14,10 +14,10 @@ from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.generation.logits_process import LogitsProcessorList
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import flat, generation
+from alignzoo.models import cascade, flat, generation
 from alignzoo.models.networks import PolicyNetwork
 from alignzoo.models.noise import Noise
-from alignzoo.settings import Dtype, Forward, Optimizer, Sampling
+from alignzoo.settings import Decoding, Dtype, Forward, Optimizer, Sampling
 from alignzoo.testing import toys
 from alignzoo_plugins.sft.sft import SFT
 
@@ -225,7 +225,7 @@ def test_frequencies_are_the_probabilities(policy, plain_logits, prompts):
 
 def count_forwards(module: Any) -> list[int]:
     calls: list[int] = []
-    flat.unpadded(module, Forward.auto)  # tried out once, before counting
+    cascade.able(module, Decoding.auto)  # tried out once, before counting
     module.base_model.register_forward_hook(lambda *_: calls.append(1))
     return calls
 
