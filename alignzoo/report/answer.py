@@ -26,7 +26,7 @@ def headline(a: Analysis) -> str:
         return f"No claim possible below {a.seeds_needed} seeds."
     beaten, level = _sides(a)
     if not beaten:
-        return f"No algorithm is shown to be the best: that {best} has the highest mean may be chance."
+        return f"No algorithm is shown to be the best: {best} has the highest mean, which may be chance."
     if not level:
         return (
             f"{best} is the best of {len(a.entries)}." if len(a.entries) > 2 else f"{best} is better than {beaten[0].second}."
@@ -46,7 +46,7 @@ def details(a: Analysis) -> list[str]:
     if beaten:
         said.append(f"It is {_listed([_ahead(a, c) for c in beaten])}.")
     if level:
-        said.append(f"That it is {_listed([_ahead(a, c) for c in level])} may be chance.")
+        said.append(f"That it is {_listed([_ahead(a, c) for c in level])} is not shown.")
     return [" ".join(said), _certainty(a), _cost(a)]
 
 

@@ -151,10 +151,7 @@ def _plots(
     found = []
     for name, caption, figure in figures:
         if figure is not None:
-            text = plots.svg(figure, name)
-            (out / "plots" / f"{name}.svg").write_text(text, "utf-8")
-            figure.savefig(out / "plots" / f"{name}.png", dpi=150, metadata={"Software": None})
-            found.append(Plot(name, caption, text))
+            found.append(Plot(name, caption, plots.save(figure, out / "plots", name)))
     return found
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,19 +47,22 @@ def draw(height: float, paint: Callable[[Axes], None]) -> Figure:
     with rc_context(STYLE):
         figure = New(figsize=(WIDTH, height), layout="constrained")
         paint(figure.add_subplot())
-        figure.draw_without_rendering()  # what follows the style is fixed here
     return figure
 
 
-def svg(figure: Figure, name: str) -> str:
-    """The <svg> element, the same for the same figure, whose ids clash with those of no other `name`."""
+def save(figure: Figure, folder: Path, name: str) -> str:
+    """Writes `name`.svg and `name`.png, the same for the same figure. Returns the <svg> element, to stand in a page."""
     from matplotlib import rc_context
 
-    text = io.StringIO()
-    with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    whole = text.getvalue()
-    return whole[whole.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
+    with rc_context(STYLE | {"svg.hashsalt": name}):  # ticks take the style when they are drawn
+        figure.savefig(folder / f"{name}.svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.set_layout_engine("none")  # laid out already
+        figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+    text = (folder / f"{name}.svg").read_text("utf-8")
+    # plots share a page, so only ids that are referred to, which the salt makes unlike, may stay
+    kept = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in kept else "", text[text.index("<svg") :])
+    return text.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
 
 
 def scores(a: Analysis, style: Style) -> Figure:

@@ -80,7 +80,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-LEVELS = {"ppo": (0.92, 0.4, 61.0), "reinforce": (0.915, 0.38, 40.0), "dpo": (0.8, 0.5, 120.0), "distill": (0.7, 0.3, 30.0)}
+LEVELS = {"ppo": (0.92, 0.4, 61.0), "reinforce": (0.91, 0.38, 40.0), "dpo": (0.8, 0.5, 120.0), "distill": (0.7, 0.3, 30.0)}
 
 
 def write_bench(folder: Path, seeds: int = 10) -> Path:

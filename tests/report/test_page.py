@@ -1,0 +1,233 @@
+"""The report's files, from synthetic runs to what a browser makes of them."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from alignzoo import report
+from alignzoo.report import page
+from alignzoo.report.main import write
+from alignzoo.settings import UserError
+from tests.report.runs import write_bench, write_run
+
+BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """The report's folder for four algorithms and nine seeds, one run unfinished."""
+    runs = write_bench(tmp_path_factory.mktemp("bench"), seeds=9)
+    (runs / "dpo-8" / "summary.json").unlink()
+    known = {
+        "exact": True, "reference": 0.1, "best_of_n": [{"n": 1, "kl": 0.0, "reward": 0.1}, {"n": 4, "kl": 0.6, "reward": 0.5}],
+        "optimum": [{"beta": 9.0, "kl": 0.01, "reward": 0.2}, {"beta": 0.5, "kl": 0.5, "reward": 1.1}],
+    }  # fmt: skip
+    (runs / "ppo-0" / "frontier.json").write_text(json.dumps(known))
+    (runs / "bench.json").write_text(json.dumps({"command": "alignzoo bench suite=exact seeds=8", "suite": "exact"}))
+    write([runs], runs / "report", command="alignzoo report runs")
+    return runs / "report"
+
+
+class Outline(HTMLParser):
+    """Checks that tags nest; keeps the text in order and whatever an attribute would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data") and not (value or "").startswith(
+                ("#", "data:")
+            ):
+                self.loads.append(f"{tag} {name}={value}")
+            if name == "id":
+                self.ids.append(value)
+        assert tag not in ("script", "iframe", "object", "embed")
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip() and "style" not in self.open[-1:]:
+            self.text.append(" ".join(data.split()))
+
+
+@pytest.fixture(scope="module")
+def outline(written) -> Outline:
+    found = Outline()
+    found.feed((written / "report.html").read_text())
+    assert found.open == []
+    return found
+
+
+def test_the_page_opens_with_the_answer(outline):
+    body = outline.text[outline.text.index("alignzoo · exact") + 1 :]
+    assert body[0] == "ppo is better than dpo and distill, and not told apart from reinforce."
+    assert body[1].startswith("ppo closes 91.") and "of the gap to the optimum" in body[1]
+
+
+def test_the_parts_come_in_order_and_say_how_to_do_it_again(outline):
+    titles = ["Method", "Results", "Learning curves", "Reward against KL", "Cost", "Completions side by side", "Reproduce"]
+    assert [outline.text.index(title) for title in titles] == sorted(outline.text.index(title) for title in titles)
+    assert "alignzoo bench suite=exact seeds=8" in outline.text and "2.13.0" in outline.text
+    assert any("no summary.json" in text for text in outline.text)
+
+
+def test_nothing_is_loaded_from_elsewhere(written, outline):
+    assert outline.loads == []
+    text = (written / "report.html").read_text()
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_ids_of_the_plots_do_not_clash(outline):
+    assert len(outline.ids) > 50 and len(outline.ids) == len(set(outline.ids))
+
+
+def test_markdown_says_the_same_and_its_plots_are_there(written):
+    text = (written / "report.md").read_text()
+    assert text.splitlines()[0] == "# ppo is better than dpo and distill, and not told apart from reinforce."
+    shown = re.findall(r"\]\((plots/[^)]+)\)", text)
+    assert len(shown) >= 7 and all((written / name).is_file() for name in shown)
+    assert all((written / name).with_suffix(".png").is_file() for name in shown)
+    widths = {
+        line.count(" | ") for line in text.splitlines() if line.startswith(("| ppo", "| dpo", "| distill")) and "%" in line
+    }
+    assert widths == {9}
+
+
+def test_what_policies_wrote_is_text_not_markup(written):
+    page, text = (written / "report.html").read_text(), (written / "report.md").read_text()
+    assert "&lt;b&gt;|`*" in page and "<b>|" not in page
+    assert r"&lt;b&gt;\|\`\*" in text and "<b>" not in text
+
+
+def test_markdown_of_any_text():
+    assert page.markdown("a|b\n<i>*x*</i> #1") == r"a\|b<br>&lt;i&gt;\*x\*&lt;/i&gt; \#1"
+
+
+def test_numbers_stay_with_their_units():
+    assert page.tied("at 95 % and 10 seeds (p = 0.012)") == "at 95\u00a0% and 10\u00a0seeds (p\u00a0=\u00a00.012)"
+
+
+def test_the_same_runs_give_the_same_files(written, tmp_path):
+    again = tmp_path / "again"
+    write([written.parent], again, command="alignzoo report runs")
+    files = sorted(path.relative_to(written) for path in written.rglob("*") if path.is_file())
+    assert len(files) > 15
+    assert [name for name in files if (again / name).read_bytes() != (written / name).read_bytes()] == []
+
+
+def test_the_command_writes_beside_the_runs_and_tells_the_answer(tmp_path, capsys):
+    for algorithm, gap in (("ppo", 0.9), ("dpo", 0.5)):
+        for seed in range(2):
+            write_run(tmp_path / "runs" / f"{algorithm}-{seed}", algorithm, seed, gap + 0.01 * seed)
+    assert report.main([str(tmp_path / "runs")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("No claim possible below 6 seeds.")
+    assert said.strip().endswith(str(tmp_path / "runs" / "report" / "report.html"))
+
+
+def test_the_report_on_one_run_goes_beside_it(tmp_path):
+    folder = write_run(tmp_path / "ppo-0", "ppo", 0, 0.9)
+    assert report.main([str(folder)]) == 0
+    assert (tmp_path / "report" / "report.md").read_text().startswith("# ppo: 90.0 %")
+
+
+def test_conditions_have_a_plot_and_a_part_each(tmp_path):
+    for noise in (0.0, 0.2):
+        for seed in range(2):
+            write_run(tmp_path / f"dpo-{noise}-{seed}", "dpo", seed, 0.9 - noise, changes={"data.noise": noise})
+    (tmp_path / "bench.json").write_text(json.dumps({"suite": "noisy", "vary": ["data.noise"]}))
+    write([tmp_path], tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert text.startswith("# noisy: 2 conditions") and "# data.noise=0.2" in text
+    assert (tmp_path / "report" / "plots" / "conditions.svg").is_file()
+
+
+def test_a_folder_that_cant_be_written(tmp_path):
+    write_run(tmp_path / "dpo-0", "dpo", 0, 0.5)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"can't write into .*file"):
+        write([tmp_path / "dpo-0"], tmp_path / "file")
+
+
+def test_a_bench_file_of_another_kind(tmp_path):
+    write_run(tmp_path / "dpo-0", "dpo", 0, 0.5)
+    (tmp_path / "bench.json").write_text('{"wary": []}')
+    with pytest.raises(UserError, match=r"bench\.json is not what alignzoo bench writes"):
+        write([tmp_path], tmp_path / "report")
+
+
+# --- in a browser ---
+
+MEASURE = """<script>onload = () => {
+  const page = document.querySelector('iframe'), inside = page.contentDocument, width = page.clientWidth;
+  inside.querySelectorAll('details').forEach(each => each.open = true);
+  const scrolls = node => node.closest('.scroll') && node.closest('.scroll').scrollWidth > node.closest('.scroll').clientWidth;
+  const out = node => node.getBoundingClientRect().right > width + 1 && !node.closest('svg *') && !scrolls(node);
+  const wide = [...inside.querySelectorAll('body *')].filter(out).map(node => node.outerHTML.slice(0, 80));
+  const loads = page.contentWindow.performance.getEntriesByType('resource').map(entry => entry.name);
+  const loaded = loads.filter(name => !name.startsWith('data:'));
+  document.body.innerText = 'MEASURED' + JSON.stringify({
+    width: inside.documentElement.scrollWidth, wide, loaded,
+    answer: inside.querySelector('h1').getBoundingClientRect().bottom,
+    plot: inside.querySelector('figure svg').getBoundingClientRect().bottom}) + 'END';
+}</script>"""
+
+
+def measured(page: str, folder: Path, width: int) -> dict:
+    """What a window `width` pixels wide shows of this page, by a frame of that size."""
+    frame = f'<body><iframe style="border:0;width:{width}px;height:844px" srcdoc="{html.escape(page)}"></iframe>{MEASURE}'
+    (folder / "frame.html").write_text(frame)
+    command = [
+        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--virtual-time-budget=5000",
+        f"--user-data-dir={folder / 'profile'}", "--window-size=1400,900", "--dump-dom", (folder / "frame.html").as_uri(),
+    ]  # fmt: skip
+    out = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"HOME": str(folder)})
+    said = re.search(r"MEASURED(.*?)END", out.stdout, re.DOTALL)
+    assert said, out.stderr[-2000:]
+    return json.loads(html.unescape(said[1]))
+
+
+@pytest.fixture(scope="module")
+def browser() -> None:
+    """Skips, loudly, where there is none; ALIGNZOO_NEEDS_BROWSER=1 makes that a failure."""
+    if BROWSER is None:
+        assert not os.environ.get("ALIGNZOO_NEEDS_BROWSER"), "no Chromium, and ALIGNZOO_NEEDS_BROWSER is set"
+        pytest.skip("NO CHROMIUM: the report was not rendered. Install chromium to test it")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_overflows_and_the_first_screen_answers(written, tmp_path, browser, width):
+    found = measured((written / "report.html").read_text(), tmp_path, width)
+    assert found["width"] <= width and found["wide"] == []
+    assert found["loaded"] == []
+    assert found["plot"] < 844 and 0 < found["answer"] < 250
+
+
+def test_the_measure_sees_what_overflows_and_what_is_loaded(tmp_path, browser):
+    page = '<h1>x</h1><figure><svg></svg></figure><p style="width:600px">wide</p><img src="http://127.0.0.1:9/x.png">'
+    found = measured(page, tmp_path, 390)
+    assert found["width"] > 390 and len(found["wide"]) == 1
+    assert found["loaded"] == ["http://127.0.0.1:9/x.png"]
