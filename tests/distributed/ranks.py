@@ -20,6 +20,7 @@ from alignzoo.contracts import Algorithm, Couples, Kind, Role
 from alignzoo.engine.build import Builder
 from alignzoo.engine.callbacks import Interrupt
 from alignzoo.functional import masked_mean
+from alignzoo.models.references import Cached
 from alignzoo.settings import Rollout
 from alignzoo.testing import toys
 from alignzoo_plugins.distill.distill import Distill, Source
@@ -61,6 +62,7 @@ class Lopsided(Algorithm):
 CASES: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": lambda: PPO(epochs=2, whiten=True), "rollout": Rollout(prompts=16, samples=2)},
     "dpo": {"algorithm": DPO},
+    "cached": {"algorithm": DPO, "reference": Cached()},  # ranks write into one file at once
     "lopsided": {"algorithm": Lopsided, "data": toys.ToySource(size=16)},
     # a quarter of the prompts are the teacher's: of four prompts a rank, sometimes none
     "distill": {"algorithm": lambda: Distill(source=Source.teacher, lam=0.75), "rollout": Rollout(prompts=8, samples=4)},
@@ -128,12 +130,12 @@ def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     if rank == 0:
-        for run_folder in ("dpo", "lopsided", "distill", "ppo", "interrupted"):
+        for run_folder in ("dpo", "cached", "lopsided", "distill", "ppo", "interrupted"):
             (folder / run_folder).mkdir()
     dist.barrier()
     if rank:
         sys.addaudithook(lambda event, values: written.extend(_writes(event, values, folder)))
-    found: dict[str, Any] = {case: run(case, folder / case) for case in ("dpo", "lopsided", "distill")}
+    found: dict[str, Any] = {case: run(case, folder / case) for case in ("dpo", "cached", "lopsided", "distill")}
     found["ppo"] = run("ppo", folder / "ppo", save_steps=3)
     if rank == 0:
         shutil.copytree(folder / "ppo", folder / "resumed")
@@ -148,10 +150,12 @@ def main(folder: Path) -> None:
 
 
 def _writes(event: str, values: tuple[Any, ...], folder: Path) -> list[str]:
-    """What an audited event would write below `folder`."""
+    """What an audited event would write into a run; the cache is every rank's."""
     changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copytree", "shutil.rmtree")
     opened = event == "open" and isinstance(values[1], str) and set(values[1]) & set("wax+")
-    return [f"{event} {values[0]}"] if (changes or opened) and str(values[0]).startswith(str(folder)) else []
+    path = str(values[0]) if changes or opened else ""
+    in_a_run = path.startswith(str(folder)) and not path.startswith(str(folder / "cache"))
+    return [f"{event} {path}"] if in_a_run else []
 
 
 if __name__ == "__main__":

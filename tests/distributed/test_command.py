@@ -13,9 +13,9 @@ from alignzoo.engine import checkpoint
 
 STEPS = 100
 RUN = [
-    "-m", "alignzoo", "train", "algorithm=sft", "data=jsonl", "data.path=rows.jsonl", "reward=none", "model.config.hidden_size=16",
-    "model.config.intermediate_size=32", f"trainer.max_steps={STEPS}", "trainer.batch=8", "trainer.logging_steps=1",
-    "trainer.eval_prompts=4", "generation.max_new_tokens=4",
+    "-m", "alignzoo", "train", "algorithm=sft", "data=jsonl", "data.path=rows.jsonl", "reward=none",
+    "model.config.hidden_size=16", "model.config.intermediate_size=32", f"trainer.max_steps={STEPS}", "trainer.batch=8",
+    "trainer.logging_steps=1", "trainer.eval_prompts=4", "generation.max_new_tokens=4",
 ]  # fmt: skip
 
 

@@ -88,6 +88,12 @@ def test_metrics_are_those_of_one_process(case, one, two):
     assert two[case]["summary"].keys() == one[case, "auto"]["summary"].keys()
 
 
+def test_ranks_share_a_cached_reference(one, two):
+    assert (two["folder"] / "cache" / "reference.sqlite").exists()
+    for name in ("gradient", "weights", "final"):
+        assert distance(two["cached"][name], one["dpo", "auto"][name]) < 1e-5
+
+
 def test_ranks_agree_and_the_first_alone_writes(two):
     for case in CASES:
         assert all(torch.equal(two["other"][case]["final"][name], weight) for name, weight in two[case]["final"].items())
