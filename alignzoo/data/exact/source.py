@@ -40,7 +40,7 @@ class Exact(Source):
     interaction: float = field(default=0.5, metadata={"help": "weight of neighbouring letters in the reward"})
     roughness: float = field(default=0.1, metadata={"help": "weight of the part of the reward that follows no rule"})
     reward_scale: float = field(default=2.0, metadata={"help": "standard deviation of the reward over completions"})
-    rows: int = field(default=65_536, metadata={"help": "rows of an epoch: pairs, demonstrations, ...; prompts repeat"})
+    rows: int = field(default=16_384, metadata={"help": "rows of an epoch: pairs, demonstrations, ...; prompts repeat"})
     demonstrations: Demonstrator = field(default=Demonstrator.optimum, metadata={"help": "who writes them"})
     task_seed: int = field(default=0, metadata={"help": "of source, reference and reward"})
     warmup_steps: int = field(default=200, metadata={"help": "of the reference's training"})
