@@ -110,10 +110,10 @@ def _bag_of_words(train: list[Row], heldout: list[Row]) -> Tensor:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = F.softplus(-(seen @ weight)).mean() + PENALTY * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     return (new @ weight).detach()
 
 

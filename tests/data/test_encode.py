@@ -30,12 +30,12 @@ def encode(encoder: Encoder, prompt, completion):
     return prompt_ids, tokens
 
 
-def words(**special: str) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer in the manner of SentencePiece: every word has a mark in front, the first one too."""
-    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "▁hi", "▁there", "▁", "there"])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="▁"))
+def words(ends: bool = False) -> PreTrainedTokenizerFast:
+    """In the manner of SentencePiece: text begins with a mark, which what follows other text lacks; T5 ends it, too."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("▁hi", -1.0), ("▁there", -1.0), ("▁", -5.0), ("there", -2.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=4))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    if special:
+    if ends:
         tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
 
@@ -66,8 +66,8 @@ def test_text_that_looks_like_an_end_is_text():
 
 
 def test_a_completion_is_tokenised_with_its_prompt_where_the_prompt_keeps_its_tokens():
-    prompt, completion = encode(Encoder(tokenizer=words()), "hi", " there")
-    assert (prompt, completion.ids) == ([2], [3, 1])  # "▁there", not "▁", "▁there" as it would be alone
+    prompt, completion = encode(Encoder(tokenizer=words()), "hi", "there")
+    assert (prompt, completion.ids) == ([2], [5, 1])  # "there", not "▁there" as it would be alone
 
 
 def test_a_prompt_keeps_its_tokens_where_the_joint_would_merge_them():
@@ -79,7 +79,7 @@ def test_a_prompt_keeps_its_tokens_where_the_joint_would_merge_them():
 
 
 def test_an_encoder_decoder_tokenizer_ends_prompt_and_completion_once_each():
-    prompt, completion = encode(Encoder(tokenizer=words(ends="yes")), "hi", "there")
+    prompt, completion = encode(Encoder(tokenizer=words(ends=True)), "hi", "there")
     assert (prompt, completion.ids) == ([2, 1], [3, 1])
 
 
@@ -111,6 +111,12 @@ def test_what_a_template_writes_after_the_end_is_left_out():
     prompt, completion = encode(Encoder(tokenizer=tokenizer), [user("q")], [assistant("a")])
     assert prompt == [*ids("[q"), EOS, *ids("\n[")]
     assert completion.ids == [*ids("a"), EOS]
+
+
+def test_a_plain_completion_keeps_what_follows_an_end_and_gets_no_second_one():
+    encoder = Encoder(tokenizer=templated(""))
+    assert encode(encoder, "p", "a<eos>b")[1].ids == [*ids("a"), EOS, *ids("b"), EOS]
+    assert encode(encoder, "p", "a<eos>")[1].ids == [*ids("a"), EOS]
 
 
 def test_template_and_options_of_the_data_replace_the_tokenizers():

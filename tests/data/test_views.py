@@ -58,7 +58,9 @@ def test_rated_completions_give_demonstrations_of_the_desirable(source, context)
 def test_rankings_give_pairs_of_different_rank_and_the_best(source, context):
     ranked = table(source, context, RANKED, Rankings).batch([0])
     assert (ranked.text, ranked.rank.tolist()) == (["b", "a", "c"], [0.0, 1.0, 1.0])
-    pairs = table(source, context, RANKED, Pairs).batch([0, 1])
+    pairs = table(source, context, RANKED, Pairs)
+    assert len(pairs) == 2
+    pairs = pairs.batch([0, 1])
     assert (pairs.chosen.text, pairs.rejected.text) == (["b", "b"], ["a", "c"])
     assert table(source, context, RANKED, Completions).batch([0]).text == ["b"]
 
