@@ -4,20 +4,21 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+API_VERSION = "1.0"  # of what plugins are written against: see CONTRIBUTING.md
 
 _PLACES = {
     "alignzoo.config": ("compose", "instantiate"),
     "alignzoo.run": ("train",),
     "alignzoo.batch": ("Batch", "Completions", "Pairs", "Prompts", "Rankings", "Rated"),
     "alignzoo.contracts": (
-        "Algorithm", "Context", "Couples", "EMA", "Every", "Kind", "Models", "Next", "OnlineAlgorithm", "Policy", "Reference",
-        "Reward", "Role", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "Value",
+        "Algorithm", "Context", "Couples", "EMA", "Every", "Hosting", "Kind", "Models", "Next", "OnlineAlgorithm", "Policy",
+        "Reference", "Reward", "Role", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "Value",
     ),
     "alignzoo.settings": ("Sampling", "UserError", "require"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _PLACES.items() for name in names}
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["API_VERSION", "__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ into the object.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,7 @@ class RunConfig:
     run_dir: str | None = None
     resume: str | None = None
     plugins_dir: str | None = None
+    metrics: list[str] = field(default_factory=list)  # further measures of evaluation, by the names of metric plugins
     first: list[str] = field(default_factory=list)  # overrides of a run to do before; this one starts from its model
     roles: dict[str, str | None] = field(default_factory=dict)
     choices: dict[str, str | None] = field(default_factory=dict)  # the option taken of each group; filled in by `compose`
@@ -57,6 +58,12 @@ class RunConfig:
     @property
     def training(self) -> Training:
         return self.trainer
+
+    @property
+    def measures(self) -> dict[str, Callable[..., Any]]:
+        """The functions that `metrics` names. Raises UserError for a name nobody has."""
+        registry = Registry(self.plugins_dir)
+        return {name: registry.metric(name) for name in self.metrics}
 
 
 class ZooSource(ConfigSource):

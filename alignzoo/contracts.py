@@ -1,5 +1,8 @@
 """What an algorithm, a reward, a reference, a data source and a hosted trainer are. Plugins import this, `batch` and
 `functional`, no more.
+
+A plugin that uses what a later version of this file brought says so with `api_version = "1.2"` in its class, or, for a
+metric, in its file; without it, it runs with every 1.x (see CONTRIBUTING.md).
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from alignzoo.batch import Batch, Completions, Prompts
 from alignzoo.settings import Sampling, UserError, require
 
 __all__ = [
-    "EMA", "Algorithm", "Context", "Couples", "Every", "Kind", "Models", "Next", "OnlineAlgorithm", "Policy", "Reference",
-    "Reward", "Role", "Sampling", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "UserError", "Value", "require",
+    "EMA", "Algorithm", "Context", "Couples", "Every", "Hosting", "Kind", "Metric", "Models", "Next", "OnlineAlgorithm", "Policy",
+    "Reference", "Reward", "Role", "Sampling", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "UserError", "Value", "require",
 ]  # fmt: skip
 
 Terms = Tensor | dict[str, Tensor]
@@ -341,8 +344,41 @@ class Source(ABC):
         return {}
 
 
-class TrainerPlugin(Protocol):
-    """Hosts a whole foreign trainer."""
+class Metric(Protocol):
+    """A measure of completions, averaged over those that evaluation samples: an entry point of `alignzoo.metric`."""
 
-    def build(self, run: Any) -> Any:
+    def __call__(self, c: Completions) -> Tensor:
+        """(B,) a finite number each."""
+
+
+@dataclass(kw_only=True)
+class Hosting:
+    """What a hosted trainer is given."""
+
+    settings: Any  # the run's config: .training, .generation, .rollout, .seed, ...
+    arguments: dict[str, Any]  # the group `trainer` as keywords of `transformers.TrainingArguments`
+    tables: Tables  # training and held-out records in the plugin's own view
+    tokenizer: Any
+    policy: torch.nn.Module  # to be trained, in place or as a copy; a `PreTrainedModel`, with its adapter where there is one
+    start: Path  # a folder with the policy as it starts and its tokenizer, for trainers that load models by path
+    models: Models  # the roles that were declared; `models.reward(c)` is the checked reward
+
+
+class TrainerPlugin(ABC):
+    """Hosts a whole foreign trainer; `algorithm=NAME` chooses it. A subclass is a dataclass whose fields are its settings.
+
+    The core makes data and networks before, and evaluates, logs and saves as for every algorithm; training is the trainer's own.
+    """
+
+    @property
+    @abstractmethod
+    def data(self) -> type[Batch]:
+        """The records this instance learns from. A class that always wants the same writes `data = Pairs`."""
+
+    @abstractmethod
+    def roles(self) -> Mapping[str, Role]:
+        """The networks this instance needs, by name: a trained policy, and what else it takes from `Hosting.models`."""
+
+    @abstractmethod
+    def build(self, hosting: Hosting) -> Any:
         """A `transformers.Trainer`, ready to train."""

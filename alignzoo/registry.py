@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from alignzoo import API_VERSION, __version__, declared
+from alignzoo.declared import Card
 from alignzoo.settings import UserError, nearest
 
-GROUPS = ("algorithm", "data", "reward", "reference")
+GROUPS = ("algorithm", "data", "reward", "reference")  # config groups; a hosted trainer is an option of `algorithm`
+METRIC = "metric"
+ENTRY_POINTS = {group: (group,) for group in (*GROUPS, METRIC)} | {"algorithm": ("algorithm", "trainer")}
+TYPES = "int, float, bool, str, an Enum, a dataclass, or list, dict and `| None` of these"
 
 
 @dataclass(frozen=True)
@@ -35,27 +37,17 @@ class Plugin:
     preset: Path | None = None
 
 
-@dataclass(frozen=True)
-class Card:
-    """What a plugin says of itself: the front matter of its card, else the first line of its class's docstring."""
-
-    summary: str = ""
-    family: str = ""
-    needs: list[str] = field(default_factory=list)
-    data: str = ""
-    paper: str = ""
-    text: str = ""
-
-
 class Registry:
     """The plugins of every group, of the installed distributions and of the folder `plugins_dir`.
 
-    A local folder holds algorithms: `<name>/<name>.py` or `<name>.py`, each with one dataclass that is an `Algorithm`.
+    A local folder holds `<name>/<name>.py` or `<name>.py`, each with one dataclass that is an `Algorithm`, a `TrainerPlugin`, a
+    `Reward`, a `Reference` or a `Source` (one of several is possible), or with a function called `<name>`, a metric.
     """
 
     def __init__(self, plugins_dir: str | Path | None = None) -> None:
         self.plugins_dir = Path(plugins_dir).expanduser().absolute() if plugins_dir else None
-        self._plugins = {group: self._find(group) for group in GROUPS}
+        local = list(self._local())
+        self._plugins = {group: self._find(group, local) for group in ENTRY_POINTS}
 
     def names(self, group: str) -> list[str]:
         return sorted(self._plugins[group])
@@ -72,23 +64,36 @@ class Registry:
         return found[0]
 
     def load(self, group: str, name: str) -> type:
-        """The class; for a preset, that of the plugin it is a variant of. Raises UserError where it can't be imported."""
+        """The class; for a preset, that of the plugin it is a variant of. Raises UserError where it can't be imported, was made
+        for another version of the contract, or is not what its group asks for."""
         plugin = self.get(group, name)
+        found = self._import(plugin)
+        _check_class(plugin, found)
+        return found
+
+    def metric(self, name: str) -> Callable[..., Any]:
+        """The function of a metric. Raises UserError like `load`."""
+        plugin = self.get(METRIC, name)
+        found = self._import(plugin)
+        if not callable(found):
+            raise UserError(f"the metric {name!r} ({plugin.origin}) is a {type(found).__name__}, not a function of completions")
+        return found
+
+    def _import(self, plugin: Plugin) -> Any:
+        stated = declared.api_version(plugin.source, plugin.attribute)
+        if stated is not None:
+            _check_version(plugin, stated)
         try:
             if plugin.module.startswith("alignzoo_local_"):
                 self._make_importable(plugin.module)
             module = importlib.import_module(plugin.module)
-            found = getattr(module, plugin.attribute) if plugin.attribute else _only_algorithm(module)
+            return _named(module, plugin.attribute) if plugin.attribute else _only(module, plugin)
         except UserError:
             raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise UserError(f"the plugin {name!r} ({plugin.origin}) can't be imported: {reason}") from error
-        if not (isinstance(found, type) and is_dataclass(found)):
-            raise UserError(
-                f"the plugin {name!r} ({plugin.origin}) names {plugin.module}:{plugin.attribute}, which is no dataclass"
-            )
-        return found
+        except (Exception, SystemExit) as error:
+            circular = " (a circular import: move what both files need into a third)" if "circular" in str(error) else ""
+            reason = f"{type(error).__name__}: {first_line(error)}{circular}"
+            raise UserError(f"the plugin {plugin.name!r} ({plugin.origin}) can't be imported: {reason}") from error
 
     def everything(self, group: str) -> list[Plugin]:
         """All plugins and presets of a group, by name; a name that two have comes twice."""
@@ -97,9 +102,9 @@ class Registry:
     def card(self, group: str, name: str) -> Card:
         return card_of(self.get(group, name))
 
-    def _find(self, group: str) -> dict[str, list[Plugin]]:
+    def _find(self, group: str, local: list[Plugin]) -> dict[str, list[Plugin]]:
         found: dict[str, list[Plugin]] = {}
-        plugins = [*_installed(group), *(self._local() if group == "algorithm" else [])]
+        plugins = [*_installed(group), *(plugin for plugin in local if plugin.group == group)]
         presets = [preset for plugin in plugins for preset in _presets(plugin)]
         for plugin in [*plugins, *presets]:
             found.setdefault(plugin.name, []).append(plugin)
@@ -113,10 +118,10 @@ class Registry:
         package = _local_package(self.plugins_dir)
         for path in sorted(self.plugins_dir.iterdir()):
             inner = path / f"{path.name}.py"
-            if inner.is_file():
-                yield Plugin("algorithm", path.name, f"{package}.{path.name}.{path.name}", None, str(inner), inner)
-            elif path.suffix == ".py" and path.stem != "__init__":
-                yield Plugin("algorithm", path.stem, f"{package}.{path.stem}", None, str(path), path)
+            file, module = (inner, f"{path.name}.{path.name}") if inner.is_file() else (path, path.stem)
+            if file.suffix == ".py" and not file.name.startswith(("_", "test_", "conftest")):
+                for group in declared.groups(file):
+                    yield Plugin(group, file.stem, f"{package}.{module}", None, str(file), file)
 
     def _make_importable(self, module: str) -> None:
         """A package whose path is the local folder, so that plugins in it may import files beside them."""
@@ -131,15 +136,13 @@ def card_of(plugin: Plugin) -> Card:
     """Read from files alone: the plugin is not imported."""
     if plugin.preset:
         return Card(summary=first_comment(plugin.preset))
-    card = plugin.source.with_name("README.md") if plugin.source else None
-    if card is not None and card.is_file() and card.read_text("utf-8").startswith("---\n"):
-        return _read_card(card)
-    return Card(summary=_docstring(plugin))
+    card = declared.read_card(plugin.source.with_name("README.md")) if plugin.source else None
+    return card or Card(summary=declared.docstring(plugin.source, plugin.attribute))
 
 
 def first_comment(path: Path) -> str:
     """What a YAML file says of itself: its first comment line."""
-    lines = path.read_text("utf-8").splitlines()
+    lines = path.read_text("utf-8", errors="replace").splitlines()
     return next((line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line), "")
 
 
@@ -153,7 +156,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _installed(group: str) -> Iterator[Plugin]:
-    for point in entry_points(group=f"alignzoo.{group}"):
+    for point in (point for kind in ENTRY_POINTS[group] for point in entry_points(group=f"alignzoo.{kind}")):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
         yield Plugin(group, point.name, point.module, point.attr, origin, _source(point.module))
 
@@ -168,7 +171,10 @@ def _presets(plugin: Plugin) -> Iterator[Plugin]:
 def _source(module: str) -> Path | None:
     """The file of a module. Only its top-level package is looked up, because looking up a submodule imports its parents."""
     top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # half imported, or not to be found: told when the plugin is loaded
+        return None
     if spec is None:
         return None
     if not rest:
@@ -182,54 +188,87 @@ def _local_package(folder: Path) -> str:
     return "alignzoo_local_" + hashlib.sha256(str(folder).encode()).hexdigest()[:8]
 
 
-def _only_algorithm(module: types.ModuleType) -> type:
-    from alignzoo.contracts import Algorithm
+def _named(module: types.ModuleType, attribute: str) -> Any:
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    return found
 
+
+def _contracts(group: str) -> tuple[type, ...]:
+    """What the classes of a group are subclasses of."""
+    from alignzoo import contracts
+
+    return {
+        "algorithm": (contracts.Algorithm, contracts.TrainerPlugin),
+        "data": (contracts.Source,),
+        "reward": (contracts.Reward,),
+        "reference": (contracts.Reference,),
+    }[group]
+
+
+def _only(module: types.ModuleType, plugin: Plugin) -> Any:
+    """What a local file holds for its group: the function of its name, or the one class."""
+    if plugin.group == METRIC:
+        return getattr(module, plugin.name)
+    contracts = _contracts(plugin.group)
     own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
-    found = [cls for cls in own if issubclass(cls, Algorithm)]
+    found = [cls for cls in own if issubclass(cls, contracts)]
     whole = [cls for cls in found if not inspect.isabstract(cls)]
-    if not whole and len(found) == 1:
-        missing = ", ".join(sorted(found[0].__abstractmethods__))
-        raise UserError(f"{module.__file__}: {found[0].__name__} is not finished: it does not say its {missing}")
     found = whole or found
     if len(found) != 1:
         names = ", ".join(cls.__name__ for cls in found) or "none"
+        kinds = " or ".join(f"{'an' if cls.__name__[0] == 'A' else 'a'} {cls.__name__}" for cls in contracts)
         raise UserError(
-            f"{module.__file__} must hold exactly one algorithm (a dataclass that is an Algorithm); it holds {names}"
+            f"{module.__file__} must hold exactly one {plugin.group} (a dataclass that is {kinds}); it holds {names}"
         )
     return found[0]
 
 
-def _read_card(path: Path) -> Card:
-    _, front, text = path.read_text("utf-8").split("---\n", 2)
-    values: dict[str, Any] = yaml.safe_load(front) or {}
-    needs = values.get("needs") or []
-    return Card(
-        summary=str(values.get("summary", "")),
-        family=str(values.get("family", "")),
-        needs=[str(n) for n in needs] if isinstance(needs, list) else [str(needs)],
-        data=str(values.get("data", "")),
-        paper=str(values.get("paper", "")),
-        text=text.strip(),
-    )
+def _check_class(plugin: Plugin, found: Any) -> None:
+    """Raise UserError for what declares nonsense: no dataclass, none of its group's, unfinished, or not expressible as config."""
+    who = f"the plugin {plugin.name!r} ({plugin.origin})"
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise UserError(f"{who} names {plugin.module}:{plugin.attribute or found.__name__}, which is no dataclass")
+    if "__dataclass_fields__" not in vars(found):
+        raise UserError(
+            f"{who}: {found.__name__} is a dataclass only through its base: write @dataclass(kw_only=True) above it"
+        )
+    contracts = _contracts(plugin.group)
+    if not issubclass(found, contracts):
+        names = " or ".join(cls.__name__ for cls in contracts)
+        raise UserError(f"{who}: {found.__name__} is registered as {plugin.group}, but is no alignzoo.contracts.{names}")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise UserError(f"{who}: {found.__name__} is not finished: it does not say its {missing}")
+    if (stated := getattr(found, "api_version", None)) is not None:
+        _check_version(plugin, str(stated))
+    _check_fields(who, found)
+
+
+def _check_fields(who: str, found: type) -> None:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        OmegaConf.structured(found)
+    except (OmegaConfBaseException, NameError, TypeError, ValueError) as error:
+        where = getattr(error, "full_key", None) or getattr(error, "key", None)
+        field = f" the field {where!r}" if where else ""
+        raise UserError(f"{who}:{field} can't be in a config: {first_line(error)}. Use {TYPES}") from error
+
+
+def _check_version(plugin: Plugin, stated: str) -> None:
+    """A plugin made for 1.2 runs with 1.2, 1.3, ..., not with 1.1 or 2.0."""
+    wanted, own = ([int(part) for part in version.split(".") if part.isdigit()] for version in (stated, API_VERSION))
+    if wanted[:1] != own[:1] or wanted > own:
+        remedy = "a newer version of the plugin" if wanted < own else "a newer alignzoo"
+        raise UserError(
+            f"the plugin {plugin.name!r} ({plugin.origin}) was made for version {stated} of the plugin contract, and alignzoo "
+            f"{__version__} has version {API_VERSION}: install {remedy}"
+        )
 
 
 def field_names(plugin: Plugin) -> list[str]:
     """The settings that the plugin's own class declares, read from the source."""
-    declared = [node for cls in _classes(plugin) for node in cls.body if isinstance(node, ast.AnnAssign)]
-    return [ast.unparse(node.target) for node in declared if "ClassVar" not in ast.unparse(node.annotation)]
-
-
-def _docstring(plugin: Plugin) -> str:
-    """The first line of the class's docstring, read from the source."""
-    texts = [ast.get_docstring(node) for node in _classes(plugin)]
-    return next((text.splitlines()[0] for text in texts if text), "")
-
-
-def _classes(plugin: Plugin) -> list[ast.ClassDef]:
-    """The plugin's class in its source; every class of the file where the registry doesn't know which it is."""
-    try:
-        tree = ast.parse(plugin.source.read_text("utf-8") if plugin.source else "")
-    except (OSError, SyntaxError):
-        return []
-    return [node for node in tree.body if isinstance(node, ast.ClassDef) and plugin.attribute in (None, node.name)]
+    return declared.field_names(plugin.source, plugin.attribute)

@@ -29,7 +29,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     from alignzoo.config import instantiate
     from alignzoo.console import Display
-    from alignzoo.engine.build import Builder
     from alignzoo.engine.callbacks import Interrupt
 
     if cfg.first and not cfg.resume and (interrupted := _do_first(cfg)):
@@ -45,7 +44,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             display.update(step, row)
 
     with interrupt.listening():
-        trainer = Builder(setup, folder, cache_folder()).trainer(interrupt, show)
+        trainer = _builder(setup)(setup, folder, cache_folder()).trainer(interrupt, show)
         if trainer.is_world_process_zero():
             if checkpoint is None:
                 _begin(cfg, folder)
@@ -76,6 +75,14 @@ def _do_first(cfg: DictConfig) -> dict[str, Any] | None:
             return summary
     cfg.model.path = str(folder / "model")
     return None
+
+
+def _builder(setup: Any) -> Any:
+    from alignzoo.contracts import TrainerPlugin
+    from alignzoo.engine.build import Builder
+    from alignzoo.engine.hosted import HostBuilder
+
+    return HostBuilder if isinstance(setup.algorithm, TrainerPlugin) else Builder
 
 
 def run_folder(cfg: DictConfig) -> Path:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from alignzoo.batch import Completions
-from alignzoo.contracts import Context, Kind, OnlineAlgorithm, Role, Scores, Tables
+from alignzoo.contracts import Algorithm, Context, Kind, OnlineAlgorithm, Role, Scores, Tables
 from alignzoo.engine import checks
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
 from alignzoo.engine.evaluate import Evaluator
@@ -59,7 +59,7 @@ class Builder:
         trainer = AlignTrainer(
             trained=trained, args=args, algorithm=self.algorithm, models=models, reward=self.reward,
             learning_rates=self._learning_rates(trained), tokenizer=context.tokenizer,
-            evaluator=Evaluator(tables, self.source, self._evaluation_sampling(), setup.training.eval_prompts, self.online),
+            evaluator=self._evaluator(tables),
             folder=self.folder, keep=setup.training.keep_checkpoints, callbacks=[flow, Show(show)],
         )  # fmt: skip
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -100,8 +100,10 @@ class Builder:
         rollouts = math.ceil(training.epochs * len(tables.train) / rollout.prompts)
         return rollouts * self.algorithm.passes() * math.ceil(rollout.prompts * rollout.samples / training.batch)
 
-    def _evaluation_sampling(self) -> Sampling:
-        return Sampling(**vars(self.setup.generation), samples=1)
+    def _evaluator(self, tables: Tables) -> Evaluator:
+        setup, sampling = self.setup, Sampling(**vars(self.setup.generation), samples=1)
+        records = isinstance(self.algorithm, Algorithm) and not self.online
+        return Evaluator(tables, self.source, sampling, setup.training.eval_prompts, not records, setup.measures)
 
     # --- networks ---
 
@@ -181,7 +183,7 @@ class Builder:
         return rates
 
 
-def arguments(training: Training, folder: Path, seed: int) -> TrainingArguments:
+def keywords(training: Training, folder: Path, seed: int) -> dict[str, Any]:
     """The Trainer's own settings. Logging, evaluation and saving are steered by `Flow`, so its strategies are off."""
     fixed: dict[str, Any] = {
         "output_dir": str(folder / "checkpoints"), "seed": seed, "max_steps": max(training.max_steps, 1),
@@ -196,8 +198,12 @@ def arguments(training: Training, folder: Path, seed: int) -> TrainingArguments:
     taken = sorted(set(fixed) & set(training.arguments))
     if taken:
         raise UserError(f"trainer.arguments sets {', '.join(taken)}, which the engine or another trainer.* key sets")
+    return fixed | training.arguments
+
+
+def arguments(training: Training, folder: Path, seed: int) -> TrainingArguments:
     try:
-        return TrainingArguments(**fixed, **training.arguments)
+        return TrainingArguments(**keywords(training, folder, seed))
     except TypeError as error:
         raise UserError(
             f"trainer.arguments: {str(error).split('.__init__() ')[-1]}: see transformers.TrainingArguments"

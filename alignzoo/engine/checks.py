@@ -4,7 +4,7 @@ don't divide.
 
 from __future__ import annotations
 
-from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Reference, Reward, Role, Source
+from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Reference, Reward, Role, Source, TrainerPlugin
 from alignzoo.settings import Generation, Rollout, Training, Truncation, UserError
 
 METHODS = {
@@ -16,8 +16,9 @@ METHODS = {
 
 
 def check_roles(
-    name: str, algorithm: Algorithm, reward: Reward | None, reference: Reference, source: Source, paths: dict[str, str | None]
-) -> None:
+    name: str, algorithm: Algorithm | TrainerPlugin, reward: Reward | None, reference: Reference, source: Source,
+    paths: dict[str, str | None],
+) -> None:  # fmt: skip
     """Every role is supplied, and offers what is needed of it. Raises UserError."""
     for role_name, role in algorithm.roles().items():
         if role.kind is Kind.REWARD:
@@ -65,6 +66,24 @@ def check_sizes(algorithm: Algorithm, training: Training, rollout: Rollout, rank
     """The micro-batch. Raises UserError where batch, micro-batch, rollout and ranks don't divide, or coupling forbids
     cutting.
     """
+    micro = micro_batch(training, ranks)
+    if isinstance(algorithm, OnlineAlgorithm) and rollout.samples < algorithm.least_samples():
+        raise UserError(
+            f"rollout.samples={rollout.samples} is too few: this algorithm compares the completions of a prompt, "
+            f"at least {algorithm.least_samples()}"
+        )
+    if isinstance(algorithm, OnlineAlgorithm) and rollout.prompts % ranks:
+        raise UserError(f"rollout.prompts={rollout.prompts} does not divide among {ranks} processes")
+    if algorithm.couples is Couples.MICROBATCH and micro != training.batch:
+        raise UserError(
+            "this algorithm's loss couples the records of a micro-batch: "
+            f"use trainer.micro_batch={training.batch} and one process"
+        )
+    return micro
+
+
+def micro_batch(training: Training, ranks: int) -> int:
+    """Records of one forward of a rank. Raises UserError where they don't divide."""
     each, left = divmod(training.batch, ranks)
     if left:
         raise UserError(f"trainer.batch={training.batch} does not divide among {ranks} processes")
@@ -73,17 +92,5 @@ def check_sizes(algorithm: Algorithm, training: Training, rollout: Rollout, rank
         raise UserError(
             f"trainer.micro_batch={micro} does not divide trainer.batch={training.batch}"
             + (f" over {ranks} processes ({each} each)" if ranks > 1 else "")
-        )
-    if isinstance(algorithm, OnlineAlgorithm) and rollout.samples < algorithm.least_samples():
-        raise UserError(
-            f"rollout.samples={rollout.samples} is too few: this algorithm compares the completions of a prompt, "
-            f"at least {algorithm.least_samples()}"
-        )
-    if isinstance(algorithm, OnlineAlgorithm) and rollout.prompts % ranks:
-        raise UserError(f"rollout.prompts={rollout.prompts} does not divide among {ranks} processes")
-    if algorithm.couples is Couples.MICROBATCH and (each != micro or ranks > 1):
-        raise UserError(
-            "this algorithm's loss couples the records of a micro-batch: "
-            f"use trainer.micro_batch={training.batch} and one process"
         )
     return micro

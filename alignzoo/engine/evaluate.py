@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
-from alignzoo.contracts import Source, Tables
+from alignzoo.contracts import Metric, Source, Tables
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.trainer import AlignTrainer, _named, weight_of, weighted_sum
 from alignzoo.models.roles import Models, bound, gather_objects
@@ -29,6 +29,7 @@ class Evaluator:
     sampling: Sampling
     prompts: int
     online: bool
+    metrics: Mapping[str, Metric] = field(default_factory=dict)  # plugins, by name
 
     def __call__(self, trainer: AlignTrainer) -> dict[str, float]:
         # one forward of the wrapped module for everything: data-parallel wrappers synchronise at each
@@ -42,7 +43,7 @@ class Evaluator:
         with trainer.roles.shared.at(self.sampling.temperature):
             for part in self._shares(trainer, self.tables.prompts, self.prompts):
                 prompts = self.tables.prompts.batch(part).to(trainer.args.device)  # type: ignore[union-attr]
-                rows += _measure_samples(trainer.roles, prompts, self.sampling, meter)
+                rows += _measure_samples(trainer.roles, prompts, self.sampling, meter, self.metrics)
         if not self.online:
             for part in self._shares(trainer, self.tables.heldout, None):
                 _measure_records(trainer, self.tables.heldout.batch(part).to(trainer.args.device), meter)  # type: ignore[union-attr]
@@ -57,7 +58,9 @@ class Evaluator:
         return [mine[start : start + CHUNK] for start in range(0, len(mine), CHUNK)]
 
 
-def _measure_samples(models: Models, prompts: Any, sampling: Sampling, meter: Meter) -> list[dict[str, Any]]:
+def _measure_samples(
+    models: Models, prompts: Any, sampling: Sampling, meter: Meter, metrics: Mapping[str, Metric]
+) -> list[dict[str, Any]]:
     c: Completions = models.policy.generate(prompts, sampling)
     measures: dict[str, Tensor] = {
         "length": c.length,
@@ -72,6 +75,7 @@ def _measure_samples(models: Models, prompts: Any, sampling: Sampling, meter: Me
         valid = scores.valid.cpu() if scores.valid is not None else valid
         measures["reward"] = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
         measures |= {f"reward/{name}": part for name, part in scores.parts.items()}
+    measures |= {f"metric/{name}": metric(c) for name, metric in metrics.items()}
     for name, values in measures.items():
         meter.add(name, values, valid.to(values.device).double() if name.startswith("reward") else 1.0)
     columns = {name: values.tolist() for name, values in measures.items()}

@@ -145,7 +145,7 @@ def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:
         "model": Model(config=dict(LLAMA)),
         "peft": Peft(), "training": Training(**training | changes.pop("training", {})),
         "generation": Generation(max_new_tokens=6),
-        "rollout": Rollout(prompts=4, samples=2), "seed": 0, "roles": {},
+        "rollout": Rollout(prompts=4, samples=2), "seed": 0, "roles": {}, "measures": {},
         "choices": {"algorithm": name, "reward": "count", "data": "toy", "model": "tiny", "reference": "copy"},
     }  # fmt: skip
     return SimpleNamespace(**parts | changes)

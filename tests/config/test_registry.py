@@ -91,7 +91,7 @@ def test_a_file_must_hold_one_algorithm(folder: Path) -> None:
     with pytest.raises(UserError, match=r"two\.py must hold exactly one algorithm .* it holds Mine, Yours$"):
         Registry(folder).load("algorithm", "two")
     (folder / "half.py").write_text(MINE.replace("    data = Batch\n", ""))
-    with pytest.raises(UserError, match=r"half\.py: Mine is not finished: it does not say its data$"):
+    with pytest.raises(UserError, match=r"half\.py\): Mine is not finished: it does not say its data$"):
         Registry(folder).load("algorithm", "half")
     with pytest.raises(UserError, match=r"none\.py must hold exactly one algorithm .* it holds none$"):
         Registry(folder).load("algorithm", "none")

@@ -11,17 +11,18 @@ ROOT = Path(__file__).parents[2]
 ROWS: list[set[str]] = [
     {"cli", "__main__"},
     {"bench"},
-    {"sample", "multirun", "testing"},
+    {"sample", "multirun", "testing", "pytest_plugin"},
     {"run", "completion"},
     {"engine", "config", "config_errors", "catalogue", "console", "report"},
     {"models", "data", "rewards", "evaluation", "registry"},
+    {"declared"},
     {"contracts"},
     {"batch"},
     {"functional", "settings", "__init__"},
 ]
 ROW_OF = {name: number for number, names in enumerate(ROWS) for name in names}
 PUBLIC = {"alignzoo", "alignzoo.contracts", "alignzoo.batch", "alignzoo.functional", "alignzoo.settings"}
-NAMES_ONLY = {"config", "config_errors", "registry", "catalogue", "completion", "cli", "multirun"}
+NAMES_ONLY = {"config", "config_errors", "registry", "declared", "catalogue", "completion", "cli", "multirun"}
 HEAVY = {"torch", "transformers", "trl", "evaluate", "datasets", "peft", "accelerate"}
 LAZY = HEAVY - {"torch", "transformers", "accelerate"}
 

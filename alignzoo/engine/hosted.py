@@ -1,0 +1,145 @@
+"""Foreign trainers: built from the same parts, and watched so that a run of theirs leaves what any run leaves."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer
+
+from alignzoo.contracts import Hosting, Tables
+from alignzoo.engine import checkpoint, checks
+from alignzoo.engine.build import Builder, arguments, keywords
+from alignzoo.engine.callbacks import Flow, Interrupt, Show
+from alignzoo.engine.evaluate import Evaluator
+from alignzoo.engine.logs import Lines
+from alignzoo.engine.meters import Cost
+from alignzoo.engine.scoring import checked
+from alignzoo.models.roles import Models, Trained
+from alignzoo.settings import UserError
+
+
+class HostBuilder(Builder):
+    """Builds a run whose algorithm is a `TrainerPlugin`."""
+
+    def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> Any:
+        setup, name = self.setup, self.setup.choices["algorithm"]
+        checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
+        args = arguments(setup.training, self.folder, setup.seed)
+        micro = checks.micro_batch(setup.training, args.world_size)
+        context, config = self._context(args)
+        tables = self.source.tables(self.algorithm.data, context)
+        with args.main_process_first(local=False, desc="models"):
+            models, trained, _ = self._models(context, config)
+        context.models = models
+        if self.reward:
+            self.reward.setup(context)
+            models.score = checked(self.reward, setup.choices["reward"], models.shared, lambda completions, scores: None)
+        sizes = {
+            "max_steps": self._steps(tables),
+            "per_device_train_batch_size": micro,
+            "gradient_accumulation_steps": setup.training.batch // args.world_size // micro,
+        }
+        start = tempfile.TemporaryDirectory(prefix="alignzoo-start-")
+        checkpoint.save_policy(trained.policy, Path(start.name), context.tokenizer)
+        hosting = Hosting(
+            settings=setup, arguments=keywords(setup.training, self.folder, setup.seed) | sizes, tables=tables,
+            tokenizer=context.tokenizer, policy=trained.policy, start=Path(start.name), models=models,
+        )  # fmt: skip
+        foreign = self.algorithm.build(hosting)
+        if not isinstance(foreign, Trainer):
+            raise UserError(f"{name} built a {type(foreign).__name__}: `build` must return a transformers.Trainer")
+        flow = HostedFlow(setup.training, interrupt)
+        flow.trainer = Hosted(foreign, trained, models, self._evaluator(tables), tables, context.tokenizer, self.folder)
+        flow.trainer.keep, flow.trainer.start = setup.training.keep_checkpoints, start
+        foreign.remove_callback(PrinterCallback)
+        for callback in (flow, Show(show)):
+            foreign.add_callback(callback)
+        return flow.trainer
+
+
+class Hosted:
+    """A foreign trainer with the files, evaluation and cost account of `AlignTrainer`; what is not here is the trainer's own."""
+
+    keep: int
+    start: Any
+
+    def __init__(
+        self, foreign: Trainer, trained: Trained, models: Models, evaluator: Evaluator, tables: Tables, tokenizer: Any, folder: Path
+    ) -> None:  # fmt: skip
+        self.foreign, self.trained, self.roles, self.evaluator = foreign, trained, models, evaluator
+        self.tables_report, self.tokenizer, self.folder = tables.report, tokenizer, folder
+        self.model_wrapped = trained
+        self.cost = Cost()
+        self.metrics_file = Lines(folder / "metrics.jsonl", foreign.is_world_process_zero())
+        self.completions_file = Lines(folder / "completions.jsonl", foreign.is_world_process_zero())
+        self.evaluated: tuple[int, dict[str, float]] = (-1, {})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["foreign"], name)
+
+    def train(self, resume_from_checkpoint: str | None = None) -> None:
+        if resume_from_checkpoint:
+            for lines in (self.metrics_file, self.completions_file):
+                lines.cut(checkpoint.step_of(Path(resume_from_checkpoint)))
+        with self.cost.phase("training"):
+            self.foreign.train(resume_from_checkpoint=resume_from_checkpoint)
+        self._take_weights()
+
+    def finish_step(self) -> None:
+        self.roles.shared.updates += 1
+
+    def note(self, logs: dict[str, float]) -> None:
+        row = {name: value for name, value in logs.items() if name != "epoch"}
+        seconds = self.cost.state_dict()["seconds"]["total"]
+        self.metrics_file.write({"step": self.foreign.state.global_step, **row, "seconds": seconds})
+
+    def evaluate(self) -> dict[str, float]:
+        """As `AlignTrainer.evaluate`, on the weights that the foreign trainer has now."""
+        step = self.foreign.state.global_step
+        if self.evaluated[0] != step:
+            self._take_weights()
+            training = self.trained.training
+            self.trained.eval()
+            with self.cost.phase("evaluation"), torch.no_grad(), self.roles.shared.noise.during("evaluation", step):
+                found = {f"eval/{name}": value for name, value in self.evaluator(self).items()}
+            self.trained.train(training)
+            self.evaluated = (step, found)
+            self.note(found)
+            handler = self.foreign.callback_handler
+            self.foreign.control = handler.on_evaluate(self.foreign.args, self.foreign.state, self.foreign.control, found)
+        return self.evaluated[1]
+
+    def keep_checkpoint(self) -> None:
+        """Seal what the foreign trainer has just saved: what has no manifest is never resumed from."""
+        folder = Path(self.foreign.args.output_dir)
+        if self.foreign.is_world_process_zero():
+            checkpoint.seal(folder / f"{checkpoint.PREFIX}{self.foreign.state.global_step}")
+            checkpoint.rotate(folder, self.keep)
+        self.foreign.accelerator.wait_for_everyone()
+
+    def _take_weights(self) -> None:
+        """The policy becomes what was trained, where the foreign trainer made a model of its own."""
+        model: Any = self.foreign.accelerator.unwrap_model(self.foreign.model)
+        if model is not self.trained.policy:
+            self.trained.policy.load_state_dict(model.state_dict(), strict=True)
+
+
+class HostedFlow(Flow):
+    """Evaluates and records beside the foreign trainer, which would evaluate its own way."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        super().on_step_end(args, state, control, **rest)
+        if control.should_evaluate:
+            control.should_evaluate = False
+            self.trainer.evaluate()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
+        if logs and "loss" in logs:
+            self.trainer.note(logs)
+
+    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.trainer.keep_checkpoint()
