@@ -9,6 +9,7 @@ import argparse
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+PATIENCE = 5.0  # seconds after which a rank other than the first tells its own mistake
 FULL_DISK = ("No space left on device", "Disk quota exceeded", "file write failed")
 
 
@@ -181,13 +183,14 @@ def _registry(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argpars
 
 
 def _complain(message: str) -> int:
-    if _main_process():
-        print(f"alignzoo: {message}", file=sys.stderr)
+    if not _main_process():
+        time.sleep(PATIENCE)  # where the first rank has the same to say, torchrun ends this one meanwhile
+    print(f"alignzoo: {message}", file=sys.stderr, flush=True)
     return 2
 
 
 def _main_process() -> bool:
-    """Under torchrun only the first rank speaks."""
+    """Under torchrun the first rank speaks for all that have the same to say."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from alignzoo.contracts import Kind, Role
 from alignzoo.models.networks import Headed
-from alignzoo.settings import Model, Peft, UserError
+from alignzoo.settings import Model, Peft, UserError, nearest
 
 DROPOUTS = (
     "dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob",
@@ -162,9 +162,18 @@ def _fresh(fields: dict[str, Any], vocabulary: Any) -> Any:
         )
     ids = {n: getattr(vocabulary, n) for n in ("pad_token_id", "bos_token_id", "eos_token_id")}
     try:
+        plain = AutoConfig.for_model(kind)
+        _known(fields, {*plain.to_dict(), *plain.attribute_map, "decoder_start_token_id"}, kind)
         return AutoConfig.for_model(kind, **({"vocab_size": len(vocabulary)} | ids | fields))
     except (ValueError, TypeError) as error:
         raise UserError(f"model.config can't be built for model_type={kind}: {_first_line(error)}") from error
+
+
+def _known(fields: dict[str, Any], known: set[str], kind: str) -> None:
+    """transformers keeps any key it is given and reads those it knows: a misspelt one would be ignored."""
+    for name in fields:
+        if name not in known:
+            raise UserError(f"model.config.{name}: {kind} has no such setting.{nearest(name, known)}")
 
 
 def _exists(path: str, key: str) -> None:

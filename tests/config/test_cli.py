@@ -130,13 +130,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(runs: list[DictConfig], capsys: p
     assert capsys.readouterr().err.startswith("alignzoo: no command 'trian'. Did you mean 'train'? Commands: train, bench, ")
 
 
-def test_only_the_first_rank_speaks(
+def test_another_rank_than_the_first_tells_a_mistake_only_after_the_first_could_have(
     runs: list[DictConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
     monkeypatch.setenv("RANK", "1")
-    assert cli.main(["train", "seed=13"]) == 2
     assert cli.main(["train", "seed=1"]) == 0
-    assert capsys.readouterr() == ("", "")
+    assert (capsys.readouterr(), waited) == (("", ""), [])
+    assert cli.main(["train", "seed=13"]) == 2
+    assert waited == [cli.PATIENCE]
+    assert capsys.readouterr().err.startswith("alignzoo: ")
 
 
 def test_multirun_runs_every_combination_in_a_folder_of_its_own(runs: list[DictConfig], tmp_path: Path) -> None:

@@ -13,10 +13,17 @@ from alignzoo.engine import checkpoint
 
 STEPS = 100
 RUN = [
-    "-m", "alignzoo", "train", "algorithm=sft", "data=jsonl", "data.path=rows.jsonl", "reward=none",
-    "model.config.hidden_size=16", "model.config.intermediate_size=32", f"trainer.max_steps={STEPS}", "trainer.batch=8",
-    "trainer.logging_steps=1", "trainer.eval_prompts=4", "generation.max_new_tokens=4",
+    "-m", "alignzoo", "train", "algorithm=sft", "data=jsonl", "data.path=rows.jsonl", "reward=none", "model.config.hidden_size=16",
+    "model.config.intermediate_size=32", f"trainer.max_steps={STEPS}", "trainer.batch=8", "trainer.logging_steps=1",
+    "trainer.eval_prompts=4", "generation.max_new_tokens=4",
 ]  # fmt: skip
+TINY_REWARD = '''\
+import os
+
+def count(completions):
+    """Fails on the last rank alone, while the first waits for it."""
+    return [float("nan") if os.environ["RANK"] == "1" else 1.0] * len(completions)
+'''
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +31,7 @@ def folder(tmp_path_factory: Any) -> Path:
     made = tmp_path_factory.mktemp("command")
     rows = [{"prompt": f"count {i}: ", "completion": " ".join(str(j) for j in range(i % 4 + 1))} for i in range(32)]
     (made / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (made / "tiny_reward.py").write_text(TINY_REWARD)
     return made
 
 
@@ -65,10 +73,17 @@ def test_the_run_goes_on_to_its_end(stopped, torchrun, folder):
     assert (run / "model" / "model.safetensors").exists()
 
 
-def test_a_mistake_is_told_once(start, folder):
-    process = start(*RUN, "trainer.bach=7", "run_dir=never", cwd=folder)
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["trainer.bach=7"], "no key 'trainer.bach'"),
+        (["algorithm=reinforce", "reward=function", "reward.path=tiny_reward:count"], "the reward tiny_reward:count returned NaN for row"),
+    ],
+    ids=["of every rank", "of the last rank alone"],
+)
+def test_a_mistake_is_told_once(overrides, told, start, folder):
+    process = start(*RUN, *overrides, "run_dir=never", cwd=folder)
     _, printed = process.communicate(timeout=100)
     assert process.returncode != 0
     (message,) = [line for line in printed.splitlines() if line.startswith("alignzoo: ")]
-    assert "no key 'trainer.bach'" in message
-    assert not (folder / "never").exists()
+    assert told in message, printed

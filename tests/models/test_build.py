@@ -207,3 +207,9 @@ def test_a_tokenizer_without_an_end_or_padding_of_its_own(missing, tmp_path):
 def test_a_tokenizer_beside_the_model(tmp_path):
     tokenizers.byte_level().save_pretrained(tmp_path)
     assert build.tokenizer(Model(path=str(tmp_path)))("ab")["input_ids"] == tokenizers.byte_level()("ab")["input_ids"]
+
+
+def test_a_misspelt_setting_of_the_model_is_an_error():
+    """transformers itself would keep the key and ignore it."""
+    with pytest.raises(UserError, match=r"model.config.hidden_siz: llama has no such setting. Did you mean 'hidden_size'"):
+        build.config(Model(config=toys.LLAMA | {"hidden_siz": 3}), tokenizers.byte_level())
