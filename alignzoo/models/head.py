@@ -19,7 +19,7 @@ def head_logprobs(states: Tensor, weight: Tensor, ids: Tensor, scale: float, sup
     if support is not None:
         number = torch.where(support, support.cumsum(0) - 1, -1)
         ids, weight = number[ids], weight[support]
-    return _HeadLogprobs.apply(states, weight, ids, scale)  # type: ignore[no-untyped-call]
+    return _HeadLogprobs.apply(states, weight, ids, scale)
 
 
 class _HeadLogprobs(torch.autograd.Function):

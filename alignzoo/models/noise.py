@@ -20,6 +20,21 @@ def generator(seed: int, *key: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
+WORD = np.uint64(2**32 - 1)
+
+
+def philox(key: np.ndarray, *counter: np.ndarray) -> list[np.ndarray]:
+    """Four random words of 32 bits for each counter of four words: Philox-4x32-10, Salmon et al. 2011, Parallel random numbers:
+    as easy as 1, 2, 3. All counters at once, where one generator for each would cost 0.1 ms."""
+    a, b, c, d = (word.astype(np.uint64) for word in np.broadcast_arrays(*counter))
+    left, right = (np.uint64(k) for k in key)
+    for _ in range(10):
+        first, second = np.uint64(0xD2511F53) * a, np.uint64(0xCD9E8D57) * c
+        a, b, c, d = (second >> np.uint64(32)) ^ b ^ left, second & WORD, (first >> np.uint64(32)) ^ d ^ right, first & WORD
+        left, right = (left + np.uint64(0x9E3779B9)) & WORD, (right + np.uint64(0xBB67AE85)) & WORD
+    return [a, b, c, d]
+
+
 @dataclass
 class Noise:
     """The uniforms of a run. The engine says what they are for (`during`); a second draw for the same purpose differs from
@@ -45,9 +60,11 @@ class Noise:
         """(len(rows) * samples, width) in [0, 1), float64: one uniform a position, a row's samples together. A prefix does not
         depend on `width`."""
         self.draws += 1
-        key = (self.purpose, self.step, self.draws)
-        drawn = [generator(self.seed, *key, row, k).random(width) for row in rows.tolist() for k in range(samples)]
-        return torch.from_numpy(np.stack(drawn)) if drawn else torch.empty(0, width, dtype=torch.float64)
+        key = generator(self.seed, self.purpose, self.step, self.draws).integers(2**32, size=2, dtype=np.uint64)
+        row = rows.cpu().numpy().astype(np.uint64).repeat(samples)[:, None]
+        sample, position = np.tile(np.arange(samples), len(rows))[:, None], np.arange(width)
+        high, low, *_ = philox(key, position, sample, row & WORD, row >> np.uint64(32))
+        return torch.from_numpy(((high >> np.uint64(5)) * 2.0**26 + (low >> np.uint64(6))) / 2.0**53)
 
     def named(self, name: str, rows: Tensor) -> Tensor:
         """(len(rows),) in [0, 1): one uniform a row for `name`."""

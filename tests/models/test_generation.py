@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -16,7 +17,7 @@ from transformers.generation.logits_process import LogitsProcessorList
 from alignzoo.batch import Completions, Prompts
 from alignzoo.models import cascade, flat, generation
 from alignzoo.models.networks import PolicyNetwork
-from alignzoo.models.noise import Noise
+from alignzoo.models.noise import Noise, philox
 from alignzoo.settings import Decoding, Dtype, Forward, Optimizer, Sampling
 from alignzoo.testing import toys
 from alignzoo_plugins.sft.sft import SFT
@@ -126,6 +127,27 @@ def test_another_seed_step_purpose_or_draw_differs(policy, prompts):
     assert first == again
     assert len({str(x) for x in (first, second, third, evaluated)}) == 4
     assert texts(sampled(network, prompts, sampling)) == first
+
+
+def test_philox_gives_its_published_words():
+    """The first and third known answers of the authors' Random123 library for philox4x32-10."""
+    zero = [np.zeros(1, dtype=np.uint64)] * 4
+    assert [hex(int(word[0])) for word in philox(np.zeros(2, dtype=np.uint64), *zero)] == [
+        "0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8",
+    ]  # fmt: skip
+    digits = [np.array([word], dtype=np.uint64) for word in (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)]
+    found = philox(np.array([0xA4093822, 0x299F31D0], dtype=np.uint64), *digits)
+    assert [hex(int(word[0])) for word in found] == ["0xd16cfe09", "0x94fdcceb", "0x5001e420", "0x24126ea1"]
+
+
+def test_uniforms_by_position():
+    noise, rows = Noise(0), torch.tensor([5, 2**33 + 5, 7])
+    with noise.during("rollout", 3):
+        drawn = noise.positions(rows, 40, 50)
+    with noise.during("rollout", 3):
+        assert torch.equal(noise.positions(rows[1:2], 30, 20), drawn[40:70, :20])
+    assert drawn.shape == (120, 50) and len(drawn.unique()) == 6000
+    assert stats.kstest(drawn.flatten(), "uniform").pvalue > 0.01
 
 
 def test_uniforms_by_name():
