@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 from alignzoo.evaluation.comparison import LEVEL, Comparison, Reached
@@ -33,6 +34,27 @@ def headline(a: Analysis) -> str:
         )
     worse, alike = ([c.second for c in found] for found in (beaten, level))
     return f"{best} is better than {_listed(worse)}, and not told apart from {_listed(alike)}."
+
+
+def overall(analyses: Sequence[Analysis]) -> str:
+    """The one sentence over several conditions, each of which was tested by itself."""
+    if all(len(a.entries) == 1 for a in analyses):
+        ends = " to ".join(f"{number(a.metric, a.best.summary.mean)} under {a.condition}" for a in (analyses[0], analyses[-1]))
+        return f"{analyses[0].best.label}: from {ends}. There is nothing to compare it with."
+    able = [a for a in analyses if a.can_claim]
+    if not able:
+        needed = max(a.seeds_needed for a in analyses if a.comparisons)
+        return f"No claim possible below {needed} seeds, under any of {len(analyses)} conditions."
+    winners = list(dict.fromkeys(a.best.label for a in able))
+    if len(winners) > 1:
+        return "Which is ahead depends on the condition: " + "; ".join(
+            f"{label} under {_listed([a.condition for a in able if a.best.label == label])}" for label in winners
+        )
+    shown = [a for a in able if not _sides(a)[1]]
+    where = f"all {len(able)}" if len(shown) == len(able) else str(len(shown)) if shown else "none"
+    judged = "" if len(able) == len(analyses) else f" that have seeds enough, of {len(analyses)}"
+    under = f"all {len(able)} conditions{judged}"
+    return f"{winners[0]} has the highest mean under {under}, and is shown to be the best under {where}."
 
 
 def details(a: Analysis) -> list[str]:

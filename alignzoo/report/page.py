@@ -86,6 +86,7 @@ def write(content: Content, out: Path) -> Path:
         "title": content.about.suite or "report", "parts": parts, "overview": overview, "samples": samples, "sample_seed": seed,
         "method": sections.method(content.runs, content.analyses, content.about), "settings": sections.settings(content.runs),
         "statistics": sections.statistics(content.analyses[0]),
+        "overall": answer.overall(content.analyses),
         "tuning": sections.tuning(content.about) if content.about.tuning else None, "machine": sections.machine(content.runs),
         "left_out": content.left_out | {k: v for a in content.analyses for k, v in a.failed.items()},
         "reproduce": content.reproduce,

@@ -143,15 +143,20 @@ def method(runs: Sequence[Run], analyses: Sequence[Analysis], about: Study) -> l
 
 def statistics(a: Analysis) -> list[str]:
     """How intervals and tests work, and what they could find at most."""
-    return [
+    said = [
         "Intervals are 95 % intervals of the mean over seeds, by Student's t corrected for skewness (Hall, 1992): simulated, "
-        "they hold 93 to 95 times of 100 with 5, 10 and 20 seeds.",
-        "Pairs are tested by flipping the signs of their differences on common seeds, every way there is (exact, two-sided), "
-        "and p is corrected for the number of comparisons (Holm). The smallest p that "
-        f"{a.seeds} common seeds and {len(a.comparisons)} comparisons can give is {p_text(a.smallest_p)[4:]}.",
-        "P(first better) is how often a run of the first beats one of the second, any seed against any (its interval: "
-        "Newcombe, 2006).",
+        "they hold 93 to 95 times of 100 with 5, 10 and 20 seeds."
     ]
+    if a.comparisons:
+        said += [
+            "Pairs are tested by flipping the signs of their differences on common seeds, every way there is (exact, "
+            "two-sided), and p is corrected for the number of comparisons (Holm), under each condition by itself where there are several. "
+            f"The smallest p that {a.seeds} common seeds and {len(a.comparisons)} comparisons can give is "
+            f"{p_text(a.smallest_p)[4:]}.",
+            "P(first better) is how often a run of the first beats one of the second, any seed against any (its interval: "
+            "Newcombe, 2006).",
+        ]
+    return said
 
 
 def _pairs(names: dict[str, Any]) -> str:

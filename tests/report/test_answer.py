@@ -93,6 +93,29 @@ def test_conditions_are_analysed_apart_in_order_of_their_values(tmp_path):
     assert natural("b=2") < natural("b=10")
 
 
+def over_noise(tmp_path, levels):
+    """One analysis a noise, of eight seeds; levels[noise] = {algorithm: level}."""
+    for noise, algorithms in levels.items():
+        for algorithm, level in algorithms.items():
+            for seed in range(8):
+                folder = tmp_path / f"{algorithm}-{noise}-{seed}"
+                write_run(folder, algorithm, seed, level + 0.01 * (seed % 3), changes={"data.noise": noise})
+    return analyse(named(find([tmp_path]).runs, ["data.noise"]), Study(vary=["data.noise"]))
+
+
+def test_one_answer_over_conditions(tmp_path):
+    found = over_noise(tmp_path, {0.1: {"ppo": 0.8, "dpo": 0.7}, 0.4: {"ppo": 0.5, "dpo": 0.5}})
+    assert (
+        answer.overall(found[:1]) == "ppo has the highest mean under all 1 conditions, and is shown to be the best under all 1."
+    )
+    assert answer.overall(found).startswith("Which is ahead depends on the condition: ppo under data.noise=0.1; dpo under")
+
+
+def test_one_winner_over_conditions(tmp_path):
+    found = over_noise(tmp_path, {0.1: {"ppo": 0.8, "dpo": 0.7}, 0.4: {"ppo": 0.5, "dpo": 0.1}})
+    assert answer.overall(found) == "ppo has the highest mean under all 2 conditions, and is shown to be the best under all 2."
+
+
 def test_a_sweep_compares_areas_under_frontiers(tmp_path):
     """ppo ends at (KL, reward) (0.2, 0.4), (0.4, 0.6), dpo at (0.2, 0.2), (0.5, 0.4), the reference at (0, 0.1). Up to
     KL 0.4 ppo gains (0.03 + 0.08) / 0.4 on average; dpo's first point is below the line to its second, which at 0.4 is 0.24 up.

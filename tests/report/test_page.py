@@ -161,7 +161,10 @@ def test_conditions_have_a_plot_and_a_part_each(tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps({"suite": "noisy", "vary": ["data.noise"]}))
     write([tmp_path], tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
-    assert text.startswith("# noisy: 2 conditions") and "# data.noise=0.2" in text
+    assert (
+        text.startswith("# dpo: from 90.0 % under data.noise=0.0 to 70.0 % under data.noise=0.2.")
+        and "# data.noise=0.2" in text
+    )
     assert (tmp_path / "report" / "plots" / "conditions.svg").is_file()
 
 
