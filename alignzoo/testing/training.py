@@ -23,7 +23,14 @@ from alignzoo.testing.subject import Subject, expect, light_collections
 
 VOLATILE = ("seconds", "tokens_per_second", "peak_memory")
 # four records a step, from rollouts of eight: a rollout is half used at every odd step, and so is the window of a log line
-PACE: dict[str, Any] = {"batch": 4, "micro_batch": "2", "logging_steps": 2, "optimizer": Optimizer.adamw, "learning_rate": 0.01}
+PACE: dict[str, Any] = {
+    "eval_prompts": 2,
+    "batch": 4,
+    "micro_batch": "2",
+    "logging_steps": 2,
+    "optimizer": Optimizer.adamw,
+    "learning_rate": 0.01,
+}
 
 
 @dataclass
@@ -178,7 +185,8 @@ def watching(subject: Subject) -> None:
 def state(subject: Subject) -> None:
     """Every piece of saved state matters: changed in a checkpoint, it changes how the run ends."""
     steps, whole = _whole(subject)
-    origin = _checkpoint(subject, 1)
+    # an odd step, so that a log line is under way; the last of a rollout, so that all that is left of the run is short
+    origin = _checkpoint(subject, min(2 * subject.passes - 1, 7))
     for piece, tampered in _tampered(origin, subject.folder / "runs" / subject.name / "tampered"):
         again = train(subject, "from-tampered", resume=tampered, max_steps=steps, eval_steps=3, **PACE)
         cause = "it is saved but not restored, or not state at all"
