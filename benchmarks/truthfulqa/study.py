@@ -38,6 +38,8 @@ def main(overrides: list[str]) -> None:
     cfg = alignzoo.compose(["experiment=truthfulqa", *overrides])
     folder = Path(cfg.run_dir)
     summary = _done(folder) or alignzoo.train(cfg)
+    if summary["status"] != "finished":
+        sys.exit(f"interrupted: go on with alignzoo train resume={summary['run_dir']}, then this command again")
     first = Path(_config(folder)["model"]["path"])
     source = instantiate(cfg).data
     train, heldout, _ = source.rows()
