@@ -41,6 +41,8 @@ class Meter(TrainerCallback):
             "grad_norm": list(self.norm.values()), "extra": self.extra, "total_cpu": time.process_time(),
             "peak": _memory("VmHWM"), "rss_imported": self.imported, "rss_ready": self.ready, **more,
         }  # fmt: skip
+        if all(self.extra):  # a program that samples: tokens a completion, by whatever name
+            made["sampled"] = [next(iter(row.values())) for row in self.extra]
         self.path.write_text(json.dumps(made))
 
 

@@ -36,7 +36,7 @@ def _extra(algorithm: str, batch: int) -> list[str]:
     if algorithm != "rloo":
         return []
     sampled = ["generation.max_new_tokens=128", "rollout.samples=4", f"rollout.prompts={batch // 4}"]
-    return [*sampled, "algorithm.baseline=leave_one_out", "reward=function", "reward.function=benchmarks.speed.rewards.vowels"]
+    return [*sampled, "algorithm.baseline=leave_one_out", "reward=function", "reward.path=benchmarks.speed.rewards.vowels"]
 
 
 if __name__ == "__main__":
