@@ -112,7 +112,12 @@ def test_reward_is_a_table_over_strings(task: Any) -> None:
 
 @pytest.mark.parametrize(
     ("ids", "why"),
-    [("ab", "stops without an end"), ("a<b", "a letter of no completion"), ("abca", "too long")],
+    [
+        ("ab", "stops without an end"),
+        ("a<", "ends with what is no end"),
+        ("a<b", "a letter of no completion"),
+        ("abca", "too long"),
+    ],
 )
 def test_what_is_no_completion_has_no_score(task: Any, ids: str, why: str) -> None:
     tokens = torch.tensor([task.context.tokenizer(ids, add_special_tokens=False)["input_ids"]])
