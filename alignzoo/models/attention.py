@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,32 +13,17 @@ from alignzoo.models.layout import Layout, Plan, Rectangle
 NAME = "alignzoo_sdpa"  # sdpa, and more where a layout is given
 KNOWN = {"sliding_window", "is_causal", "position_ids", "cache_position", "use_cache", "output_attentions", "head_mask"}
 
-_unmasked: ContextVar[bool] = ContextVar("unmasked", default=False)
-
-
-@contextmanager
-def unmasked() -> Iterator[None]:
-    """Networks inside make no mask: the layout they are given says who sees whom."""
-    token = _unmasked.set(True)
-    try:
-        yield
-    finally:
-        _unmasked.reset(token)
+NO_MASK = torch.zeros(1, 1, 1, 1)  # four-dimensional masks are passed on as they are, and none is made
 
 
 def install(config: Any) -> None:
     """Let the network of this config understand layouts; without one it computes what it did before."""
     from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register(NAME, forward)
-    AttentionMaskInterface.register(NAME, mask)
-    config._attn_implementation = NAME
-
-
-def mask(*arguments: Any, **keywords: Any) -> Any:
     from transformers.masking_utils import sdpa_mask
 
-    return None if _unmasked.get() else sdpa_mask(*arguments, **keywords)
+    AttentionInterface.register(NAME, forward)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    config._attn_implementation = NAME
 
 
 def forward(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import attention, flat, forward
+from alignzoo.models import flat, forward
 from alignzoo.models.generation import Finished, choose
 from alignzoo.models.layout import layout
 from alignzoo.settings import Decoding, Forward, Sampling
@@ -35,11 +35,12 @@ class Memory:
         self.prompts: dict[int, tuple[Tensor, Tensor]] = {}
         self.written: dict[int, tuple[Tensor, Tensor]] = {}
         self.room = ROOM
+        self.padding: Tensor | None = None
         self.spread(torch.arange(len(lengths), device=lengths.device))
 
     def spread(self, group: Tensor) -> None:
         """From now on there is a row for each entry of `group`."""
-        self.group = group
+        self.group, self.padding = group, None
         counts = group.bincount(minlength=len(self.lengths))
         self.most = int(counts.max())
         first = counts.cumsum(0) - counts
@@ -86,18 +87,23 @@ class Memory:
         start = max(0, self.time + 1 - window) if window else 0
         own = query @ keys[:, :, start:].transpose(2, 3)  # (B, key heads, repeats, t)
         shared = self._by_row(self._by_prompt(query) @ prompt_keys.transpose(2, 3), query.shape[2])
-        hidden = self._hidden(prompt_keys.shape[2], window)
-        shared = shared.masked_fill(hidden[self.group][:, None, None], -torch.inf)
+        shared = shared + self._hidden(prompt_keys.shape[2], window, query)
         weights = torch.cat([shared, own], 3).softmax(3, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
         width = shared.shape[3]
         found = self._by_row(self._by_prompt(weights[..., :width]) @ prompt_values, query.shape[2])
         return (found + weights[..., width:] @ values[:, :, start:]).reshape(rows, 1, -1, values.shape[3])
 
-    def _hidden(self, width: int, window: int | None) -> Tensor:
-        """(G, P): prompt tokens that are padding, or out of the window."""
-        place = torch.arange(width, device=self.lengths.device)
-        hidden = place >= self.lengths[:, None]
-        return hidden | (self.lengths[:, None] + self.time - place >= window) if window else hidden
+    def _hidden(self, width: int, window: int | None, like: Tensor) -> Tensor:
+        """(B, 1, 1, P): -inf for prompt tokens that are padding, or out of the window; else 0."""
+        if window or self.padding is None:
+            place = torch.arange(width, device=self.lengths.device)
+            hidden = place >= self.lengths[:, None]
+            hidden = hidden | (self.lengths[:, None] + self.time - place >= window) if window else hidden
+            bias = like.new_zeros(hidden.shape).masked_fill(hidden, -torch.inf)[self.group][:, None, None]
+            if window:
+                return bias
+            self.padding = bias
+        return self.padding
 
     def _by_prompt(self, x: Tensor) -> Tensor:
         """(B, heads, repeats, n) -> (G, heads, rows * repeats, n)."""
@@ -162,8 +168,7 @@ def _read_prompts(body: Any, prompts: Prompts) -> tuple[Memory, Tensor]:
     """All prompts in one row: their keys and values, and the state (G, H) after each."""
     made = layout(*_ends(prompts))
     memory = Memory(torch.tensor([length for _, length, _ in made.groups], device=made.ids.device))
-    with attention.unmasked():
-        output = body(input_ids=made.ids[None], position_ids=made.positions[None], use_cache=False, layout=made, memory=memory)
+    output = flat.run(body, made.ids[None], made.positions[None], layout=made, memory=memory)
     return memory, output.last_hidden_state[0].index_select(0, made.read)
 
 
@@ -181,8 +186,7 @@ def _ends(prompts: Prompts) -> tuple[Completions, Tensor]:
 def _read(body: Any, memory: Memory, token: Tensor) -> Tensor:
     """token (B,) -> the state (B, H) after it."""
     positions = memory.lengths[memory.group] + memory.time
-    with attention.unmasked():
-        output = body(input_ids=token[:, None], position_ids=positions[:, None], use_cache=False, memory=memory)
+    output = flat.run(body, token[:, None], positions[:, None], memory=memory)
     memory.time += 1
     return output.last_hidden_state[:, -1]
 

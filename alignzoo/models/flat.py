@@ -70,9 +70,15 @@ def _states(module: Any, c: Completions, needed: Tensor, mode: Forward) -> Tenso
     made = layout(c, needed, share=mode is not Forward.flat)
     body = backbone(module)
     pruning = pruned(body, made.read.unique(), len(made.ids)) if mode is Forward.auto else nullcontext()
-    with attention.unmasked(), pruning:
-        output = body(input_ids=made.ids[None], position_ids=made.positions[None], use_cache=False, layout=made)
+    with pruning:
+        output = run(body, made.ids[None], made.positions[None], layout=made)
     return output.last_hidden_state[0].index_select(0, made.read if found else made.read[:0])
+
+
+def run(body: Any, ids: Tensor, positions: Tensor, **given: Any) -> Any:
+    """The network's own forward; what is `given` reaches our attention, which needs no mask."""
+    mask = attention.NO_MASK.to(ids.device)
+    return body(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False, **given)
 
 
 def before_scored(c: Completions) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import cascade, flat, generation
+from alignzoo.models import attention, cascade, flat, generation
 from alignzoo.models.networks import PolicyNetwork
 from alignzoo.settings import Decoding, Dtype, Forward, Sampling
 from tests.models.test_flat import FAMILIES, module, records, shared
@@ -131,7 +131,7 @@ def test_a_network_whose_cache_is_its_own_is_sampled_plainly_and_says_so(caplog)
     for layer in made.model.layers:
         del layer.self_attn.layer_idx
     flat._known[made] = ""  # forwards of whole sequences need no layer numbers
-    flat.attention.install(made.config)
+    attention.install(made.config)
     with caplog.at_level(logging.WARNING, "alignzoo"):
         assert not cascade.able(made, Decoding.auto) and not cascade.able(made, Decoding.auto)
     (line,) = [record.message for record in caplog.records]
