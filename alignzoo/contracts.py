@@ -258,6 +258,10 @@ class Reward(ABC):
         """The reward this stands for: itself, the source's own (`reward=task`), or None (`reward=none`)."""
         return self
 
+    def model_path(self) -> str | None:
+        """Where the model behind it is, for roles with start="reward"; None where there is none."""
+        return None
+
     def setup(self, context: Context) -> None:
         """Called once before training with the run's context: device, tokenizer, models of the reward's own roles."""
 

@@ -73,7 +73,7 @@ def _do_first(cfg: DictConfig) -> dict[str, Any] | None:
         summary = train(compose([f"resume={folder}"]) if checkpoint.latest(folder / "checkpoints") else before)
         if summary["status"] != "finished":
             return summary
-    cfg.model.path = str(folder / "model")
+    cfg.model.path, cfg.model.config = str(folder / "model"), {}
     return None
 
 

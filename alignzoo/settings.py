@@ -87,6 +87,10 @@ class Model:
 
     def __post_init__(self) -> None:
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+        if self.path and self.config:
+            raise UserError(
+                "model.path names a model that exists and model.config describes a fresh one: choose model=hf with model.path"
+            )
 
 
 @dataclass(kw_only=True)

@@ -140,7 +140,7 @@ class Builder:
         if role.start == "config" and not path:
             return self.source.network(name, context)
         if role.start == "reward" and not path:
-            path = getattr(self.reward, "path", None)
+            path = self.reward.model_path() if self.reward else None
             if not path:
                 raise UserError(f"the role {name} starts from the reward model: choose reward=model, or give roles.{name}=PATH")
         start: nn.Module = built[role.shares].module if role.shares else context.policy

@@ -24,7 +24,8 @@ def check_roles(
         if role.kind is Kind.REWARD:
             if reward is None:
                 raise UserError(
-                    f"{name} needs a reward, and reward=none: choose reward=task, or reward=function reward.path=MODULE:NAME"
+                    f"{name} needs a reward, and there is none: choose reward=function reward.path=MODULE:NAME, or reward=model;\n"
+                    "reward=task takes the data's own, where it has one"
                 )
         elif role.start == "reference":
             _check_reference(name, role_name, role, reference)

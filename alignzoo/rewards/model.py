@@ -47,6 +47,9 @@ class RewardModel(Reward):
             return self
         raise UserError(f"reward.path={self.path} does not exist")
 
+    def model_path(self) -> str | None:
+        return self.path
+
     def setup(self, context: Context) -> None:
         self._device = context.device
         self._model, self._tokenizer = _load(str(self.path), self.dtype)
