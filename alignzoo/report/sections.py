@@ -150,9 +150,9 @@ def statistics(a: Analysis) -> list[str]:
     if a.comparisons:
         said += [
             "Pairs are tested by flipping the signs of their differences on common seeds, every way there is (exact, "
-            "two-sided), and p is corrected for the number of comparisons (Holm), under each condition by itself where there are several. "
-            f"The smallest p that {a.seeds} common seeds and {len(a.comparisons)} comparisons can give is "
-            f"{p_text(a.smallest_p)[4:]}.",
+            "two-sided), and p is corrected for the number of comparisons (Holm), under each condition by "
+            f"itself where there are several. The smallest p that {a.seeds} common seeds and {len(a.comparisons)} comparisons "
+            f"can give is {p_text(a.smallest_p)[4:]}.",
             "P(first better) is how often a run of the first beats one of the second, any seed against any (its interval: "
             "Newcombe, 2006).",
         ]

@@ -105,10 +105,15 @@ def over_noise(tmp_path, levels):
 
 def test_one_answer_over_conditions(tmp_path):
     found = over_noise(tmp_path, {0.1: {"ppo": 0.8, "dpo": 0.7}, 0.4: {"ppo": 0.5, "dpo": 0.5}})
-    assert (
-        answer.overall(found[:1]) == "ppo has the highest mean under all 1 conditions, and is shown to be the best under all 1."
-    )
     assert answer.overall(found).startswith("Which is ahead depends on the condition: ppo under data.noise=0.1; dpo under")
+
+
+def test_several_conditions_without_seeds_enough(tmp_path):
+    for noise in (0.1, 0.2):
+        for algorithm in ("ppo", "dpo"):
+            write_run(tmp_path / f"{algorithm}-{noise}", algorithm, 0, 0.5, changes={"data.noise": noise})
+    found = analyse(named(find([tmp_path]).runs, ["data.noise"]), Study(vary=["data.noise"]))
+    assert answer.overall(found) == "No claim possible below 6 seeds, under any of 2 conditions."
 
 
 def test_one_winner_over_conditions(tmp_path):
