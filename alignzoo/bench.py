@@ -194,17 +194,21 @@ def _result(r: Run) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Column:
-    """A number of a run, found among its metrics or beside them; `interval` where its spread over seeds is of interest."""
+    """A number of a run: the first of `keys` that is among its metrics or beside them. `interval` where its spread over seeds
+    is of interest."""
 
     title: str
-    key: str
+    keys: tuple[str, ...]
     decimals: int
     factor: float = 1
     interval: bool = False
 
     def values(self, results: Sequence[dict[str, Any]]) -> list[float]:
-        found = [result["metrics"].get(self.key, result.get(self.key)) for result in results]
+        found = [self._first({**result, **result["metrics"]}) for result in results]
         return [value * self.factor for value in found if value is not None]
+
+    def _first(self, numbers: dict[str, Any]) -> float | None:
+        return next((numbers[key] for key in self.keys if key in numbers), None)
 
     def cell(self, results: Sequence[dict[str, Any]]) -> str:
         values = self.values(results)
@@ -216,12 +220,11 @@ class Column:
 
 
 COLUMNS = (
-    Column("gap closed %", "gap_closed", 1, 100, interval=True),
-    Column("reward", "expected_reward", 3, interval=True),
-    Column("KL", "exact_kl", 3, interval=True),
-    Column("sampled reward", "reward", 3, interval=True),
-    Column("samples or rows", "records", 0),
-    Column("seconds", "total_seconds", 0),
+    Column("gap closed %", ("gap_closed",), 1, 100, interval=True),
+    Column("reward", ("expected_reward", "reward"), 3, interval=True),
+    Column("KL", ("exact_kl", "kl"), 3, interval=True),
+    Column("samples or rows", ("records",), 0),
+    Column("seconds", ("total_seconds",), 0),
 )
 
 
