@@ -1,4 +1,4 @@
-"""The command line: alignzoo train | bench | report | sample | list | card | plugin.
+"""The command line: alignzoo train | bench | report | sample | list | card | plugin | doctor.
 
 Exit codes: 0 done, 2 a user's mistake (one to five lines, no traceback), 130 interrupted after saving.
 """
@@ -6,15 +6,14 @@ Exit codes: 0 done, 2 a user's mistake (one to five lines, no traceback), 130 in
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignzoo import __version__, catalogue
+from alignzoo import __version__, catalogue, disk
 from alignzoo.registry import Registry
 from alignzoo.settings import UserError, nearest
 
@@ -26,7 +25,6 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 PATIENCE = 5.0  # seconds after which a rank other than the first tells its own mistake
-FULL_DISK = ("No space left on device", "Disk quota exceeded", "file write failed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # the reader has gone; Python's flush at exit must not fail
         return 0
     except Exception as error:
-        if not _disk_is_full(error):
+        if not disk.is_full(error):
             raise
         return _complain(f"the disk is full: {_named_file(error)}. Free some space; what was saved before is unharmed")
 
@@ -163,15 +161,21 @@ def _card(argv: list[str]) -> int:
 
 
 def _plugin(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("alignzoo plugin", description="Plugins: where each comes from.")
-    parser.add_argument("action", choices=("list",))
-    _, registry = _registry(parser, argv)
-    catalogue.show_plugins(registry)
-    return 0
+    from alignzoo import plugins_command
+
+    return plugins_command.main(argv)
+
+
+def _doctor(argv: list[str]) -> int:
+    argparse.ArgumentParser("alignzoo doctor", description="What this machine can do, and what is missing.").parse_args(argv)
+    from alignzoo import doctor
+
+    return doctor.main()
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train, "bench": _bench, "report": _report, "sample": _sample, "list": _list, "card": _card, "plugin": _plugin,
+    "doctor": _doctor,
 }  # fmt: skip
 
 
@@ -194,19 +198,6 @@ def _main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _disk_is_full(error: BaseException) -> bool:
-    return any(
-        getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(e) for text in FULL_DISK)
-        for e in _chain(error)
-    )
-
-
 def _named_file(error: BaseException) -> str:
-    names = [name for e in _chain(error) if (name := getattr(e, "filename", None))]
+    names = [name for e in disk.chain(error) if (name := getattr(e, "filename", None))]
     return f"{names[0]} could not be written" if names else str(error).splitlines()[0]
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -27,10 +27,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     With `resume`, goes on with that run from its newest complete checkpoint. Raises UserError for a user's mistake, before
     anything is written; Ctrl-C and SIGTERM end with status "interrupted" after a checkpoint.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from alignzoo.config import instantiate
     from alignzoo.console import Display
     from alignzoo.engine.callbacks import Interrupt
 
+    disable_progress_bar()  # of saving and loading: ours shows the run
     if cfg.first and not cfg.resume and (interrupted := _do_first(cfg)):
         return interrupted
     folder = run_folder(cfg)

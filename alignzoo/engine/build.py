@@ -170,7 +170,8 @@ class Builder:
             for name, part in scores.parts.items():
                 trainer.window.add(f"reward/{name}", part, scores.valid.double())  # type: ignore[union-attr]
 
-        trainer.roles.score = checked(self.reward, self.setup.choices["reward"], trainer.roles.shared, note)
+        rows = len(trainer.loader.order.table)
+        trainer.roles.score = checked(self.reward, self.setup.choices["reward"], trainer.roles.shared, rows, note)
         trainer.views = trainer.make_views()
 
     def _learning_rates(self, trained: Trained) -> dict[str, float]:

@@ -4,7 +4,6 @@ removed.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from typing import Any
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 
+from alignzoo import disk
 from alignzoo.settings import UserError
 
 MANIFEST = "manifest.json"
@@ -36,7 +36,7 @@ def write(folder: Path, fill: Callable[[Path], None]) -> None:
     except Exception as error:
         free = shutil.disk_usage(folder.parent).free
         shutil.rmtree(partial, ignore_errors=True)
-        if _disk_full(error, free):
+        if disk.is_full(error) or (isinstance(error, OSError | RuntimeError) and free < 2**20):
             raise UserError(
                 f"the disk is full: {folder} was not written ({free // 2**20} MiB are free); earlier checkpoints are intact"
             ) from error
@@ -126,10 +126,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _disk_full(error: Exception, free: int) -> bool:
-    """torch and safetensors wrap the system's error in their own, so the message and the space left are looked at too."""
-    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    told = getattr(error, "errno", None) in codes or any(os.strerror(code) in str(error) for code in codes)
-    return told or (isinstance(error, OSError | RuntimeError) and free < 2**20)

@@ -13,9 +13,12 @@ from alignzoo.settings import UserError
 
 
 def checked(
-    reward: Reward, name: str, shared: Shared, note: Callable[[Completions, Scores], None]
+    reward: Reward, name: str, shared: Shared, rows: int, note: Callable[[Completions, Scores], None]
 ) -> Callable[[Completions], Scores]:
-    """`reward` with `valid` filled in. Raises UserError for a wrong shape and, naming rows, for scores that are not finite."""
+    """`reward` with `valid` filled in. Raises UserError for a wrong shape and, naming rows, for scores that are not finite.
+
+    rows: how many there are to train on; a rollout numbers its draws on over the epochs.
+    """
 
     def score(c: Completions) -> Scores:
         scores = reward(c)
@@ -30,9 +33,10 @@ def checked(
         bad = (valid & ~finite).nonzero()[:, 0].tolist()
         if bad:
             value = total[bad[0]].flatten()[0].item() if total.dim() == 1 else "a value that is not finite"
-            rows = ", ".join(str(c.row[i].item()) for i in bad[:10])
+            draws = {int(c.row[i]) for i in bad}
+            named = sorted({draw % rows for draw in draws} if shared.noise.purpose == "rollout" else draws)
             raise UserError(
-                f"reward {name} returned {value} for {len(bad)} completion(s), of rows {rows}. "
+                f"reward {name} returned {value} for {len(bad)} completion(s), of rows {', '.join(map(str, named[:10]))}. "
                 "Return None where no score can be had"
             )
         keep = valid if total.dim() == 1 else valid[:, None]

@@ -10,15 +10,16 @@ ROOT = Path(__file__).parents[2]
 # From the top down. A module imports from lower rows, and from its own.
 ROWS: list[set[str]] = [
     {"cli", "__main__"},
+    {"plugins_command", "doctor"},
     {"bench"},
-    {"sample", "multirun", "testing", "pytest_plugin"},
+    {"sample", "multirun", "testing", "pytest_plugin", "scaffold"},
     {"run", "completion"},
     {"engine", "config", "config_errors", "catalogue", "console", "report"},
     {"models", "data", "rewards", "evaluation", "registry"},
     {"declared"},
     {"contracts"},
     {"batch"},
-    {"functional", "settings", "__init__"},
+    {"functional", "settings", "disk", "__init__"},
 ]
 ROW_OF = {name: number for number, names in enumerate(ROWS) for name in names}
 PUBLIC = {"alignzoo", "alignzoo.contracts", "alignzoo.batch", "alignzoo.functional", "alignzoo.settings"}

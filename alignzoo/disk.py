@@ -1,0 +1,23 @@
+"""A full disk, whoever reports it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# torch and safetensors wrap the system's error in their own, and torch keeps nothing of it
+TOLD = (*(os.strerror(code) for code in CODES), "file write failed")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the error, or one it came from, says that nothing more could be written."""
+    return any(getattr(e, "errno", None) in CODES or any(text in str(e) for text in TOLD) for e in chain(error))
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
