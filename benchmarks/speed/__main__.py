@@ -82,15 +82,17 @@ def summary(options: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str
         side: statistics.median(sum(made[side]["cpu"][WARM_UP:]) / (options.steps - WARM_UP) for made in runs) for side in sides
     }
     peak = {side: statistics.median(made[side]["peak"] for made in runs) for side in sides}
+    grown = {side: statistics.median(made[side]["peak"] - made[side]["rss_ready"] for made in runs) for side in sides}
     gate = max((distance(made) for made in runs), default=0.0)
     gated = options.column in ("tuned", "compact") and options.algorithm in ("dpo", "sft")
     return {
         "algorithm": options.algorithm, "size": options.size, "column": options.column, "profile": options.profile,
         "steps": options.steps, "alternations": options.alternations, "override": options.override,
         "ratio_median": statistics.median(found), "ratio_min": min(found), "ratio_max": max(found),
-        "cpu_per_step": mean, "peak_mb": peak, "peak_ratio": peak["ours"] / peak["theirs"],
+        "cpu_per_step": mean, "peak_mb": peak, "peak_ratio": peak["ours"] / peak["theirs"], "peak_over_ready_mb": grown,
         "whole_run_cpu": {side: statistics.median(made[side]["total_cpu"] for made in runs) for side in sides},
-        "loss_distance": gate, "gated": gated, "gate_passed": not gated or gate <= GATE, "load": os.getloadavg()[0], "runs": runs,
+        "loss_distance": gate, "gated": gated, "gate_passed": not gated or gate <= GATE,
+        "load": os.getloadavg()[0], "runs": runs,
     }  # fmt: skip
 
 

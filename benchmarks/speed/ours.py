@@ -12,7 +12,7 @@ from alignzoo.engine.callbacks import Interrupt
 from benchmarks.speed.meter import Meter
 
 RATE = 1e-5
-KINDS = {"dpo": "rows.jsonl", "sft": "rows-sft.jsonl", "rloo": "rows.jsonl", "distill": "rows.jsonl"}
+KINDS = {"dpo": "rows.jsonl", "sft": "rows-sft.jsonl", "rloo": "rows.jsonl"}
 
 
 def main(folder: Path, out: Path, algorithm: str, steps: int, batch: int, more: list[str]) -> None:

@@ -242,6 +242,10 @@ def test_every_useful_token_is_encoded_once_and_only_scored_ones_reach_the_head(
     # each prompt once; of each completion all but its last token, whose state predicts nothing
     useful = 1 + 12 + int(c.attended.sum()) - len(c)
     assert rows_through(made, body, lambda: network.logprobs(c)) == [useful]
+    network.shared.forward = Forward.auto
+    first = len(c.prompt_of[c.scored[:, 0]].unique())  # a prompt's last state predicts the first token of all its completions
+    read = first + int(c.scored[:, 1:].sum())
+    assert rows_through(made, made.model.layers[-1].mlp.up_proj, lambda: network.logprobs(c)) == [read]
     network.shared.forward = Forward.flat
     repeated = sum([1, 12][p] for p in c.prompt_of.tolist())
     assert rows_through(made, body, lambda: network.logprobs(c)) == [repeated + int(c.attended.sum()) - len(c)]
