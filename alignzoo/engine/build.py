@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Algorithm, Context, Kind, OnlineAlgorithm, Role, Scores, Tables
@@ -23,7 +23,7 @@ from alignzoo.models import build as modules
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.models.noise import Noise
 from alignzoo.models.roles import Models, Trained, together
-from alignzoo.settings import Sampling, Training, UserError
+from alignzoo.settings import Sampling, Training, UserError, nearest
 
 
 class Builder:
@@ -60,7 +60,8 @@ class Builder:
             trained=trained, args=args, algorithm=self.algorithm, models=models, reward=self.reward,
             learning_rates=self._learning_rates(trained), tokenizer=context.tokenizer,
             evaluator=self._evaluator(tables),
-            folder=self.folder, keep=setup.training.keep_checkpoints, callbacks=[flow, Show(show)],
+            folder=self.folder, keep=setup.training.keep_checkpoints, 
+            callbacks=[flow, Show(show), *self._tensorboard()],
         )  # fmt: skip
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             models.shared.finished = together(models)
@@ -174,6 +175,15 @@ class Builder:
         trainer.roles.score = checked(self.reward, self.setup.choices["reward"], trainer.roles.shared, rows, note)
         trainer.views = trainer.make_views()
 
+    def _tensorboard(self) -> list[TrainerCallback]:
+        """Made here, so that its files are in the run's folder and not wherever the run was started."""
+        if "tensorboard" not in self.setup.training.trackers:
+            return []
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        return [TensorBoardCallback(SummaryWriter(str(self.folder / "tensorboard")))]
+
     def _learning_rates(self, trained: Trained) -> dict[str, float]:
         rates = dict(self.setup.training.role_learning_rates)
         unknown = sorted(set(rates) - set(trained.roles))
@@ -192,7 +202,7 @@ def keywords(training: Training, folder: Path, seed: int) -> dict[str, Any]:
         "lr_scheduler_type": training.schedule.value, "warmup_steps": training.warmup_steps,
         "weight_decay": training.weight_decay, "adam_beta1": training.adam_beta1,
         "adam_beta2": training.adam_beta2, "max_grad_norm": training.max_grad_norm, "bf16": training.bf16,
-        "report_to": training.trackers or "none", "use_cpu": not torch.cuda.is_available(), "logging_strategy": "no",
+        "report_to": [name for name in training.trackers if name != "tensorboard"] or "none", "use_cpu": not torch.cuda.is_available(), "logging_strategy": "no",
         "eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True, "logging_nan_inf_filter": False,
         "ignore_data_skip": True, "remove_unused_columns": False, "log_level": "error",
     }  # fmt: skip
@@ -203,12 +213,24 @@ def keywords(training: Training, folder: Path, seed: int) -> dict[str, Any]:
 
 
 def arguments(training: Training, folder: Path, seed: int) -> TrainingArguments:
+    """The Trainer's arguments. Raises UserError for ones it doesn't know, and for trackers that aren't there."""
+    _check_trackers(training.trackers)
     try:
         return TrainingArguments(**keywords(training, folder, seed))
     except TypeError as error:
         raise UserError(
             f"trainer.arguments: {str(error).split('.__init__() ')[-1]}: see transformers.TrainingArguments"
         ) from error
+
+
+def _check_trackers(trackers: Sequence[str]) -> None:
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
+    for name in trackers:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UserError(f"trainer.trackers={list(trackers)}: no tracker {name!r}.{nearest(name, INTEGRATION_TO_CALLBACK)}")
+        if name not in get_available_reporting_integrations():
+            raise UserError(f"trainer.trackers={list(trackers)}: {name} is not installed: pip install {name}")
 
 
 def decoder(tokenizer: Any) -> Callable[[list[list[int]]], list[str]]:

@@ -70,7 +70,7 @@ class Show(TrainerCallback):
         self.update = update
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
-        if state.is_world_process_zero and logs:
+        if state.is_world_process_zero and logs and "loss" in logs:
             self.update(state.global_step, logs)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **rest: Any) -> None:

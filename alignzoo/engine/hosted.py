@@ -37,7 +37,8 @@ class HostBuilder(Builder):
         context.models = models
         if self.reward:
             self.reward.setup(context)
-            models.score = checked(self.reward, setup.choices["reward"], models.shared, lambda completions, scores: None)
+            rows = len(tables.train)
+            models.score = checked(self.reward, setup.choices["reward"], models.shared, rows, lambda completions, scores: None)
         sizes = {
             "max_steps": self._steps(tables),
             "per_device_train_batch_size": micro,
@@ -68,7 +69,8 @@ class Hosted:
     start: Any
 
     def __init__(
-        self, foreign: Trainer, trained: Trained, models: Models, evaluator: Evaluator, tables: Tables, tokenizer: Any, folder: Path
+        self, foreign: Trainer, trained: Trained, models: Models, evaluator: Evaluator, tables: Tables, tokenizer: Any,
+        folder: Path,
     ) -> None:  # fmt: skip
         self.foreign, self.trained, self.roles, self.evaluator = foreign, trained, models, evaluator
         self.tables_report, self.tokenizer, self.folder = tables.report, tokenizer, folder

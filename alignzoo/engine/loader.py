@@ -75,8 +75,9 @@ class OfflineLoader:
             mine = self.share.of(self.batch)
             start = self.step * self.batch
             self.step += 1
-            records = self.order.records(start + mine.start, start + mine.stop)
-            yield from _cut(records, self.micro_batch)
+            # by rows of the table, not by records: a row of rankings is several records that belong together
+            for first in range(start + mine.start, start + mine.stop, self.micro_batch):
+                yield self.order.records(first, first + self.micro_batch)
 
     def drop(self) -> None:
         """There is no rollout to drop."""

@@ -262,6 +262,7 @@ class AlignTrainer(Trainer):
             self.model_wrapped.train(training)
             self.evaluated = (step, found)
             self.metrics_file.write({"step": step, **found, "seconds": self.cost.state_dict()["seconds"]["total"]})
+            super().log({name.replace("eval/", "eval_", 1): value for name, value in found.items()})  # as trackers name them
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return self.evaluated[1]
 
