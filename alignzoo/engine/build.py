@@ -60,7 +60,7 @@ class Builder:
             trained=trained, args=args, algorithm=self.algorithm, models=models, reward=self.reward,
             learning_rates=self._learning_rates(trained), tokenizer=context.tokenizer,
             evaluator=self._evaluator(tables),
-            folder=self.folder, keep=setup.training.keep_checkpoints, 
+            folder=self.folder, keep=setup.training.keep_checkpoints,
             callbacks=[flow, Show(show), *self._tensorboard()],
         )  # fmt: skip
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -202,7 +202,8 @@ def keywords(training: Training, folder: Path, seed: int) -> dict[str, Any]:
         "lr_scheduler_type": training.schedule.value, "warmup_steps": training.warmup_steps,
         "weight_decay": training.weight_decay, "adam_beta1": training.adam_beta1,
         "adam_beta2": training.adam_beta2, "max_grad_norm": training.max_grad_norm, "bf16": training.bf16,
-        "report_to": [name for name in training.trackers if name != "tensorboard"] or "none", "use_cpu": not torch.cuda.is_available(), "logging_strategy": "no",
+        "report_to": [name for name in training.trackers if name != "tensorboard"] or "none",
+        "use_cpu": not torch.cuda.is_available(), "logging_strategy": "no",
         "eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True, "logging_nan_inf_filter": False,
         "ignore_data_skip": True, "remove_unused_columns": False, "log_level": "error",
     }  # fmt: skip

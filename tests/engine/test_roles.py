@@ -72,5 +72,5 @@ def test_roles_and_sampling_are_checked_before_any_model_is_built(algorithm, cha
 
 
 def test_a_fresh_model_and_an_existing_one_are_not_mixed():
-    with pytest.raises(UserError, match="choose model=hf with model.path"):
+    with pytest.raises(UserError, match=r"choose model=hf with model\.path"):
         Model(path="somewhere", config={"model_type": "llama"})
