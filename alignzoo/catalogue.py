@@ -19,7 +19,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from alignzoo import registry as zoo
-from alignzoo.registry import GROUPS, Registry, unknown
+from alignzoo.registry import ENTRY_POINTS, GROUPS, Registry, unknown
 from alignzoo.settings import Generation, Model, Peft, Rollout, Training, UserError, nearest
 
 SCHEMAS: dict[str, Any] = {"model": Model, "peft": Peft, "trainer": Training, "generation": Generation, "rollout": Rollout}
@@ -32,7 +32,10 @@ alignzoo: one loop, every alignment algorithm
   alignzoo sample RUN             completions of a run's policy
   alignzoo list [GROUP]           what there is to choose from
   alignzoo card NAME              what an algorithm is, and where it is from
-  alignzoo plugin list            where each plugin comes from
+  alignzoo plugin new NAME --kind KIND   a small working plugin to start from
+  alignzoo plugin check PLUGIN    does it keep the contract? Says what is wrong and why
+  alignzoo plugin list            where each plugin comes from, and whether it can be used
+  alignzoo doctor                 what this machine can do, and what is missing
   alignzoo --version
   eval "$(alignzoo --shell-completion install=bash)"   completion for bash, zsh or fish
 """
@@ -68,7 +71,7 @@ def show_train_help(overrides: Sequence[str]) -> None:
 
 def show_list(registry: Registry, group: str | None) -> None:
     """A table of every option of every group, or of one group."""
-    groups = [*GROUPS, *(name for name in yaml_groups() if name not in GROUPS)]
+    groups = [*ENTRY_POINTS, *(name for name in yaml_groups() if name not in GROUPS)]
     if group is not None and group not in groups:
         raise UserError(unknown("group", group, groups))
     _print_options(registry, [group] if group else groups)
@@ -76,9 +79,9 @@ def show_list(registry: Registry, group: str | None) -> None:
 
 def show_card(registry: Registry, name: str) -> None:
     """The card of every plugin called `name`; raises UserError where there is none."""
-    found = [group for group in GROUPS if name in registry.names(group)]
+    found = [group for group in ENTRY_POINTS if name in registry.names(group)]
     if not found:
-        everything = {n for group in GROUPS for n in registry.names(group)}
+        everything = {n for group in ENTRY_POINTS for n in registry.names(group)}
         raise UserError(f"no card {name!r}.{nearest(name, everything)} `alignzoo list` shows all names")
     for group in found:
         card, plugin = registry.card(group, name), registry.get(group, name)
@@ -92,15 +95,24 @@ def show_card(registry: Registry, name: str) -> None:
         head = [f"**{key}**: {value}  " for key, value in facts.items() if value]
         text = f"```yaml\n{plugin.preset.read_text('utf-8')}```" if plugin.preset else card.text
         _print(Markdown("\n".join([f"# {group} {name}", "", card.summary, "", *head, "", text])))
-        _print(f"Settings: alignzoo train {group}={name} --help")
+        _print(f"Settings: alignzoo train {group}={name} --help" if group in GROUPS else f"Use: metrics=[{name}]")
 
 
 def show_plugins(registry: Registry) -> None:
-    table = _table("group", "name", "from", "class")
-    for group in GROUPS:
+    """Every plugin with where it comes from and whether it can be used: imports them all."""
+    table = _table("group", "name", "from", "status")
+    for group in ENTRY_POINTS:
         for plugin in registry.everything(group):
-            table.add_row(group, plugin.name, plugin.origin, f"{plugin.module}:{plugin.attribute or '(the one in it)'}")
+            table.add_row(group, plugin.name, plugin.origin, _status(registry, plugin))
     _print(table)
+
+
+def _status(registry: Registry, plugin: zoo.Plugin) -> str:
+    try:
+        registry.metric(plugin.name) if plugin.group == zoo.METRIC else registry.load(plugin.group, plugin.name)
+    except UserError as error:
+        return str(error)
+    return "preset" if plugin.preset else "ok"
 
 
 def yaml_groups() -> dict[str, dict[str, Path]]:
@@ -119,7 +131,7 @@ def conf_folder() -> Path:
 def _print_options(registry: Registry, groups: Sequence[str]) -> None:
     table, files = _table("group", "option", "family", "what it is"), yaml_groups()
     for group in dict.fromkeys(groups):
-        for plugin in registry.everything(group) if group in GROUPS else []:
+        for plugin in registry.everything(group) if group in ENTRY_POINTS else []:
             card = zoo.card_of(plugin)
             table.add_row(group, plugin.name, "preset" if plugin.preset else card.family, card.summary)
         for name, path in files.get(group, {}).items():

@@ -1,4 +1,4 @@
-"""`pytest --alignzoo NAME`: the conformance suite of a plugin among the author's own tests. Loaded by pytest, so it is light."""
+"""`pytest --alignzoo NAME`: a plugin's conformance suite in its author's tests. Loaded by every pytest, so it is light."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def _only(module: types.ModuleType, plugin: Plugin) -> Any:
 
 
 def _check_class(plugin: Plugin, found: Any) -> None:
-    """Raise UserError for what declares nonsense: no dataclass, none of its group's, unfinished, or not expressible as config."""
+    """Raise UserError for what declares nonsense: no dataclass, none of its group's, unfinished, not expressible as config."""
     who = f"the plugin {plugin.name!r} ({plugin.origin})"
     if not (isinstance(found, type) and is_dataclass(found)):
         raise UserError(f"{who} names {plugin.module}:{plugin.attribute or found.__name__}, which is no dataclass")

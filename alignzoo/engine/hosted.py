@@ -63,7 +63,7 @@ class HostBuilder(Builder):
 
 
 class Hosted:
-    """A foreign trainer with the files, evaluation and cost account of `AlignTrainer`; what is not here is the trainer's own."""
+    """A foreign trainer with the files, evaluation and costs of `AlignTrainer`; what is not here is the trainer's own."""
 
     keep: int
     start: Any

@@ -1,24 +1,36 @@
-"""The conformance suite: the properties every algorithm has, each with a name, checked one at a time.
+"""The conformance suite: the properties every plugin has, each with a name, checked one at a time.
 
-    for result in conformance.run(conformance.registered("dpo", folder)):
-        print(result.property.name, result.failure or "holds")
+    for subject in conformance.subjects("dpo", folder):
+        for result in conformance.run(subject):
+            print(result.property.name, result.failure or "holds")
 
 Hyperparameters are not varied for presets, nor are presets trained: they share the code of the algorithm they belong to.
+Rewards, references, data sources, metrics and hosted trainers have smaller suites of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
+from typing import Any
 
 from alignzoo.contracts import Algorithm, OnlineAlgorithm
-from alignzoo.registry import Plugin, Registry
+from alignzoo.registry import Plugin, Registry, unknown
 from alignzoo.settings import UserError
-from alignzoo.testing import declarations, mathematics, settings, training
+from alignzoo.testing import declarations, direction, mathematics, parts, placement, settings, training
+from alignzoo.testing.find import find
+from alignzoo.testing.parts import Part, part
 from alignzoo.testing.subject import Broken, Subject, registered
 
-__all__ = ["PROPERTIES", "Broken", "Property", "Result", "Subject", "questions", "registered", "run"]
+__all__ = [
+    "PROPERTIES", "Broken", "Part", "Property", "Result", "Subject", "asked", "failure", "questions", "registered", "run",
+    "subjects",
+]  # fmt: skip
+
+CORE = Path(__file__).parents[1]
 
 
 class Scope(Enum):
@@ -35,7 +47,7 @@ class Scope(Enum):
 class Property:
     """`check` raises `Broken` where the property does not hold of a subject."""
 
-    check: Callable[[Subject], None]
+    check: Callable[[Any], None]
     scope: Scope = Scope.ALL
 
     @property
@@ -78,6 +90,11 @@ PROPERTIES = (
     Property(mathematics.random_streams),
     Property(mathematics.at_the_start),
     Property(mathematics.samples, Scope.ONLINE),
+    Property(direction.direction),
+    Property(direction.groups, Scope.ONLINE),
+    Property(placement.dtype),
+    Property(placement.device),
+    Property(placement.speed),
     Property(training.accumulation),
     Property(settings.hyperparameters, Scope.TRAINED),
     Property(training.trains, Scope.TRAINED),
@@ -104,18 +121,50 @@ def questions() -> list[tuple[str, Property]]:
     return found
 
 
-def run(subject: Subject) -> Iterator[Result]:
+def subjects(target: str, folder: Path, overrides: Sequence[str] = ()) -> list[Subject | Part]:
+    """What a name, GROUP=NAME, a file or folder, or an installed package stands for. Raises UserError where that is nothing.
+
+    `overrides` give plugins their settings, as `reward.path=...`; each subject works in a folder of its own within `folder`.
+    """
+    return [_subject(plugin, plugins_dir, folder / plugin.group, overrides) for plugin, plugins_dir in find(target)]
+
+
+def _subject(plugin: Plugin, plugins_dir: Path | None, folder: Path, overrides: Sequence[str]) -> Subject | Part:
+    if plugin.group == "algorithm" and issubclass(Registry(plugins_dir).load("algorithm", plugin.name), Algorithm):
+        return registered(plugin.name, folder / plugin.name, plugins_dir, overrides)
+    return part(plugin, folder / plugin.name, plugins_dir, overrides)
+
+
+def asked(subject: Subject | Part, skipped: Collection[str] = ()) -> list[Property]:
+    """The properties asked of a subject. Raises UserError for one to skip that there is not."""
+    if isinstance(subject, Subject):
+        found = [prop for prop in PROPERTIES if prop.applies(subject)]
+    else:
+        found = [Property(check) for check in parts.SUITES[subject.group]]
+    for name in skipped:
+        if name not in {prop.name for prop in (*PROPERTIES, *found)}:
+            raise UserError(unknown("property", name, {prop.name for prop in found}))
+    return [prop for prop in found if prop.name not in skipped]
+
+
+def run(subject: Subject | Part, skipped: Collection[str] = ()) -> Iterator[Result]:
     """Every property that applies, and what is wrong with it, or None. An error in the plugin's own code is a failure too."""
-    for prop in PROPERTIES:
-        if prop.applies(subject):
-            yield Result(prop, _failure(prop, subject))
+    for prop in asked(subject, skipped):
+        yield Result(prop, failure(prop, subject))
 
 
-def _failure(prop: Property, subject: Subject) -> Exception | None:
+def failure(prop: Property, subject: Subject | Part) -> Exception | None:
     try:
         prop.check(subject)
     except (Broken, UserError) as error:
         return error
     except Exception as error:
-        return Broken(prop.meaning, f"{type(error).__name__}: {error}", "an error in the plugin's own code")
+        return Broken(prop.meaning, f"{type(error).__name__}: {error}{_place(error)}", "an error in the plugin's own code")
     return None
+
+
+def _place(error: Exception) -> str:
+    """The innermost line outside the core and its libraries, where there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not any(part in f.filename for part in ("site-packages", str(CORE), "/lib/python"))]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""

@@ -17,11 +17,11 @@ STARTS = ("policy", "reference", "reward", "config")
 
 def composes(subject: Subject) -> None:
     """`algorithm=NAME` gives this class, and a key it does not have is refused."""
-    chosen = f"algorithm={subject.name}"
-    made = composed([chosen], subject.plugins_dir)
+    chosen = [f"algorithm={subject.name}", *subject.overrides]
+    made = composed(chosen, subject.plugins_dir)
     expect(made == subject.algorithm, f"{subject.algorithm}", f"{made}", "a field that Hydra can't express")
     try:
-        composed([chosen, "+algorithm.no_such_key=1"], subject.plugins_dir)
+        composed([*chosen, "+algorithm.no_such_key=1"], subject.plugins_dir)
     except UserError:
         return
     expect(False, "an unknown key to be refused", "it was taken", "the schema is not the dataclass")
@@ -76,16 +76,16 @@ def preset_card(subject: Subject) -> None:
 
 def help_texts(subject: Subject) -> None:
     """Every hyperparameter says what it means."""
-    silent = [path for path, text in _helps(subject.algorithm) if not text.strip()]
+    silent = [path for path, text in helps(subject.algorithm) if not text.strip()]
     expect(
         not silent, "a help text for every field", f"none for {', '.join(silent)}", "field(metadata={'help': ...}) is missing"
     )
 
 
-def _helps(settings: Any, prefix: str = "") -> list[tuple[str, str]]:
+def helps(settings: Any, prefix: str = "") -> list[tuple[str, str]]:
     found = []
     for f in fields(settings):
         found.append((prefix + f.name, f.metadata.get("help", "")))
         if is_dataclass(getattr(settings, f.name)):
-            found += _helps(getattr(settings, f.name), f"{prefix}{f.name}.")
+            found += helps(getattr(settings, f.name), f"{prefix}{f.name}.")
     return found

@@ -105,7 +105,7 @@ class Lab:
     def frozen(self) -> list[Any]:
         """The modules of roles that are not trained, made to accept gradients, so that one that reaches them shows."""
         networks = {n: v for n, v in self.trainer.roles.networks.items() if n not in self.trainer.trained.roles}
-        return [network.module.requires_grad_(True) for network in networks.values()]
+        return [network.module.requires_grad_(True) for network in networks.values() if hasattr(network, "module")]
 
 
 def _gradient(module: Any) -> Tensor:

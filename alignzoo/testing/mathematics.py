@@ -35,7 +35,8 @@ def gradients(subject: Subject) -> None:
     for name in sorted(declared):
         gradient = found.gradients.get(name, torch.zeros(1))
         expect(bool(gradient.isfinite().all()), f"a finite gradient in {name}", "NaN or Inf", "log 0, or 0 * inf behind a mask")
-        expect(bool(gradient.any()), f"a gradient in {name}", "none", f"`loss` does not use {name}, or detaches what it gives")
+        cause = f"`loss` does not use {name}, detaches what it gives, or divides it by itself: old log-probs are to be detached"
+        expect(bool(gradient.any()), f"a gradient in {name}", "none", cause)
     for module in lab.frozen():
         reached = any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
         names = [n for n, v in lab.trainer.roles.networks.items() if getattr(v, "module", None) is module]
@@ -51,8 +52,9 @@ def padding(subject: Subject) -> None:
 def order(subject: Subject) -> None:
     """The order of the records changes nothing."""
     lab = subject.lab
-    shuffled = torch.randperm(len(lab.records), generator=torch.Generator().manual_seed(3))
-    mixed = lab.objective(lab.records.take(shuffled))
+    units = reshape.units(lab.records)
+    shuffled = torch.randperm(len(units), generator=torch.Generator().manual_seed(3)).tolist()
+    mixed = lab.objective(lab.records.take([row for unit in shuffled for row in units[unit]]))
     _same(lab.plain, mixed, "records are reordered", "`loss` relates a record to its neighbour")
 
 
@@ -61,13 +63,13 @@ def rows_alone(subject: Subject) -> None:
     if subject.algorithm.couples is not Couples.ROW:
         return
     lab = subject.lab
-    for row in range(min(3, len(lab.records))):
-        alone = lab.objective(lab.records.take([row])).terms
+    for rows in reshape.units(lab.records)[:3]:
+        alone = lab.objective(lab.records.take(rows)).terms
         for name, term in lab.plain.terms.items():
-            off = (_total(alone[name][0]) - _total(term[row])).abs().item()
+            off = (_total(alone[name]) - _total(term[rows])).abs().item()
             expect(
-                off <= TOLERANCE * max(1.0, _total(term[row]).abs().item()),
-                f"record {row} to have the same {name!r} alone as among others", f"a difference of {off:.1e}",
+                off <= TOLERANCE * max(1.0, _total(term[rows]).abs().item()),
+                f"record {rows[0]} to have the same {name!r} alone as among others", f"a difference of {off:.1e}",
                 "a mean or variance over the batch inside `loss`: declare couples = Couples.STEP and compute it in `prepare`",
             )  # fmt: skip
 
@@ -83,12 +85,12 @@ def context_only(subject: Subject) -> None:
 
 def nothing_scored(subject: Subject) -> None:
     """A record with nothing scored is finite and has no weight."""
-    lab, last = subject.lab, len(subject.lab.records) - 1
+    lab, last = subject.lab, reshape.units(subject.lab.records)[-1]
     blank = lab.objective(reshape.without(lab.records, last))
     finite = np.isfinite(blank.value) and bool(blank.gradient.isfinite().all())
     expect(finite, "a finite loss and gradient", "NaN or Inf", "a division by the number of scored tokens: use `c.mean`")
     if subject.algorithm.couples is not Couples.MICROBATCH:
-        rest = lab.objective(lab.records.take(range(last)))
+        rest = lab.objective(lab.records.take([row for row in range(len(lab.records)) if row not in last]))
         _same(rest, blank, "a record with nothing scored is added", "`weights` counts it: multiply by `batch.counted`")
 
 
@@ -138,7 +140,17 @@ def random_streams(subject: Subject) -> None:
         "random": random.getstate() != before[2],
     }
     names = ", ".join(name for name, moved in drawn.items() if moved)
-    expect(not names, "no draw from a global random stream", f"one from {names}", "use models.uniform(purpose, row)")
+    remedy = "use models.uniform(purpose, row)"
+    expect(not names, "no draw from a global random stream", f"one from {names}", remedy)
+    records = [lab.rollout(lab.inputs()) if lab.online else lab.records for _ in range(2)]
+    once, again = (lab.objective(made) for made in records)
+    same = once.value == again.value and torch.equal(once.gradient, again.gradient)
+    expect(
+        same,
+        "the same loss and gradient when done again",
+        f"{once.value} and {again.value}",
+        f"randomness of its own: {remedy}",
+    )
 
 
 def at_the_start(subject: Subject) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alignzoo.batch import Batch, Completions, Prompts
+from alignzoo.batch import Batch, Completions, Prompts, Rankings
 
 GARBAGE = 5  # a token that is in the vocabulary, standing where nothing is attended
 
@@ -43,20 +43,20 @@ def absorbed(batch: Any) -> Any:
     if not isinstance(batch, Completions):
         return batch
     moved = (batch.attended & ~batch.scored).long().cumprod(1).sum(1).tolist()
-    prompts = [
-        _attended(batch.prompts, p) + ids[:k].tolist() for p, ids, k in zip(batch.prompt_of, batch.ids, moved, strict=True)
-    ]
+    given = [(p, tuple(ids[:k].tolist())) for p, ids, k in zip(batch.prompt_of.tolist(), batch.ids, moved, strict=True)]
+    places = {key: place for place, key in enumerate(dict.fromkeys(given))}  # completions given the same still share a prompt
+    prompts = [_attended(batch.prompts, p) + list(tokens) for p, tokens in places]
     width = max(map(len, prompts))
     columns: dict[str, Any] = {
         n: torch.stack([torch.cat([row[k:], row.new_zeros((k, *row.shape[1:]))]) for row, k in zip(x, moved, strict=True)])
         for n, x in _per_token(batch)
     }
     longer = replace(
-        batch.prompts.take(batch.prompt_of),
+        batch.prompts.take([p for p, _ in places]),
         ids=torch.tensor([[0] * (width - len(p)) + p for p in prompts]),
         attended=torch.tensor([[i >= width - len(p) for i in range(width)] for p in prompts]),
     )
-    return replace(batch, prompts=longer, prompt_of=torch.arange(len(batch)), **columns)
+    return replace(batch, prompts=longer, prompt_of=torch.tensor([places[key] for key in given]), **columns)
 
 
 def one_token(batch: Any) -> Any:
@@ -71,11 +71,17 @@ def one_token(batch: Any) -> Any:
     return padded(replace(batch, **mask), left=0)
 
 
-def without(batch: Any, row: int) -> Any:
-    """The records with nothing scored in `row`."""
-    order = [*range(row), *range(row + 1, len(batch)), row]
-    parts = [batch.take(order[:-1]), batch.take([row]).blank()]
-    return type(batch).cat(parts)
+def units(batch: Any) -> list[list[int]]:
+    """The records that belong together: one alone, or, of rankings, those of a prompt."""
+    if not isinstance(batch, Rankings):
+        return [[row] for row in range(len(batch))]
+    return [(batch.prompt_of == prompt).nonzero()[:, 0].tolist() for prompt in batch.prompt_of.unique()]
+
+
+def without(batch: Any, rows: list[int]) -> Any:
+    """The records with nothing scored in `rows`, which come last."""
+    rest = [row for row in range(len(batch)) if row not in rows]
+    return type(batch).cat([batch.take(rest), batch.take(rows).blank()])
 
 
 def snapshot(value: Any) -> Any:
@@ -109,5 +115,5 @@ def _per_token(batch: Completions) -> list[tuple[str, Tensor]]:
     return [(n, x) for n, x in columns if isinstance(x, Tensor) and x.dim() >= 2]
 
 
-def _attended(prompts: Prompts, row: Tensor) -> list[int]:
+def _attended(prompts: Prompts, row: int) -> list[int]:
     return prompts.ids[row][prompts.attended[row]].tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -42,6 +42,7 @@ class Subject:
     folder: Path
     plugin: Plugin | None = None
     plugins_dir: Path | None = None
+    overrides: list[str] = field(default_factory=list)
     runs: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -75,10 +76,11 @@ def light_collections() -> None:
     gc.freeze()
 
 
-def registered(name: str, folder: Path, plugins_dir: Path | None = None) -> Subject:
-    """The subject of a registered name: the defaults of an algorithm, or a preset."""
+def registered(name: str, folder: Path, plugins_dir: Path | None = None, overrides: Sequence[str] = ()) -> Subject:
+    """The subject of a registered name: the defaults of an algorithm, or a preset, with `overrides`."""
     plugin = Registry(plugins_dir).get("algorithm", name)
-    return Subject(name, composed([f"algorithm={name}"], plugins_dir), folder, plugin, plugins_dir)
+    made = composed([f"algorithm={name}", *overrides], plugins_dir)
+    return Subject(name, made, folder, plugin, plugins_dir, list(overrides))
 
 
 def composed(overrides: list[str], plugins_dir: Path | None) -> Algorithm:

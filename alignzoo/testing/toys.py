@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +54,13 @@ def completions(
     )  # fmt: skip
 
 
+def rankings(rows: list[int], **shared: Any) -> Rankings:
+    """Three completions of each prompt, ranked."""
+    sides = [completions(rows, kind=Rankings, rank=(torch.tensor(rows) + salt) % 3, salt=salt, **shared) for salt in range(3)]
+    apart = replace(Rankings.cat(sides), prompts=sides[0].prompts, prompt_of=torch.arange(len(rows)).repeat(3))
+    return apart.take([salt * len(rows) + place for place in range(len(rows)) for salt in range(3)])
+
+
 def _text(row: int, seed: int, length: int, salt: int, begun: bool) -> tuple[list[int], list[int]]:
     prompt, body = np.random.default_rng([seed, row, 1]), np.random.default_rng([seed, row, 2, salt])
     start = prompt.integers(WORDS.start, WORDS.stop, 2).tolist() if begun else []
@@ -84,7 +91,7 @@ class ToyTable:
         if self.view is Rated:
             return completions(rows, kind=Rated, rating=torch.tensor(rows).float() % 2, **shared)
         if self.view is Rankings:
-            return completions(rows, kind=Rankings, rank=torch.tensor(rows) % 3, **shared)
+            return rankings(rows, **shared)
         return completions(rows, **shared)
 
 
@@ -103,15 +110,23 @@ class ToySource(Source):
     seed: int = 0
     unscored: bool = True
 
+    def __post_init__(self) -> None:
+        self.made_up = True
+
     def tables(self, view: type[Batch], context: Context) -> Tables:
+        if hasattr(view, "collate"):
+            self.made_up = False
+            own = written(view, context)
+            return Tables(train=own, heldout=own, prompts=None, report={})
+
         def table(wanted: type[Batch], seed: int) -> ToyTable:
             return ToyTable(wanted, self.size, seed, self.unscored)
 
         heldout = self.seed + 1
         return Tables(train=table(view, self.seed), heldout=table(view, heldout), prompts=table(Prompts, heldout), report={})
 
-    def support(self, tokenizer: Any) -> range:
-        return range(EOS, WORDS.stop)
+    def support(self, tokenizer: Any) -> range | None:
+        return range(EOS, WORDS.stop) if self.made_up else None
 
     def reward(self) -> Reward:
         return CountReward()
@@ -126,6 +141,21 @@ class ToySource(Source):
 
         module = build.policy(Model(config=context.policy.config.to_dict()), context.policy.config, seed=99)
         return PolicyNetwork(build.frozen(module).to(context.policy.dtype), context.shared, frozen=True)
+
+
+def written(view: Any, context: Context) -> Any:
+    """A plugin's own records, which its `collate` makes from text: from `view.examples`, rows as in a data file, else from
+    made-up prompts and completions."""
+    from alignzoo.data.encode import Encoder
+    from alignzoo.data.prepare import Preparation
+    from alignzoo.data.rows import canonical
+
+    made_up = [{"prompt": f"What is {i} times {i}?", "completion": f" {i * i}"} for i in range(24)]
+    rows = [canonical(row, f"example {i}", {}) for i, row in enumerate(getattr(view, "examples", made_up))]
+    encoder = Encoder(tokenizer=context.tokenizer, chat=False, system=None, template=None, options={})
+    return Preparation(
+        view=view, encoder=encoder, context=context, max_prompt_tokens=0, max_completion_tokens=0
+    ).table(rows)  # fmt: skip
 
 
 def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:

@@ -11,8 +11,8 @@ import torch
 from alignzoo.batch import Completions, Prompts
 from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
 from alignzoo.settings import Sampling, UserError
+from alignzoo.testing.fakes import FakeModels, TablePolicy, completions, prompts, table
 from alignzoo_plugins.distill.distill import Distill, Divergence, Source
-from tests.functional.fakes import FakeModels, TablePolicy, completions, prompts, table
 
 OF = prompts(1, 2, 0)
 OWN = completions(OF, [0, 0, 1, 1, 2, 2], [[1], [1, 1], [1], [1], [1], [1]])

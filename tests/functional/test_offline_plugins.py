@@ -7,9 +7,9 @@ import torch
 
 from alignzoo.batch import Completions, Pairs
 from alignzoo.settings import UserError
+from alignzoo.testing.fakes import FakeModels, TablePolicy, completions, prompts, table
 from alignzoo_plugins.dpo.dpo import DPO
 from alignzoo_plugins.sft.sft import SFT
-from tests.functional.fakes import FakeModels, TablePolicy, completions, prompts, table
 
 THIRDS = torch.tensor([[0.5, 0.25, 0.25]] * 3, dtype=torch.float64).log()
 

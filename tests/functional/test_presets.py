@@ -10,12 +10,12 @@ from omegaconf import OmegaConf
 import alignzoo_plugins
 from alignzoo.batch import Completions, Pairs, Prompts
 from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
+from alignzoo.testing.fakes import FakeModels, TablePolicy, TableValue, completions, constant, prompts, table
 from alignzoo_plugins.distill.distill import Distill
 from alignzoo_plugins.dpo.dpo import DPO
 from alignzoo_plugins.ppo.kl import Estimator
 from alignzoo_plugins.ppo.ppo import PPO
 from alignzoo_plugins.reinforce.reinforce import Reinforce
-from tests.functional.fakes import FakeModels, TablePolicy, TableValue, completions, constant, prompts, table
 
 PLUGINS = Path(next(iter(alignzoo_plugins.__path__)))
 CLASSES = {"dpo": DPO, "reinforce": Reinforce, "ppo": PPO, "distill": Distill}

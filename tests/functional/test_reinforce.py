@@ -13,9 +13,9 @@ from alignzoo.batch import Completions
 from alignzoo.contracts import Scores
 from alignzoo.engine.checks import check_sizes
 from alignzoo.settings import Rollout, Training, UserError
+from alignzoo.testing.fakes import FakeModels, TablePolicy, completions, constant, prompts, table
 from alignzoo_plugins.reinforce.baselines import Baseline
 from alignzoo_plugins.reinforce.reinforce import Reinforce
-from tests.functional.fakes import FakeModels, TablePolicy, completions, constant, prompts, table
 
 SKEWED = torch.tensor([[0.5, 0.25, 0.25]] * 3, dtype=torch.float64).log()
 FLAT = torch.zeros(3, 3, dtype=torch.float64)

@@ -15,9 +15,9 @@ from alignzoo.batch import Completions, Pairs, Prompts
 from alignzoo.data.tokenizers import byte_level
 from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
 from alignzoo.models import forward
+from alignzoo.testing.fakes import FakeModels, TablePolicy
 from alignzoo_plugins.dpo.dpo import DPO
 from alignzoo_plugins.sft.sft import SFT
-from tests.functional.fakes import FakeModels, TablePolicy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL's and its dependencies' own
 PAIRS = [("What is 1+1?", " 2", " three or so"), ("Say hi.", " Hi there, friend", " no"), ("A?", " B", " C")]

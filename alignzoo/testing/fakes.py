@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -75,6 +76,13 @@ class FakeModels:
 
     def uniform(self, purpose: str, row: Tensor) -> Tensor:
         return torch.tensor([self.uniforms[r] for r in row.tolist()])
+
+
+def biased(vocabulary: int = 4) -> Tensor:
+    """A bigram table under which, after any token, token 1 has probability 1/2 and the others share the rest."""
+    logits = torch.zeros(vocabulary, vocabulary)
+    logits[:, 1] = math.log(vocabulary - 1)
+    return logits
 
 
 def prompts(*last: int) -> Prompts:

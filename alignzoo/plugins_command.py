@@ -1,0 +1,88 @@
+"""The command `alignzoo plugin`: new, check, list."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from alignzoo import catalogue, scaffold
+from alignzoo.registry import Registry
+from alignzoo.settings import UserError
+
+
+def main(argv: Sequence[str]) -> int:
+    """0: done, every property holds; 1: one does not; 2: a user's mistake, as everywhere."""
+    folders = [a.removeprefix("plugins_dir=") for a in argv if a.startswith("plugins_dir=")]
+    args = _parser().parse_args([a for a in argv if not a.startswith("plugins_dir=")])
+    if args.action == "new":
+        return _new(args)
+    if args.action == "check":
+        return _check(args)
+    catalogue.show_plugins(Registry(folders[-1] if folders else None))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "alignzoo plugin", description="Plugins: make one, check one, list all.", allow_abbrev=False
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    new = actions.add_parser("new", help="a small, complete, working plugin", allow_abbrev=False)
+    new.add_argument("name")
+    new.add_argument("--kind", required=True, help=", ".join(scaffold.kinds()))
+    new.add_argument("--package", action="store_true", help="one that can be installed, with its entry point")
+    new.add_argument("--into", type=Path, default=Path("."), metavar="FOLDER", help="where; none: the current folder")
+    check = actions.add_parser("check", help="does it keep the contract?", allow_abbrev=False)
+    check.add_argument("target", metavar="PLUGIN", help="NAME, GROUP=NAME, a file or folder, or an installed package")
+    check.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that it needs, such as reward.path=...")
+    check.add_argument("--skip", action="append", default=[], metavar="PROPERTY", help="leave this one out")
+    actions.add_parser("list", help="where each comes from, and whether it can be used")
+    return parser
+
+
+def _new(args: argparse.Namespace) -> int:
+    files = scaffold.make(args.name, args.kind, args.into, args.package)
+    root = files[-2].parent if args.package else files[0].parent
+    for path in files:
+        print(path)
+    use = f"pip install {root}" if args.package else f"use it with plugins_dir={args.into}"
+    print(f"\nNext: alignzoo plugin check {root}; pytest {root}; {use}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from alignzoo.testing import conformance
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    broken = 0
+    with tempfile.TemporaryDirectory(prefix="alignzoo-check-") as folder:
+        for subject in conformance.subjects(args.target, Path(folder), args.overrides):
+            asked = conformance.asked(subject, args.skip)
+            origin = subject.plugin.origin if subject.plugin else ""
+            console.print(f"{subject.name} ({origin}): {len(asked)} properties")
+            for prop in asked:
+                broken += _show(console, prop, conformance.failure(prop, subject))
+    if broken:
+        console.print(f"\n{broken} {'property does' if broken == 1 else 'properties do'} not hold")
+    for name in args.skip:
+        console.print(f"skipped: {name}")
+    return 1 if broken else 0
+
+
+def _show(console: Console, prop: Any, failure: Exception | None) -> int:
+    mark = "FAIL" if failure else "pass"
+    console.print(f"  {mark}  {prop.name:<16} {prop.meaning.splitlines()[0]}", style="red" if failure else None)
+    if failure is None:
+        return 0
+    if isinstance(failure, UserError):
+        console.print(f"        refused: {failure}")
+    else:
+        for name in ("expected", "found", "cause"):
+            label = "likely cause" if name == "cause" else name
+            console.print(f"        {label}: {getattr(failure, name)}")
+    return 1

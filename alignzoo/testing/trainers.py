@@ -1,0 +1,98 @@
+"""What a hosted trainer promises: it builds, trains, is evaluated like any other, and what it saves can be loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignzoo.settings import Model
+from alignzoo.testing import toys
+from alignzoo.testing.parts import Part
+from alignzoo.testing.subject import expect, saved_model
+
+STEPS = 3
+
+
+def builds(part: Part) -> None:
+    """`build` returns a `transformers.Trainer`."""
+    _trainer(part, "built")
+
+
+def trains(part: Part) -> None:
+    """Three steps move the policy; the losses are finite, and logged."""
+    trainer, folder = _trained(part)
+    start = torch.cat([p.flatten() for p in _policy(part).parameters()])
+    end = torch.cat([p.detach().flatten() for p in trainer.trained.policy.parameters()])
+    expect(bool(end.isfinite().all()), "finite weights", "NaN or Inf", "an unbounded loss")
+    moved = start.shape != end.shape or not torch.equal(start, end)
+    expect(moved, "the policy to learn", "weights that don't move", "the trainer trains a model that is not `trainer.model`")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    logged = len(losses) == STEPS and all(map(math.isfinite, losses))
+    expect(logged, f"{STEPS} finite losses in metrics.jsonl", f"{losses}", "`arguments` is not given to the trainer")
+
+
+def evaluates(part: Part) -> None:
+    """Evaluation measures the policy that was trained."""
+    trainer, _ = _trained(part)
+    found = trainer.evaluated[1]
+    finite = found and all(math.isfinite(value) for value in found.values())
+    expect(
+        bool(finite) and "eval/reward" in found, "finite eval/reward, eval/length, ...", f"{found}", "evaluation did not run"
+    )
+
+
+def reloads(part: Part) -> None:
+    """The saved policy is the trained one, and training goes on from a checkpoint."""
+    trainer, folder = _trained(part)
+    from alignzoo.run import save_model
+
+    save_model(trainer, folder / "model")
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder / "model")
+    ids = torch.arange(3, 9)[None]
+    with torch.no_grad():
+        pairs = [model.eval()(input_ids=ids).logits for model in (trainer.trained.policy.cpu(), loaded)]
+    off = (pairs[0] - pairs[1]).abs().max().item()
+    expect(off < 1e-4, "the same logits after loading", f"a difference of {off:.1e}", "the model saved is not the one trained")
+    again = _trainer(part, "resumed")
+    again.train(resume_from_checkpoint=str(folder / "checkpoints" / "checkpoint-2"))
+    step = again.state.global_step
+    expect(step == STEPS, f"a resumed run to end at step {STEPS}", f"{step}", "the trainer keeps its own count")
+
+
+def _policy(part: Part) -> Any:
+    return _trainer(part, "start").trained.policy
+
+
+def _trained(part: Part) -> tuple[Any, Path]:
+    folder = part.folder / "trained"
+    if "trained" not in vars(part):
+        trainer = _trainer(part, "trained")
+        trainer.train()
+        part.__dict__["trained"] = trainer
+    return vars(part)["trained"], folder
+
+
+def _trainer(part: Part, label: str) -> Any:
+    from alignzoo.engine.callbacks import Interrupt
+    from alignzoo.engine.hosted import HostBuilder
+
+    folder = part.folder / label
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    algorithm = part.fresh()
+    wanted = [name for name, role in algorithm.roles().items() if role.start in ("config", "reward")]
+    roles = {name: str(saved_model(part.folder / "model")) for name in wanted}
+    training = {"max_steps": STEPS, "save_steps": 2, "batch": 4, "learning_rate": 0.01}
+    made = toys.setup(algorithm, part.name, training=training, roles=roles, model=Model(config=dict(toys.LLAMA)))
+    return HostBuilder(made, folder, folder / "cache").trainer(Interrupt(), lambda step, row: None)
+
+
+CHECKS = (builds, trains, evaluates, reloads)
