@@ -24,7 +24,7 @@ def check_roles(
         if role.kind is Kind.REWARD:
             if reward is None:
                 raise UserError(
-                    f"{name} needs a reward, and there is none: choose reward=function reward.path=MODULE:NAME or reward=model;\n"
+                    f"{name} needs a reward, and there is none: take reward=function reward.path=MODULE:NAME or reward=model,\n"
                     "reward=task takes the data's own, where it has one"
                 )
         elif role.start == "reference":

@@ -7,11 +7,12 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from alignzoo.data.tokenizers import byte_level
+from alignzoo.engine.checks import check_sizes
 from alignzoo.models import build
 from alignzoo.models.references import Cached, NoReference
 from alignzoo.rewards.model import RewardModel
 from alignzoo.rewards.none import NoReward
-from alignzoo.settings import Generation, Model, Truncation, UserError
+from alignzoo.settings import Generation, Model, Rollout, Training, Truncation, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.distill.distill import Distill, Source
 from alignzoo_plugins.dpo.dpo import DPO
@@ -74,3 +75,22 @@ def test_roles_and_sampling_are_checked_before_any_model_is_built(algorithm, cha
 def test_a_fresh_model_and_an_existing_one_are_not_mixed():
     with pytest.raises(UserError, match=r"choose model=hf with model\.path"):
         Model(path="somewhere", config={"model_type": "llama"})
+
+
+@pytest.mark.parametrize(
+    ("training", "rollout", "ranks", "message"),
+    [
+        ({"batch": 8, "micro_batch": "3"}, {}, 1, r"trainer\.micro_batch=3 does not divide trainer\.batch=8"),
+        ({"batch": 8, "micro_batch": "8"}, {}, 2, r"trainer\.micro_batch=8 does not divide .* over 2 processes \(4 each\)"),
+        ({"batch": 9}, {}, 2, r"trainer\.batch=9 does not divide among 2 processes"),
+        ({"batch": 8}, {"prompts": 3}, 2, r"rollout\.prompts=3 does not divide among 2 processes"),
+    ],
+)
+def test_sizes_that_do_not_divide(training, rollout, ranks, message):
+    with pytest.raises(UserError, match=message):
+        check_sizes(PPO(), Training(**training), Rollout(**rollout), ranks)
+
+
+def test_the_micro_batch_is_a_ranks_share_unless_given():
+    assert check_sizes(PPO(), Training(batch=8), Rollout(), ranks=2) == 4
+    assert check_sizes(PPO(), Training(batch=8, micro_batch="2"), Rollout(), ranks=2) == 2
