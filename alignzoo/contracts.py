@@ -91,9 +91,10 @@ class Policy(Protocol):
         """(B, T): entropy of the next-token distribution, in nats, 0 where nothing is scored."""
 
     def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Policy] = ()) -> Tensor:
-        """Run `fn(logits (n, V), *logits of `beside`, *aligned (n,))` on the scored tokens, chunk by chunk, recomputed in the
-        backward pass; fn returns (n, ...). Returns (B, T, ...), 0 where nothing is scored. Logits are divided by the
-        temperature; tokens outside the support are -inf (their log-prob too: mask before multiplying by a probability of 0)."""
+        """Run `fn(logits (n, V), *others (n, V), *aligned (n,))`, the others being the logits of `beside`, on the scored tokens,
+        chunk by chunk, recomputed in the backward pass; fn returns (n, ...). Returns (B, T, ...), 0 where nothing is scored.
+        Logits are divided by the temperature; tokens outside the support are -inf (their log-prob too: mask before
+        multiplying by a probability of 0)."""
 
     def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
         """`sampling.samples` completions a prompt, a prompt's together, with the sampler's log-probs. `adjust` maps logits

@@ -39,7 +39,7 @@ class Sampler:
         self.setup: RunConfig = instantiate(load_run(run))
         if not (run / "model").is_dir():
             raise UserError(f"{run} has no model yet: finish the run with alignzoo train resume={run}")
-        final = replace(self.setup.model, path=str(run / "model"), tokenizer=None)
+        final = replace(self.setup.model, path=str(run / "model"), config={}, tokenizer=None)
         self.sampling = Sampling(**vars(self.setup.generation))
         if temperature is not None:
             self.sampling = replace(self.sampling, temperature=temperature)
