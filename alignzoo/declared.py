@@ -38,8 +38,9 @@ def groups(path: Path) -> list[str]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             named = [known[base] for base in map(_last_name, node.bases) if base in known]
-            known |= {node.name: group for group in named}
-            found |= dict.fromkeys(named)
+            if named:
+                known[node.name] = named[0]
+                found[named[0]] = None
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     return list(found) or (["metric"] if path.stem in functions else ["algorithm"])
 

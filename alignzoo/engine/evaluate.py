@@ -31,7 +31,7 @@ class Evaluator:
     online: bool
     metrics: Mapping[str, Metric] = field(default_factory=dict)  # plugins, by name
 
-    def __call__(self, trainer: AlignTrainer) -> dict[str, float]:
+    def __call__(self, trainer: Any) -> dict[str, float]:
         # one forward of the wrapped module for everything: data-parallel wrappers synchronise at each
         metrics, rows = trainer.model_wrapped(bound(self._measure, trainer))
         for row in sorted((row for part in gather_objects(rows) for row in part), key=lambda row: row["row"]):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,18 +46,19 @@ class HostBuilder(Builder):
             "per_device_train_batch_size": micro,
             "gradient_accumulation_steps": setup.training.batch // args.world_size // micro,
         }
-        start = tempfile.TemporaryDirectory(prefix="alignzoo-start-")
-        checkpoint.save_policy(trained.policy, Path(start.name), context.tokenizer)
+        start = Path(tempfile.mkdtemp(prefix="alignzoo-start-"))
+        checkpoint.save_policy(trained.policy, start, context.tokenizer)
         hosting = Hosting(
             settings=setup, arguments=keywords(setup.training, self.folder, setup.seed) | sizes, tables=tables,
-            tokenizer=context.tokenizer, policy=trained.policy, start=Path(start.name), models=models,
+            tokenizer=context.tokenizer, policy=trained.policy, start=start, models=models,
         )  # fmt: skip
         foreign = self.algorithm.build(hosting)
         if not isinstance(foreign, Trainer):
             raise UserError(f"{name} built a {type(foreign).__name__}: `build` must return a transformers.Trainer")
         flow = HostedFlow(setup.training, interrupt)
         flow.trainer = Hosted(foreign, trained, models, self._evaluator(tables), tables, context.tokenizer, self.folder)
-        flow.trainer.keep, flow.trainer.start = setup.training.keep_checkpoints, start
+        flow.trainer.keep = setup.training.keep_checkpoints
+        weakref.finalize(flow.trainer, shutil.rmtree, start, ignore_errors=True)
         foreign.remove_callback(PrinterCallback)
         for callback in (flow, Show(show)):
             foreign.add_callback(callback)
@@ -66,7 +69,6 @@ class Hosted:
     """A foreign trainer with the files, evaluation and costs of `AlignTrainer`; what is not here is the trainer's own."""
 
     keep: int
-    start: Any
 
     def __init__(
         self, foreign: Trainer, trained: Trained, models: Models, evaluator: Evaluator, tables: Tables, tokenizer: Any,
@@ -117,7 +119,7 @@ class Hosted:
 
     def keep_checkpoint(self) -> None:
         """Seal what the foreign trainer has just saved: what has no manifest is never resumed from."""
-        folder = Path(self.foreign.args.output_dir)
+        folder = self.folder / "checkpoints"
         if self.foreign.is_world_process_zero():
             checkpoint.seal(folder / f"{checkpoint.PREFIX}{self.foreign.state.global_step}")
             checkpoint.rotate(folder, self.keep)

@@ -123,6 +123,8 @@ def load(path: str | None, key: str) -> Callable[..., Any]:
         raise UserError(f"{key}={path}: give a callable as module:function, such as alignzoo.rewards.text:length")
     if "" not in sys.path:
         sys.path.insert(0, "")
+    if module_name not in sys.modules and not module_name.startswith("alignzoo."):
+        print(f"alignzoo: {key}={path} runs the code of {module_name}", file=sys.stderr, flush=True)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

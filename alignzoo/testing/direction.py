@@ -20,12 +20,9 @@ def direction(subject: Subject) -> None:
     """A step makes what is better likelier: chosen over rejected, higher over lower ratings and rewards, the demonstrated, the
     teacher's."""
     lab = Lab(subject, still=True)
-    if _asks_reward(subject):
-        gradient, aim = _rewarded(lab)
-    else:
-        gradient, aim = lab.objective(lab.records).gradients["policy"], _given(lab, lab.records)
-    if aim is None or not bool(gradient.any()):
-        return  # a loss without gradient is told by `gradients`
+    gradient, aim = _rewarded(lab) if _asks_reward(subject) else _recorded(lab)
+    if aim is None:
+        return
     lab.trainer.trained.zero_grad()
     aim.backward()
     wanted = torch.cat([_flat(p) for p in lab.trainer.trained.policy.parameters()])
@@ -52,7 +49,7 @@ def _asks_reward(subject: Subject) -> bool:
     return subject.online and any(role.kind is Kind.REWARD for role in subject.algorithm.roles().values())
 
 
-def _rewarded(lab: Lab) -> tuple[Tensor, Tensor]:
+def _rewarded(lab: Lab) -> tuple[Tensor, Tensor | None]:
     """Completions of a prompt are scored 1 and -1 in turn, then the other way round; the change of the gradient, which is
     the rewards' alone, and the aim: the log-probs, weighed by the scores."""
     found, seen = [], list[tuple[Completions, Tensor]]()
@@ -73,6 +70,10 @@ def _rewarded(lab: Lab) -> tuple[Tensor, Tensor]:
     return found[0] - found[1], aim
 
 
+def _recorded(lab: Lab) -> tuple[Tensor, Tensor | None]:
+    return lab.objective(lab.records).gradients["policy"], _given(lab, lab.records)
+
+
 def _given(lab: Lab, records: Any) -> Tensor | None:
     """What makes records better, of the standard ones; None where that can't be told."""
     roles = lab.trainer.roles
@@ -86,9 +87,10 @@ def _given(lab: Lab, records: Any) -> Tensor | None:
     if not isinstance(records, Completions):
         return None
     likelihood = records.sum(roles.policy.logprobs(records))
-    worth = {Rated: lambda: records.rating, Rankings: lambda: -records.rank.float()}
-    merit = next((value() for kind, value in worth.items() if isinstance(records, kind)), None)
-    return likelihood.sum() if merit is None else ((merit - merit.mean()) * likelihood).sum()
+    if isinstance(records, Rated | Rankings):
+        merit = records.rating if isinstance(records, Rated) else -records.rank.float()
+        return ((merit - merit.mean()) * likelihood).sum()
+    return likelihood.sum()
 
 
 def _plant(lab: Lab, score: Any) -> None:

@@ -23,6 +23,11 @@ def shapes(subject: Subject) -> None:
     lab = subject.lab
     for name, term in lab.terms(lab.records).items():
         shaped = term.dim() in (1, 2) and len(term) == len(lab.records)
+        declared = lab.setup.algorithm.weights(lab.records).get(name, term)
+        agreed = declared.shape == term.shape
+        cause = "a sum over tokens where `weights` declares a weight a token, or the other way round"
+        shape = f"the term {name!r} of the shape of its weights, {tuple(declared.shape)}"
+        expect(agreed or not shaped, shape, f"{tuple(term.shape)}", cause)
         expect(shaped, f"the term {name!r} to be of shape (B,) or (B, T)", f"{tuple(term.shape)}", "a mean taken inside `loss`")
     expect(bool(np.isfinite(lab.plain.value)), "a finite loss", f"{lab.plain.value}", "a logarithm or division of 0")
 

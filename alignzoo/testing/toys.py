@@ -56,7 +56,9 @@ def completions(
 
 def rankings(rows: list[int], **shared: Any) -> Rankings:
     """Three completions of each prompt, ranked."""
-    sides = [completions(rows, kind=Rankings, rank=(torch.tensor(rows) + salt) % 3, salt=salt, **shared) for salt in range(3)]
+    sides: list[Any] = [
+        completions(rows, kind=Rankings, rank=(torch.tensor(rows) + salt) % 3, salt=salt, **shared) for salt in range(3)
+    ]
     apart = replace(Rankings.cat(sides), prompts=sides[0].prompts, prompt_of=torch.arange(len(rows)).repeat(3))
     return apart.take([salt * len(rows) + place for place in range(len(rows)) for salt in range(3)])
 
@@ -153,9 +155,8 @@ def written(view: Any, context: Context) -> Any:
     made_up = [{"prompt": f"What is {i} times {i}?", "completion": f" {i * i}"} for i in range(24)]
     rows = [canonical(row, f"example {i}", {}) for i, row in enumerate(getattr(view, "examples", made_up))]
     encoder = Encoder(tokenizer=context.tokenizer, chat=False, system=None, template=None, options={})
-    return Preparation(
-        view=view, encoder=encoder, context=context, max_prompt_tokens=0, max_completion_tokens=0
-    ).table(rows)  # fmt: skip
+    preparation = Preparation(view=view, encoder=encoder, context=context)
+    return preparation.tables(rows, []).train
 
 
 def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:

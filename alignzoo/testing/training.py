@@ -83,7 +83,7 @@ def train(
 
 
 def outcome(trainer: Any, folder: Path) -> Outcome:
-    modules = {**trainer.trained.roles, **trainer.followers}
+    modules = {**trainer.trained.roles, **{name: module for name, (module, _) in trainer.followers.items()}}
     return Outcome(
         weights={f"{r}.{n}": x.detach().clone() for r, m in modules.items() for n, x in m.state_dict().items()},
         optimizer={path: x.clone() for path, x in tensors(trainer.optimizer.state_dict()["state"])},
@@ -160,7 +160,9 @@ def resumes(subject: Subject) -> None:
     steps, whole = _whole(subject)
     # the first, an odd one in the middle, where a rollout is half used, and the last
     for step in sorted({1, steps // 2 // 2 * 2 + 1, steps - 1}):
-        again = train(subject, f"from-{step}", resume=_checkpoint(subject, step), max_steps=steps, eval_steps=3, **PACE)
+        again = train(
+            subject, f"from-{step}", resume=_checkpoint(subject, step), max_steps=steps, eval_steps=3, **_pace(subject)
+        )
         found = whole.differences(again)
         expect(
             not found,
@@ -173,7 +175,7 @@ def resumes(subject: Subject) -> None:
 def watching(subject: Subject) -> None:
     """Whether and when a run is evaluated or saved changes nothing else."""
     steps, whole = _whole(subject)
-    alone = train(subject, "unwatched", max_steps=steps, **PACE)
+    alone = train(subject, "unwatched", max_steps=steps, **_pace(subject))
     found = [d for d in whole.differences(alone) if ".jsonl" not in d]
     if (a := [r for r in whole.metrics if "loss" in r]) != (b := [r for r in alone.metrics if "loss" in r]):
         found.append(f"logged {_first(a, b) if len(a) == len(b) else 'rows'}")
@@ -188,8 +190,11 @@ def state(subject: Subject) -> None:
     steps, whole = _whole(subject)
     # an odd step, so that a log line is under way; the last of a rollout, so that all that is left of the run is short
     origin = _checkpoint(subject, min(2 * subject.passes - 1, 7))
-    for piece, tampered in _tampered(origin, subject.folder / "runs" / subject.name / "tampered"):
-        again = train(subject, "from-tampered", resume=tampered, max_steps=steps, eval_steps=3, **PACE)
+    for piece, tampered in _tampered(origin, subject.passes, subject.folder / "runs" / subject.name / "tampered"):
+        try:
+            again = train(subject, "from-tampered", resume=tampered, max_steps=steps, eval_steps=3, **_pace(subject))
+        except UserError:
+            continue  # it matters so much that the run can't go on
         cause = "it is saved but not restored, or not state at all"
         expect(bool(whole.differences(again)), f"another end when {piece} is changed in a checkpoint", "the same", cause)
 
@@ -199,19 +204,28 @@ def _whole(subject: Subject) -> tuple[int, Outcome]:
     steps = min(2 * subject.passes + 2, 10)
     if "whole" not in subject.runs:
         subject.runs["whole"] = train(
-            subject, "saved", max_steps=steps, save_steps=1, keep_checkpoints=steps, eval_steps=3, **PACE
+            subject, "saved", max_steps=steps, save_steps=1, keep_checkpoints=steps, eval_steps=3, **_pace(subject)
         )
     return steps, subject.runs["whole"]
+
+
+def _pace(subject: Subject) -> dict[str, Any]:
+    """Records that are coupled over the micro-batch are not cut."""
+    return PACE | ({"micro_batch": "auto"} if subject.algorithm.couples is Couples.MICROBATCH else {})
 
 
 def _checkpoint(subject: Subject, step: int) -> Path:
     return subject.folder / "runs" / subject.name / "saved" / "checkpoints" / f"checkpoint-{step}"
 
 
-def _tampered(origin: Path, folder: Path) -> Iterator[tuple[str, Path]]:
+def _tampered(origin: Path, passes: int, folder: Path) -> Iterator[tuple[str, Path]]:
     """(what, a copy of the checkpoint in which that one piece is changed)."""
     saved = records.load(origin / "state")
     pieces = [p for p in _pieces(saved) if p[0] in ("algorithm", "reward", "loader")]
+    if (rollout := saved["loader"].get("rollout")) is not None and saved["loader"]["cursor"] * PACE["batch"] >= passes * len(
+        rollout
+    ):
+        pieces.remove(("loader", "rollout"))  # gone through: nothing reads it again
     window = next((p for p in _pieces(saved) if p[0] == "window"), None)
     for keys in [*pieces, *([window] if window else []), ("optimizer",)]:
         path = folder / "checkpoints" / origin.name

@@ -5,6 +5,7 @@ The same algorithms without the fault have every property.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -250,6 +251,135 @@ class Misspelt(Likelihood):
 
 
 @dataclass(kw_only=True)
+class WrongSign(Likelihood):
+    def loss(self, models, batch):
+        return self.scale * batch.mean(models.policy.logprobs(batch)), {}
+
+
+@dataclass(kw_only=True)
+class PreferenceReversed(Preferring):
+    def log_ratio(self, models, both):
+        return -super().log_ratio(models, both)
+
+
+@dataclass(kw_only=True)
+class RewardReversed(Averaging):
+    def loss(self, models, batch):
+        return batch.advantage * batch.sum(models.policy.logprobs(batch)), {}
+
+
+@dataclass(kw_only=True)
+class SumForTokens(Likelihood):
+    def weights(self, batch):
+        return {"loss": batch.scored.float()}
+
+    def loss(self, models, batch):
+        return -self.scale * batch.sum(models.policy.logprobs(batch)), {}
+
+
+@dataclass(kw_only=True)
+class OldNotDetached(Averaging):
+    """The ratio to log-probs that carry gradient is constant."""
+
+    def loss(self, models, batch):
+        logprobs = batch.sum(models.policy.logprobs(batch))
+        return -batch.advantage * (logprobs - logprobs).exp(), {}
+
+
+@dataclass(kw_only=True)
+class OldNotDetachedButEntropy(Averaging):
+    """The same beside a term that has a gradient."""
+
+    def loss(self, models, batch):
+        logprobs = batch.sum(models.policy.logprobs(batch))
+        entropy = batch.mean(models.policy.entropy(batch))
+        return -batch.advantage * (logprobs - logprobs).exp() - 0.01 * entropy, {}
+
+
+@dataclass(kw_only=True)
+class AcrossGroups(Averaging):
+    """Claims to compare the completions of a prompt, and compares with all."""
+
+    def least_samples(self) -> int:
+        return 2
+
+    def experience(self, models, batch):
+        made = super().experience(models, batch)
+        return replace(made, advantage=made.reward - made.reward.mean())
+
+
+@dataclass(kw_only=True)
+class WrongGroups(AcrossGroups):
+    """Samples first, prompts second: the groups are not those of the prompts."""
+
+    def experience(self, models, batch):
+        made = super().experience(models, batch)
+        by_sample = made.reward.view(models.sampling.samples, -1)
+        return replace(made, advantage=(by_sample - by_sample.mean(0)).flatten())
+
+
+@dataclass(kw_only=True)
+class SinglePrecision(Likelihood):
+    def loss(self, models, batch):
+        return -self.scale * batch.mean(models.policy.logprobs(batch).float()), {}
+
+
+@dataclass(kw_only=True)
+class OnTheCPU(Likelihood):
+    def loss(self, models, batch):
+        return super().loss(models, batch)[0] * torch.ones(len(batch)), {}
+
+
+@dataclass(kw_only=True)
+class MovedToTheCPU(Likelihood):
+    def loss(self, models, batch):
+        return super().loss(models, batch)[0].cpu(), {}
+
+
+@dataclass(kw_only=True)
+class SpreadOfTokens(Likelihood):
+    """NaN for a completion of EOS alone."""
+
+    def loss(self, models, batch):
+        logprobs = models.policy.logprobs(batch)
+        variance = batch.sum((logprobs - batch.mean(logprobs)[:, None]) ** 2) / (batch.length - 1)
+        return variance - self.scale * batch.mean(logprobs), {}
+
+
+@dataclass(kw_only=True)
+class PythonRandomness(Likelihood):
+    def loss(self, models, batch):
+        return super().loss(models, batch)[0] * (1 + 1e-6 * random.random()), {}
+
+
+@dataclass(kw_only=True)
+class OwnRandomness(Likelihood):
+    """A generator of its own: no global stream moves, yet nothing can be repeated."""
+
+    def loss(self, models, batch):
+        return super().loss(models, batch)[0] * (1 + 1e-3 * random.SystemRandom().random()), {}
+
+
+@dataclass(kw_only=True)
+class OneByOne(Likelihood):
+    """A forward for each record."""
+
+    def loss(self, models, batch):
+        rows = [batch.take([row]) for row in range(len(batch))]
+        return torch.cat([super(OneByOne, self).loss(models, row)[0] for row in rows]), {}
+
+
+@dataclass(kw_only=True)
+class EveryPair(Likelihood):
+    """A tensor over all pairs of tokens of all pairs of records."""
+
+    def loss(self, models, batch):
+        logprobs = models.policy.logprobs(batch)
+        pairs = logprobs[:, :, None, None] - logprobs
+        return super().loss(models, batch)[0] + 0 * (pairs[..., None] * pairs.new_ones(1024)).sum((1, 2, 3, 4)), {}
+
+
+@dataclass(kw_only=True)
 class StateForgotten(Averaging):
     def state_dict(self):
         return {}
@@ -303,6 +433,23 @@ FAULTS = [
     (Unlearned, "gradients", "`loss` does not use value"),
     (Unlearned, "trains", "value to learn"),
     (Misspelt, "roles", "a misspelt need"),
+    (WrongSign, "direction", "the sign of the loss is wrong"),
+    (PreferenceReversed, "direction", "a cosine of -1.000"),
+    (RewardReversed, "direction", "a step towards what is better"),
+    (SumForTokens, "shapes", "a sum over tokens where `weights` declares"),
+    (OldNotDetached, "gradients", "old log-probs are to be detached"),
+    (OldNotDetachedButEntropy, "direction", "log-probs meant as constants not detached"),
+    (AcrossGroups, "groups", "an advantage is computed across groups"),
+    (WrongGroups, "samples", "relates prompts by their place"),
+    (WrongGroups, "groups", "an advantage is computed across groups"),
+    (SinglePrecision, "dtype", "a dtype is hard-coded"),
+    (OnTheCPU, "device", r"ones in test_faults\.py, line \d+"),
+    (MovedToTheCPU, "device", r"cpu in test_faults\.py"),
+    (SpreadOfTokens, "single_tokens", "a division by length - 1"),
+    (PythonRandomness, "random_streams", "found one from random"),
+    (OwnRandomness, "random_streams", "randomness of its own"),
+    (OneByOne, "speed", "a loop over records or tokens"),
+    (EveryPair, "speed", "over pairs of tokens"),
     (StateForgotten, "resumes", "`state_dict` leaves something out"),
     (StateNotRestored, "resumes", "the same end when resumed at step"),
     (StateUnused, "state", "algorithm / rollouts is changed"),
