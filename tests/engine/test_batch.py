@@ -1,0 +1,90 @@
+"""Records: reductions over scored tokens, and what taking, stacking and blanking do to prompts and padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignzoo.batch import Completions, Pairs, Prompts
+
+NAN = float("nan")
+
+
+def record(**changes):
+    """Three completions over two prompts: two scored tokens after an unscored one; a single scored token; nothing scored."""
+    prompts = Prompts(
+        ids=torch.tensor([[0, 4, 5], [6, 7, 8]]),
+        attended=torch.tensor([[False, True, True], [True, True, True]]),
+        row=torch.tensor([10, 11]),
+        columns={"answer": ["four", "six"]},
+    )
+    columns = {
+        "prompts": prompts,
+        "prompt_of": torch.tensor([1, 0, 1]),
+        "ids": torch.tensor([[20, 21, 22], [30, 0, 0], [40, 41, 0]]),
+        "attended": torch.tensor([[True, True, True], [True, False, False], [True, True, False]]),
+        "scored": torch.tensor([[False, True, True], [True, False, False], [False, False, False]]),
+        "truncated": torch.tensor([False, True, False]),
+        "row": torch.tensor([11, 10, 11]),
+    }
+    return Completions(**columns | changes)
+
+
+def test_reductions_read_scored_tokens_alone():
+    x = torch.tensor([[NAN, 2.0, 3.0], [5.0, NAN, 7.0], [1.0, 1.0, NAN]])
+    assert record().sum(x).tolist() == [5.0, 5.0, 0.0]
+    assert record().mean(x).tolist() == [2.5, 5.0, 0.0]
+    assert record().length.tolist() == [2.0, 1.0, 0.0]
+    assert record().counted.tolist() == [1.0, 1.0, 0.0]
+
+
+def test_a_scalar_sits_on_the_last_scored_token():
+    """Of row 2 nothing is scored, so its score sits nowhere; per-token values stay as they are."""
+    c = record(scored=torch.tensor([[True, True, False], [True, False, False], [False, False, False]]))
+    assert c.at_last(torch.tensor([7.0, 8.0, 9.0])).tolist() == [[0, 7, 0], [8, 0, 0], [0, 0, 0]]
+    tokens = torch.arange(9.0).reshape(3, 3)
+    assert c.at_last(tokens) is tokens
+
+
+def test_take_keeps_the_prompts_in_use_and_trims_padding():
+    c = record(logprobs=torch.arange(9.0).reshape(3, 3)).take([1])
+    assert (c.prompts.ids.tolist(), c.prompts.columns, c.prompt_of.tolist()) == ([[4, 5]], {"answer": ["four"]}, [0])
+    assert (c.ids.tolist(), c.logprobs.tolist(), c.row.tolist()) == ([[30]], [[3.0]], [10])
+    back = record().take(torch.tensor([True, False, True]))
+    assert (back.prompts.row.tolist(), back.prompt_of.tolist(), back.ids.shape) == ([11], [0, 0], (2, 3))
+    assert len(record().take([])) == 0
+
+
+def test_cat_pads_and_points_at_the_right_prompts():
+    both = Completions.cat([record().take([1]), record()])
+    assert both.ids.tolist() == [[30, 0, 0], [20, 21, 22], [30, 0, 0], [40, 41, 0]]
+    owners = both.prompts.row[both.prompt_of]
+    assert (owners.tolist(), both.row.tolist()) == ([10, 11, 10, 11], [10, 11, 10, 11])
+    assert both.prompts.columns["answer"] == ["four", "four", "six"]
+    assert both.prompts.attended.tolist()[0] == [False, True, True]
+
+
+def test_pairs_stack_over_one_copy_of_the_prompts():
+    pairs = Pairs(chosen=record(), rejected=record(ids=torch.full((3, 3), 9)))
+    both = pairs.both
+    assert len(both.prompts) == 2 and both.ids[3:].unique().tolist() == [9]
+    assert both.prompt_of.tolist() == [1, 0, 1, 1, 0, 1]
+    assert pairs.counted.tolist() == [1.0, 1.0, 0.0]
+    unscored = torch.zeros(3, 3, dtype=torch.bool)
+    assert Pairs(chosen=record(), rejected=record(scored=unscored)).counted.tolist() == [0.0, 0.0, 0.0]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Weighed(Completions):
+    weight: Tensor
+    shown: Completions
+
+
+def test_a_plugins_own_columns_follow():
+    c = Weighed(**vars(record()), weight=torch.tensor([1.0, 2.0, 3.0]), shown=record())
+    taken = Weighed.cat([c.take([2]), c.take([0])])
+    assert (taken.weight.tolist(), taken.shown.ids[0].tolist()) == ([3.0, 1.0], [40, 41, 0])
+    blank = c.blank()
+    assert blank.counted.tolist() == [0, 0, 0] and not blank.shown.scored.any() and blank.attended.equal(c.attended)
