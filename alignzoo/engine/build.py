@@ -169,7 +169,7 @@ class Builder:
     def _connect_reward(self, trainer: AlignTrainer) -> None:
         def note(c: Completions, scores: Scores) -> None:
             for name, part in scores.parts.items():
-                trainer.window.add(f"reward/{name}", part, scores.valid.double())  # type: ignore[union-attr]
+                trainer.window.add(f"reward/{name}", part, scores.usable.double())
 
         rows = len(trainer.loader.order.table)
         trainer.roles.score = checked(self.reward, self.setup.choices["reward"], trainer.roles.shared, rows, note)

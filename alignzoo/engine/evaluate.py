@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
-from alignzoo.contracts import Metric, Source, Tables
+from alignzoo.contracts import Metric, Source, Table, Tables
 from alignzoo.engine.meters import Meter
-from alignzoo.engine.trainer import AlignTrainer, _named, weight_of, weighted_sum
+from alignzoo.engine.trainer import AlignTrainer, named_terms, weight_of, weighted_sum
 from alignzoo.models.roles import Models, bound, gather_objects
 from alignzoo.settings import Sampling
 
@@ -41,21 +41,20 @@ class Evaluator:
     def _measure(self, trainer: AlignTrainer) -> tuple[dict[str, float], list[dict[str, Any]]]:
         meter, rows = Meter(), []
         with trainer.roles.shared.at(self.sampling.temperature):
-            for part in self._shares(trainer, self.tables.prompts, self.prompts):
-                prompts = self.tables.prompts.batch(part).to(trainer.args.device)  # type: ignore[union-attr]
+            for prompts in _chunks(trainer, self.tables.prompts, self.prompts):
                 rows += _measure_samples(trainer.roles, prompts, self.sampling, meter, self.metrics)
         if not self.online:
-            for part in self._shares(trainer, self.tables.heldout, None):
-                _measure_records(trainer, self.tables.heldout.batch(part).to(trainer.args.device), meter)  # type: ignore[union-attr]
+            for records in _chunks(trainer, self.tables.heldout, None):
+                _measure_records(trainer, records, meter)
         return meter.means() | self.source.evaluate(trainer.roles), rows
 
-    def _shares(self, trainer: AlignTrainer, table: Any, limit: int | None) -> Sequence[list[int]]:
-        """This rank's rows, in chunks."""
-        if table is None:
-            return []
-        count = len(table) if limit is None else min(limit, len(table))
-        mine = list(range(count))[trainer.accelerator.process_index :: trainer.accelerator.num_processes]
-        return [mine[start : start + CHUNK] for start in range(0, len(mine), CHUNK)]
+
+def _chunks(trainer: AlignTrainer, table: Table | None, limit: int | None) -> Iterator[Any]:
+    """This rank's share of the first `limit` records of a table, if there is one."""
+    count = 0 if table is None else len(table) if limit is None else min(limit, len(table))
+    mine = range(trainer.accelerator.process_index, count, trainer.accelerator.num_processes)
+    for start in range(0, len(mine), CHUNK):
+        yield cast(Table, table).batch(mine[start : start + CHUNK]).to(trainer.args.device)
 
 
 def _measure_samples(
@@ -89,7 +88,7 @@ def _measure_samples(
 def _measure_records(trainer: AlignTrainer, batch: Any, meter: Meter) -> None:
     algorithm, models = trainer.algorithm, trainer.views[""]
     (batch,) = algorithm.prepare(models, [batch])
-    terms, metrics = _named(algorithm.loss(models, batch))
+    terms, metrics = named_terms(algorithm.loss(models, batch))
     weights = (
         {"(B,)": batch.counted} | ({"(B, T)": batch.scored} if hasattr(batch, "scored") else {}) | algorithm.weights(batch)
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Batch
-from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, Reward
+from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, OnlineAlgorithm, Reward
 from alignzoo.engine import checkpoint, records
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader
 from alignzoo.engine.logs import Lines
@@ -122,9 +122,9 @@ class AlignTrainer(Trainer):
         return total * self.accelerator.num_processes
 
     def _objective(self, batch: Any) -> tuple[Terms, Metrics]:
-        terms, metrics = _named(self.algorithm.loss(self.views[""], batch))
+        terms, metrics = named_terms(self.algorithm.loss(self.views[""], batch))
         if "reward/" in self.views and self.reward is not None:
-            more, measured = _named(self.reward.loss(self.views["reward/"], batch))
+            more, measured = named_terms(self.reward.loss(self.views["reward/"], batch))
             terms |= {f"reward/{name}": term for name, term in more.items()}
             metrics |= {f"reward/{name}": value for name, value in measured.items()}
         return terms, {name: value.detach() for name, value in metrics.items()}
@@ -210,8 +210,8 @@ class AlignTrainer(Trainer):
         """This rank's part of rollout `index`, without gradient and without dropout."""
         self.model_wrapped.eval()
         with self.cost.phase("rollout"), torch.no_grad(), self.roles.shared.noise.during("rollout", index):
-            made = self.model_wrapped(bound(self.algorithm.experience, self.views[""], batch.to(self.args.device)))  # type: ignore[attr-defined]
-        return made
+            algorithm = cast(OnlineAlgorithm, self.algorithm)
+            return self.model_wrapped(bound(algorithm.experience, self.views[""], batch.to(self.args.device)))
 
     def rollout_done(self, rollout: Any) -> None:
         """Means over the rollout, for the log and for the algorithm; the loader has made it the same on every rank."""
@@ -338,7 +338,7 @@ def _own(states: list[Any], rank: int) -> Any:
     return states[rank]
 
 
-def _named(result: tuple[Any, Metrics]) -> tuple[Terms, Metrics]:
+def named_terms(result: tuple[Any, Metrics]) -> tuple[Terms, Metrics]:
     terms, metrics = result
     return (terms if isinstance(terms, dict) else {"loss": terms}), dict(metrics)
 

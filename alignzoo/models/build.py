@@ -89,13 +89,13 @@ def checkpoint_activations(module: nn.Module) -> None:
     enable()
 
 
-def adapted(module: nn.Module, settings: Peft, seed: int) -> nn.Module:
+def adapted(module: Any, settings: Peft, seed: int) -> nn.Module:
     """The module with LoRA adapters, or itself where they are off. Raises UserError where no module has the names given."""
     if not settings.enabled:
         return module
     from peft import LoraConfig, get_peft_model
 
-    task = "SEQ_2_SEQ_LM" if module.config.is_encoder_decoder else "CAUSAL_LM"  # type: ignore[union-attr]
+    task = "SEQ_2_SEQ_LM" if module.config.is_encoder_decoder else "CAUSAL_LM"
     # a single name as a string would be a pattern for whole paths
     targets: Any = settings.target_modules if settings.target_modules == "all-linear" else settings.target_modules.split(",")
     lora = LoraConfig(

@@ -105,8 +105,8 @@ def _start(module: Any, prompts: Prompts, samples: int) -> _State:
     cache = output.past_key_values
     if samples > 1:
         cache.batch_repeat_interleave(samples)
-    repeat = lambda x: x.repeat_interleave(samples, 0)  # noqa: E731
-    return _State(repeat(output.logits[:, -1]), cache, repeat(prompts.attended))
+    logits, attended = (x.repeat_interleave(samples, 0) for x in (output.logits[:, -1], prompts.attended))
+    return _State(logits, cache, attended)
 
 
 def _start_encoder_decoder(module: Any, prompts: Prompts, samples: int) -> _State:
