@@ -21,8 +21,9 @@ from alignzoo.batch import Batch, Completions, Prompts
 from alignzoo.settings import Sampling, UserError, require
 
 __all__ = [
-    "EMA", "Algorithm", "Context", "Couples", "Every", "Hosting", "Kind", "Metric", "Models", "Next", "OnlineAlgorithm", "Policy",
-    "Reference", "Reward", "Role", "Sampling", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "UserError", "Value", "require",
+    "EMA", "Algorithm", "Context", "Couples", "Every", "Hosting", "Kind", "Metric", "Models", "Next", "OnlineAlgorithm",
+    "Policy", "Reference", "Reward", "Role", "Sampling", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "UserError",
+    "Value", "require",
 ]  # fmt: skip
 
 Terms = Tensor | dict[str, Tensor]
@@ -91,7 +92,7 @@ class Policy(Protocol):
         """(B, T): entropy of the next-token distribution, in nats, 0 where nothing is scored."""
 
     def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Policy] = ()) -> Tensor:
-        """Run `fn(logits (n, V), *others (n, V), *aligned (n,))`, the others being the logits of `beside`, on the scored tokens,
+        """Run `fn(logits (n, V), *others (n, V), *aligned (n,))`, the others being those of `beside`, on the scored tokens,
         chunk by chunk, recomputed in the backward pass; fn returns (n, ...). Returns (B, T, ...), 0 where nothing is scored.
         Logits are divided by the temperature; tokens outside the support are -inf (their log-prob too: mask before
         multiplying by a probability of 0)."""
@@ -372,7 +373,7 @@ class Hosting:
 class TrainerPlugin(ABC):
     """Hosts a whole foreign trainer; `algorithm=NAME` chooses it. A subclass is a dataclass whose fields are its settings.
 
-    The core makes data and networks before, and evaluates, logs and saves as for every algorithm; training is the trainer's own.
+    The core makes data and networks before, and evaluates, logs and saves as for every algorithm; training is the trainer's.
     """
 
     @property

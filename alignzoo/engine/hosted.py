@@ -42,6 +42,7 @@ class HostBuilder(Builder):
             rows = len(tables.train)
             models.score = checked(self.reward, setup.choices["reward"], models.shared, rows, lambda completions, scores: None)
         sizes = {
+            "ignore_data_skip": False,  # its loader is its own: a resumed run finds its place by skipping
             "max_steps": self._steps(tables),
             "per_device_train_batch_size": micro,
             "gradient_accumulation_steps": setup.training.batch // args.world_size // micro,
