@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ASSETS = ("*.json", "*.jsonl", "*.safetensors", "py.typed", "*.txt", "kinds.yaml")
+ASSETS = ("*.json", "*.jsonl", "*.safetensors", "py.typed", "templates/*.md", "templates/*.html", "*.txt", "kinds.yaml")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
