@@ -46,13 +46,12 @@ def test_help_list_cards_completion_and_unknown_names_import_neither_torch_nor_h
         "list",
         "list|data",
         "card|dpo",
-        "plugin|list",
         "card|nothing",
         "train|algorithm=x|--help",
     ]
     lines += ["--shell-completion|query=alignzoo train algorithm=", "--shell-completion|query=alignzoo train algorithm."]
     done = subprocess.run([sys.executable, "-c", LIGHT.format(lines=lines)], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[0, 0, 0, 0, 0, 0, 2, 2, 0, 0] []"
+    assert done.stdout.splitlines()[-1] == "[0, 0, 0, 0, 0, 2, 2, 0, 0] []"
 
 
 def test_an_unknown_option_is_refused_before_torch_is_imported() -> None:
