@@ -313,3 +313,9 @@ def test_logprobs_are_computed_anew_for_another_distribution(policy, prompts):
     mixed = Completions.cat([c, replace(c, stamp="other")])
     torch.testing.assert_close(network.logprobs(mixed), torch.cat([c.logprobs, c.logprobs]), rtol=0, atol=1e-5)
     assert len(forwards) == 3
+
+
+def test_a_uniform_of_zero_never_draws_a_token_without_probability():
+    scores = torch.tensor([[-torch.inf, 0.0, 0.0]])
+    drawn = [int(generation.choose(scores, Sampling(), torch.tensor([u], dtype=torch.float64))) for u in (0.0, 0.49, 0.51)]
+    assert drawn == [1, 1, 2]
