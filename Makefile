@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format format-check lint types bench mutate clean
+.PHONY: help setup demo test check format format-check lint types bench docs mutate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ types: setup ## mypy
 
 bench: setup ## the comparison over three seeds
 	$(IN)/alignzoo bench seeds=3 folder=runs/bench
+
+docs: setup ## the documentation as a site in build/docs
+	$(IN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
+	@echo build/docs/index.html
 
 mutate: setup ## does a test fail for every broken formula in the list?
 	$(IN)/python tests/mutate.py

@@ -194,6 +194,13 @@ class Builder:
         return rates
 
 
+# made from `batch`, `micro_batch`, `epochs`, `*_steps` and `keep_checkpoints`, which is where a user sets them
+COMPUTED = (
+    "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
+    "logging_steps", "eval_steps", "save_steps", "save_total_limit",
+)  # fmt: skip
+
+
 def keywords(training: Training, folder: Path, seed: int) -> dict[str, Any]:
     """The Trainer's own settings. Logging, evaluation and saving are steered by `Flow`, so its strategies are off."""
     fixed: dict[str, Any] = {
@@ -207,7 +214,7 @@ def keywords(training: Training, folder: Path, seed: int) -> dict[str, Any]:
         "eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True, "logging_nan_inf_filter": False,
         "ignore_data_skip": True, "remove_unused_columns": False, "log_level": "error",
     }  # fmt: skip
-    taken = sorted(set(fixed) & set(training.arguments))
+    taken = sorted({*fixed, *COMPUTED} & set(training.arguments))
     if taken:
         raise UserError(f"trainer.arguments sets {', '.join(taken)}, which the engine or another trainer.* key sets")
     return fixed | training.arguments
