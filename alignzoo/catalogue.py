@@ -37,7 +37,7 @@ alignzoo: one loop, every alignment algorithm
   alignzoo plugin list            where each plugin comes from, and whether it can be used
   alignzoo doctor                 what this machine can do, and what is missing
   alignzoo --version
-  eval "$(alignzoo --shell-completion install=bash)"   completion for bash, zsh or fish
+  eval "$(alignzoo --shell-completion install=bash)"   completion for bash
 """
 TRAIN_USAGE = """\
 alignzoo train [group=option] [key=value] ...
