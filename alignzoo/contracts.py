@@ -287,6 +287,7 @@ class Reference(ABC):
     """Where pi_ref comes from. A subclass is a dataclass; `offers` is compared with what roles need before any model loads."""
 
     offers: ClassVar[frozenset[str]]
+    needs_adapter: ClassVar[bool] = False  # can't be had without peft
 
     @abstractmethod
     def build(self, context: Context) -> Policy | None:

@@ -126,7 +126,7 @@ def recipe(view: type[Batch], rows: Sequence[Row]) -> Recipe:
             return candidate
     raise UserError(
         f"the algorithm learns from {REMEDIES[view]}; {rows[0].where} has the columns {', '.join(rows[0].columns)}\n"
-        f"say which are which with data.columns, such as data.columns.{RECIPES[view][0].needs[-1]}=NAME, "
+        f"say which are which with data.columns, such as ++data.columns.{RECIPES[view][0].needs[-1]}=NAME, "
         "or choose other data or another algorithm"
     )
 

@@ -41,6 +41,7 @@ class Builder:
     def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> AlignTrainer:
         setup = self.setup
         name = setup.choices["algorithm"]
+        checks.check_adapter(setup.reference, setup.peft)
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
         checks.check_sampling(name, self.algorithm, setup.generation)
         args = arguments(setup.training, self.folder, setup.seed)

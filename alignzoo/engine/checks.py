@@ -5,7 +5,7 @@ don't divide.
 from __future__ import annotations
 
 from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Reference, Reward, Role, Source, TrainerPlugin
-from alignzoo.settings import Generation, Rollout, Training, Truncation, UserError
+from alignzoo.settings import Generation, Peft, Rollout, Training, Truncation, UserError
 
 METHODS = {
     Kind.POLICY: frozenset({"logprobs", "tokens", "generate"}),
@@ -13,6 +13,12 @@ METHODS = {
     Kind.SCORER: frozenset({"scores"}),
     Kind.EMBEDDER: frozenset({"embed"}),
 }
+
+
+def check_adapter(reference: Reference, peft: Peft) -> None:
+    """A reference that is the policy without its adapter needs one."""
+    if reference.needs_adapter and not peft.enabled:
+        raise UserError("reference=adapter needs a policy with an adapter: add peft=lora, or choose reference=copy")
 
 
 def check_roles(

@@ -29,6 +29,7 @@ class HostBuilder(Builder):
 
     def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> Any:
         setup, name = self.setup, self.setup.choices["algorithm"]
+        checks.check_adapter(setup.reference, setup.peft)
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
         args = arguments(setup.training, self.folder, setup.seed)
         micro = checks.micro_batch(setup.training, args.world_size)

@@ -16,7 +16,6 @@ from alignzoo.batch import Completions
 from alignzoo.contracts import Context, Reference
 from alignzoo.models import build
 from alignzoo.models.networks import AdapterOffNetwork, PolicyNetwork, Shared
-from alignzoo.settings import UserError
 
 ALL = frozenset({"logprobs", "tokens", "generate"})
 
@@ -36,11 +35,10 @@ class AdapterOff(Reference):
     """The policy with its PEFT adapter switched off: no second model in memory. Needs peft=lora."""
 
     offers: ClassVar[frozenset[str]] = ALL
+    needs_adapter: ClassVar[bool] = True
 
     def build(self, context: Context) -> PolicyNetwork:
         module = _policy(context)
-        if not hasattr(module, "disable_adapter"):
-            raise UserError("reference=adapter needs a policy with an adapter: add peft=lora, or choose reference=copy")
         return AdapterOffNetwork(module, context.shared, frozen=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ class Function(Reward):
                 known = [*lazily, *columns]
                 raise UserError(
                     f"the reward {self.path} takes {name!r}, which is none of {', '.join(known)}.{nearest(name, known)}\n"
-                    f"name a column with reward.columns.{name}=COLUMN, or give a value with reward.arguments.{name}=VALUE"
+                    f"name a column with ++reward.columns.{name}=COLUMN, or give a value with ++reward.arguments.{name}=VALUE"
                 )
         return given
 
@@ -123,7 +124,8 @@ def load(path: str | None, key: str) -> Callable[..., Any]:
         raise UserError(f"{key}={path}: give a callable as module:function, such as alignzoo.rewards.text:length")
     if "" not in sys.path:
         sys.path.insert(0, "")
-    if module_name not in sys.modules and not module_name.startswith("alignzoo."):
+    told = module_name in sys.modules or module_name.startswith("alignzoo.") or os.environ.get("RANK", "0") != "0"
+    if not told:
         print(f"alignzoo: {key}={path} runs the code of {module_name}", file=sys.stderr, flush=True)
     try:
         module = importlib.import_module(module_name)

@@ -76,4 +76,4 @@ def test_the_same_command_with_reinforce_takes_up_the_first_stage_that_is_done(d
 def test_a_tokenizer_beside_one_that_is_given_is_refused(done, tmp_path):
     folder, _ = done
     with pytest.raises(UserError, match=r"the data brings a tokenizer, and so does .*data.vocabulary=0"):
-        run(tmp_path / "again", f"model.path={folder / 'model'}", "data.vocabulary=300", "first=[]")
+        run(tmp_path / "again", f"model.tokenizer={folder / 'model'}", "data.vocabulary=300", "first=[]")

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification
 from alignzoo.data.tokenizers import byte_level
 from alignzoo.engine.checks import check_sizes
 from alignzoo.models import build
-from alignzoo.models.references import Cached, NoReference
+from alignzoo.models.references import AdapterOff, Cached, NoReference
 from alignzoo.rewards.model import RewardModel
 from alignzoo.rewards.none import NoReward
 from alignzoo.settings import Generation, Model, Rollout, Training, Truncation, UserError
@@ -55,6 +55,7 @@ def test_without_a_reward_model_there_is_nothing_to_start_from(tmp_path):
     [
         (PPO(), {"reward": NoReward()}, "ppo needs a reward, and there is none"),
         (DPO(), {"reference": NoReference()}, "dpo needs a reference model, and reference=none"),
+        (DPO(), {"reference": AdapterOff()}, "reference=adapter needs a policy with an adapter: add peft=lora"),
         (Distill(source=Source.teacher), {"reference": Cached()}, None),
         (PPO(), {"generation": Generation(top_k=5)}, r"ppo needs the log-probs .* \(top_k=5, top_p=1.0, min_p=0.0\)"),
         (PPO(), {"generation": Generation(top_k=5, truncation=Truncation.accept)}, None),
