@@ -26,7 +26,7 @@ demo: setup ## train four algorithms on a task whose optimum is known and compar
 	$(IN)/alignzoo bench folder=runs/demo
 
 test: setup ## the tests
-	$(IN)/python -m pytest -n $(WORKERS)
+	$(IN)/python -m pytest -n $(WORKERS) --durations=10
 
 check: format-check lint types test ## what CI runs: format, lint, types, tests
 
