@@ -63,13 +63,14 @@ def test_held_out_rows_are_the_same_in_both_stages_and_none_is_trained_on(done):
     assert [(report["train"], report["heldout"]) for report in reports] == [(len(train), len(heldout))] * 2
 
 
-def test_the_same_command_with_reinforce_takes_up_the_first_stage_that_is_done(done):
+@pytest.mark.parametrize("name", ["reinforce", "ppo"])
+def test_the_same_command_with_an_online_algorithm_takes_up_the_first_stage_that_is_done(name, done):
     folder, _ = done
     before = sorted(path.name for path in folder.parent.iterdir())
     reward = ["reward=function", "reward.path=alignzoo.rewards.text:length"]
-    summary = run(folder.parent / "reinforce", "algorithm=reinforce", *reward, "rollout.prompts=2", "rollout.samples=2")
-    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([*before, "reinforce"])
-    assert (summary["algorithm"], summary["steps"]) == ("reinforce", 2)
+    summary = run(folder.parent / name, f"algorithm={name}", *reward, "rollout.prompts=2", "rollout.samples=2")
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([*before, name])
+    assert (summary["algorithm"], summary["steps"]) == (name, 2)
     assert "reward" in summary["metrics"]
 
 
