@@ -12,7 +12,7 @@ from torch import Tensor
 from alignzoo.batch import Completions
 from alignzoo.contracts import Metric, Source, Table, Tables
 from alignzoo.engine.meters import Meter
-from alignzoo.engine.trainer import AlignTrainer, named_terms, weight_of, weighted_sum
+from alignzoo.engine.trainer import AlignTrainer, default_weights, named_terms, weight_of, weighted_sum
 from alignzoo.models.roles import Models, bound, gather_objects
 from alignzoo.settings import Sampling
 
@@ -89,9 +89,7 @@ def _measure_records(trainer: AlignTrainer, batch: Any, meter: Meter) -> None:
     algorithm, models = trainer.algorithm, trainer.views[""]
     (batch,) = algorithm.prepare(models, [batch])
     terms, metrics = named_terms(algorithm.loss(models, batch))
-    weights = (
-        {"(B,)": batch.counted} | ({"(B, T)": batch.scored} if hasattr(batch, "scored") else {}) | algorithm.weights(batch)
-    )
+    weights = default_weights(batch) | algorithm.weights(batch)
     totals = {name: weight.double().sum() for name, weight in weights.items()}
     for name, term in terms.items():
         weight, total = weight_of(name, term, weights, totals)

@@ -83,10 +83,8 @@ class AlignTrainer(Trainer):
         return batches, {name: self.roles.sum(total) for name, total in sorted(sums.items())}
 
     def _weights(self, batch: Batch) -> dict[str, Tensor]:
-        """Weights by term name; "(B,)" and "(B, T)" hold the defaults for terms of these shapes."""
-        weights = {"(B,)": batch.counted}
-        if hasattr(batch, "scored"):
-            weights["(B, T)"] = batch.scored
+        """Weights by term name, beside the defaults."""
+        weights = default_weights(batch)
         for prefix, learner in (("", self.algorithm), ("reward/", self.reward)):
             if prefix in self.views and learner is not None:
                 weights |= {prefix + name: weight for name, weight in learner.weights(batch).items()}
@@ -341,6 +339,11 @@ def _own(states: list[Any], rank: int) -> Any:
 def named_terms(result: tuple[Any, Metrics]) -> tuple[Terms, Metrics]:
     terms, metrics = result
     return (terms if isinstance(terms, dict) else {"loss": terms}), dict(metrics)
+
+
+def default_weights(batch: Any) -> dict[str, Tensor]:
+    """The weights of terms that declare none: "(B,)" and "(B, T)" hold those of these shapes."""
+    return {"(B,)": batch.counted} | ({"(B, T)": batch.scored} if hasattr(batch, "scored") else {})
 
 
 def weight_of(name: str, term: Tensor, weights: dict[str, Tensor], totals: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
