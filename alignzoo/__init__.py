@@ -14,7 +14,7 @@ _PLACES = {
         "Algorithm", "Context", "Couples", "EMA", "Every", "Hosting", "Kind", "Models", "Next", "OnlineAlgorithm", "Policy",
         "Reference", "Reward", "Role", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "Value",
     ),
-    "alignzoo.settings": ("Sampling", "UserError", "require"),
+    "alignzoo.settings": ("Sampling", "Search", "UserError", "require"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _PLACES.items() for name in names}
 

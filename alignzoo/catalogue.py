@@ -152,20 +152,24 @@ def _print_settings(registry: Registry, group: str, name: str) -> None:
     else:
         schema, file, summary = registry.load(group, name), registry.get(group, name).preset, registry.card(group, name).summary
     values: dict[str, Any] = yaml.safe_load(file.read_text("utf-8")) or {} if file else {}
-    table = _table("key", "type", "default", "what it is")
-    for row in _rows(schema, f"{group}.", values):
-        table.add_row(*row)
+    rows = _rows(schema, f"{group}.", values)
+    searched = any(row[3] for row in rows)
+    table = _table("key", "type", "default", *(["tuned within"] if searched else []), "what it is")
+    for key, kind, default, search, text in rows:
+        table.add_row(key, kind, default, *([search] if searched else []), text)
     _print(f"{group}={name}: {summary}\n")
     _print(table if table.rows else "It has no settings.")
 
 
-def _rows(schema: Any, prefix: str, values: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    rows: list[tuple[str, str, str, str]] = []
+def _rows(schema: Any, prefix: str, values: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """Key, type, default, where tuning looks, what it is."""
+    rows: list[tuple[str, str, str, str, str]] = []
     kinds, comments = typing.get_type_hints(schema), _comments(schema)
     for f in fields(schema):
         kind = kinds[f.name]
         default = "" if is_dataclass(kind) else _text(values[f.name]) if f.name in values else _default(f)
-        rows.append((prefix + f.name, _type(kind), default, str(f.metadata.get("help") or comments.get(f.name, ""))))
+        search, text = f.metadata.get("search", ""), f.metadata.get("help") or comments.get(f.name, "")
+        rows.append((prefix + f.name, _type(kind), default, str(search), str(text)))
         if is_dataclass(kind):
             rows += _rows(kind, f"{prefix}{f.name}.", values.get(f.name, {}))
     return rows

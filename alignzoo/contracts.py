@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Batch, Completions, Prompts
-from alignzoo.settings import Sampling, UserError, require
+from alignzoo.settings import Sampling, Search, UserError, require
 
 __all__ = [
     "EMA", "Algorithm", "Context", "Couples", "Every", "Hosting", "Kind", "Metric", "Models", "Next", "OnlineAlgorithm",
-    "Policy", "Reference", "Reward", "Role", "Sampling", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "UserError",
-    "Value", "require",
+    "Policy", "Reference", "Reward", "Role", "Sampling", "Scores", "Search", "Source", "Table", "Tables", "TrainerPlugin",
+    "UserError", "Value", "require",
 ]  # fmt: skip
 
 Terms = Tensor | dict[str, Tensor]
@@ -162,7 +162,7 @@ class Algorithm(ABC):
     """An alignment algorithm: its fields are its hyperparameters and its config schema.
 
     State lives in plain attributes set in `__post_init__`. A hyperparameter is declared as `field(default=...,
-    metadata={"help": ...})`.
+    metadata={"help": ..., "search": Search(...)})`; without a `search`, tuning leaves it as it is.
     """
 
     couples: ClassVar[Couples] = Couples.ROW

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, get_type_hints
 
 
 class UserError(Exception):
@@ -25,6 +25,53 @@ def nearest(name: str, options: Iterable[str]) -> str:
     """ " Did you mean 'x'?" for the likeliest of `options`, or nothing where none is near."""
     near = difflib.get_close_matches(name, list(options), n=2, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where tuning looks for a setting: from `low` to `high`, evenly in the logarithm if `log`, or among `options`. Declared as
+    `field(default=0.2, metadata={"help": "...", "search": Search(0.05, 0.5, log=True)})`.
+
+    Raises ValueError for a range that is none.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    options: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.options:
+            if len(self.options) < 2 or self.log or (self.low, self.high) != (None, None):
+                raise ValueError(f"{self!r} must be two options or more and no range")
+        elif self.low is None or self.high is None or not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"{self!r} must have low < high, and low > 0 where log, or options")
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The outermost values; all of several options."""
+        return self.options or (self.low, self.high)
+
+    def __contains__(self, value: Any) -> bool:
+        if self.low is None or self.high is None:
+            return value in self.options
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if self.options:
+            names = ["null" if option is None else str(getattr(option, "name", option)) for option in self.options]
+            return "any of " + ", ".join(names)
+        return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}"
+
+
+def searches(schema: type, prefix: str = "") -> Iterator[tuple[str, Search]]:
+    """(dotted key, where to look for it) of every field that declares it, those of nested dataclasses included."""
+    kinds = get_type_hints(schema)
+    for f in fields(schema):
+        if "search" in f.metadata:
+            yield prefix + f.name, f.metadata["search"]
+        if is_dataclass(kind := kinds[f.name]) and isinstance(kind, type):
+            yield from searches(kind, f"{prefix}{f.name}.")
 
 
 class Dtype(Enum):
@@ -162,7 +209,9 @@ class Training:
     epochs: float = 1.0
     batch: int = 64  # records of one optimizer step
     micro_batch: str = "auto"  # records of one forward a rank; never changes the mathematics
-    learning_rate: float = 1e-4
+    learning_rate: float = field(
+        default=1e-4, metadata={"help": "of each role without one of its own", "search": Search(1e-5, 1e-2, log=True)}
+    )
     role_learning_rates: dict[str, float] = field(default_factory=dict)  # e.g. {value: 1e-3}; others use learning_rate
     optimizer: Optimizer = Optimizer.adamw
     schedule: Schedule = Schedule.constant

@@ -20,7 +20,7 @@ from typing import Any
 from alignzoo.contracts import Algorithm, OnlineAlgorithm
 from alignzoo.registry import Plugin, Registry, unknown
 from alignzoo.settings import UserError
-from alignzoo.testing import declarations, direction, mathematics, parts, placement, settings, training
+from alignzoo.testing import declarations, direction, mathematics, parts, placement, search, settings, training
 from alignzoo.testing.find import find
 from alignzoo.testing.parts import Part, part
 from alignzoo.testing.subject import Broken, Subject, registered
@@ -78,6 +78,7 @@ PROPERTIES = (
     Property(declarations.card, Scope.REGISTERED),
     Property(declarations.preset_card, Scope.PRESET),
     Property(declarations.help_texts),
+    Property(search.search_spaces, Scope.TRAINED),
     Property(mathematics.shapes),
     Property(mathematics.gradients),
     Property(mathematics.padding),

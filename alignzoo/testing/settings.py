@@ -19,20 +19,20 @@ CAUSE = "no code reads it there: refuse it in `__post_init__` where it does noth
 
 def hyperparameters(subject: Subject) -> None:
     """Changing a hyperparameter changes what is learned, or is refused until another one gives it a meaning."""
-    choices = {path: list(_others(value, kind)) for path, value, kind in leaves(subject.algorithm)}
-    for path, others in choices.items():
-        taken = [{path: value} for value in others if _made(subject, {path: value})]
+    choices = {path: list(others(value, kind)) for path, value, kind in leaves(subject.algorithm)}
+    for path, values in choices.items():
+        taken = [{path: value} for value in values if _made(subject, {path: value})]
         if taken:
             matters = any(_ending(subject, change) != _ending(subject, {}) for change in taken)
             expect(matters, f"{path} to matter", f"the same outcome with {_values(taken)}", CAUSE)
-        elif others:
-            contexts = [{name: value} for name, values in choices.items() for value in values if name != path]
-            pairs = [(c, c | {path: v}) for c in contexts if _made(subject, c) for v in others if _made(subject, c | {path: v})]
+        elif values:
+            contexts = [{name: value} for name, other in choices.items() for value in other if name != path]
+            pairs = [(c, c | {path: v}) for c in contexts if _made(subject, c) for v in values if _made(subject, c | {path: v})]
             matters = any(_ending(subject, context) != _ending(subject, change) for context, change in pairs)
             expect(matters, f"{path} to matter beside some other choice", f"the same outcome in {len(pairs)} tries", CAUSE)
 
 
-def _others(value: Any, kind: Any) -> Iterator[Any]:
+def others(value: Any, kind: Any) -> Iterator[Any]:
     """Other values to try; of text, lists and tables none is known."""
     kinds = get_args(kind) or (kind,)
     if isinstance(value, bool):

@@ -11,11 +11,16 @@ from typing import Any
 import torch
 
 from alignzoo.settings import Model
-from alignzoo.testing import toys
+from alignzoo.testing import search, toys
 from alignzoo.testing.parts import Part
 from alignzoo.testing.subject import expect, saved_model
 
 STEPS = 3
+
+
+def search_spaces(part: Part) -> None:
+    """Declared search ranges hold the default, and values that the trainer takes."""
+    search.check(part.made)
 
 
 def builds(part: Part) -> None:
@@ -95,4 +100,4 @@ def _trainer(part: Part, label: str) -> Any:
     return HostBuilder(made, folder, folder / "cache").trainer(Interrupt(), lambda step, row: None)
 
 
-CHECKS = (builds, trains, evaluates, reloads)
+CHECKS = (search_spaces, builds, trains, evaluates, reloads)

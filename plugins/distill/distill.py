@@ -9,7 +9,7 @@ from enum import Enum
 from torch import Tensor
 
 from alignzoo.batch import Batch, Completions, Prompts
-from alignzoo.contracts import Kind, Models, OnlineAlgorithm, Role, require
+from alignzoo.contracts import Kind, Models, OnlineAlgorithm, Role, Search, require
 from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
 
 
@@ -35,9 +35,15 @@ class Distill(OnlineAlgorithm):
     needs_logprobs_of_samples = False
 
     divergence: Divergence = field(default=Divergence.jsd, metadata={"help": "distance between the token distributions"})
-    beta: float = field(default=0.5, metadata={"help": "of the JSD: near 0 like forward, near 1 like reverse KL"})
-    temperature: float = field(default=1.0, metadata={"help": "divides both logits inside the divergence"})
-    lam: float = field(default=0.5, metadata={"help": "probability that a sequence is the student's own sample"})
+    beta: float = field(
+        default=0.5, metadata={"help": "of the JSD: near 0 like forward, near 1 like reverse KL", "search": Search(0.1, 0.9)}
+    )
+    temperature: float = field(
+        default=1.0, metadata={"help": "divides both logits inside the divergence", "search": Search(0.5, 2.0, log=True)}
+    )
+    lam: float = field(
+        default=0.5, metadata={"help": "probability that a sequence is the student's own sample", "search": Search(0, 1)}
+    )
     source: Source = field(default=Source.data, metadata={"help": "where the other sequences come from"})
 
     def __post_init__(self) -> None:

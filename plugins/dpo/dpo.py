@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from alignzoo.batch import Pairs
-from alignzoo.contracts import Algorithm, Kind, Models, Role, require
+from alignzoo.contracts import Algorithm, Kind, Models, Role, Search, require
 from alignzoo.functional import dpo_loss
 
 
@@ -22,7 +22,10 @@ class DPO(Algorithm):
 
     data = Pairs
 
-    beta: float = field(default=0.1, metadata={"help": "strength of the tie to the reference: larger stays nearer"})
+    beta: float = field(
+        default=0.1,
+        metadata={"help": "strength of the tie to the reference: larger stays nearer", "search": Search(0.01, 1.0, log=True)},
+    )
     label_smoothing: float = field(default=0.0, metadata={"help": "share of labels taken to be wrong (conservative DPO)"})
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from enum import Enum
 
 from torch import Tensor
 
-from alignzoo.contracts import require
+from alignzoo.contracts import Search, require
 from alignzoo.functional import adapted_kl_coefficient, k1, k2, k3
 
 
@@ -31,11 +31,16 @@ HORIZON = 10_000.0
 class KL:
     """`coefficient` starts at beta and, with a target, is adapted after each rollout (Ziegler et al. 2019, section 2.2)."""
 
-    beta: float = field(default=0.2, metadata={"help": "coefficient; 0 needs no reference"})
+    beta: float = field(
+        default=0.2, metadata={"help": "coefficient; 0 needs no reference", "search": Search(0.01, 1.0, log=True)}
+    )
     place: Place = field(default=Place.reward, metadata={"help": "subtract it from each token's reward, or add it to the loss"})
     estimator: Estimator = field(default=Estimator.k1, metadata={"help": "of the KL of one token"})
     target: float | None = field(default=None, metadata={"help": "KL of a completion to adapt beta towards; none: fixed"})
-    horizon: float = field(default=HORIZON, metadata={"help": "samples over which the adaptation acts"})
+    horizon: float = field(
+        default=HORIZON,
+        metadata={"help": "samples over which the adaptation acts", "search": Search(1e3, 1e5, log=True)},
+    )
 
     def __post_init__(self) -> None:
         require(self.beta >= 0, "algorithm.kl.beta", self.beta, ">= 0")

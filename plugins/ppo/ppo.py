@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Batch, Completions, Prompts
-from alignzoo.contracts import Kind, Models, Next, OnlineAlgorithm, Role, require
+from alignzoo.contracts import Kind, Models, Next, OnlineAlgorithm, Role, Search, require
 from alignzoo.functional import clipped_surrogate, clipped_value_loss, gae, k3, whiten
 
 from .kl import KL, Place
@@ -46,13 +46,18 @@ class PPO(OnlineAlgorithm):
     """
 
     discount: float = field(default=1.0, metadata={"help": "gamma: how much less a reward is worth one token later"})
-    gae_lambda: float = field(default=0.95, metadata={"help": "lambda: 1 trusts the sampled return, 0 the value model"})
-    clip: float = field(default=0.2, metadata={"help": "epsilon of the ratio"})
-    value_clip: float | None = field(default=0.2, metadata={"help": "how far a value may move; none: no clipping"})
-    value_coef: float = field(default=0.1, metadata={"help": "weight of the value loss"})
+    gae_lambda: float = field(
+        default=0.95, metadata={"help": "lambda: 1 trusts the sampled return, 0 the value model", "search": Search(0.8, 1.0)}
+    )
+    clip: float = field(default=0.2, metadata={"help": "epsilon of the ratio", "search": Search(0.05, 0.5, log=True)})
+    value_clip: float | None = field(
+        default=0.2,
+        metadata={"help": "how far a value may move; none: no clipping", "search": Search(options=(None, 0.1, 0.2, 0.5))},
+    )
+    value_coef: float = field(default=0.1, metadata={"help": "weight of the value loss", "search": Search(0.01, 1.0, log=True)})
     value_model: ValueModel = field(default=ValueModel.policy, metadata={"help": "where the value model comes from"})
     whiten: bool = field(default=True, metadata={"help": "advantages of a rollout to mean 0 and variance 1"})
-    epochs: int = field(default=4, metadata={"help": "passes over a rollout"})
+    epochs: int = field(default=4, metadata={"help": "passes over a rollout", "search": Search(1, 8)})
     kl: KL = field(default_factory=KL, metadata={"help": "the tie to the reference"})
     entropy_coef: float = field(default=0.0, metadata={"help": "weight of the entropy bonus"})
     stop_kl: float | None = field(default=None, metadata={"help": "sample anew once the KL to the sampler exceeds this"})

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.contracts import Kind, Models, OnlineAlgorithm, Role, require
+from alignzoo.contracts import Kind, Models, OnlineAlgorithm, Role, Search, require
 from alignzoo.functional import discounted_returns, k1, reinforce
 
 from .baselines import Baseline, baseline
@@ -28,10 +28,15 @@ class Reinforce(OnlineAlgorithm):
 
     data = Prompts
 
-    beta: float = field(default=0.05, metadata={"help": "KL coefficient in the reward; 0 needs no reference"})
+    beta: float = field(
+        default=0.05,
+        metadata={"help": "KL coefficient in the reward; 0 needs no reference", "search": Search(0.005, 0.5, log=True)},
+    )
     baseline: Baseline = field(default=Baseline.leave_one_out, metadata={"help": "what is subtracted from the return"})
     reward_to_go: bool = field(default=False, metadata={"help": "weigh a token by what follows it, not by the whole return"})
-    decay: float = field(default=0.9, metadata={"help": "weight of the past in the moving average"})
+    decay: float = field(
+        default=0.9, metadata={"help": "weight of the past in the moving average", "search": Search(0.5, 0.99)}
+    )
 
     def __post_init__(self) -> None:
         require(self.beta >= 0, "algorithm.beta", self.beta, ">= 0")

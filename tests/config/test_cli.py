@@ -90,7 +90,7 @@ def test_a_card_shows_where_an_algorithm_is_from(capsys: pytest.CaptureFixture[s
 def test_help_of_an_algorithm_shows_its_settings_and_their_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "algorithm=ppo_adaptive", "--help"]) == 0
     shown = {line.split()[0]: " ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines() if line}
-    assert shown["algorithm.gae_lambda"].startswith("float 0.95 lambda: 1 trusts the sampled return")
+    assert shown["algorithm.gae_lambda"].startswith("float 0.95 0.8 to 1 lambda: 1 trusts the sampled return")
     assert shown["algorithm.kl.target"].startswith("float | null 6.0 ")  # the preset's, not the class's
     assert shown["algorithm.value_model"].startswith("policy | reward | shared policy ")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions, Pairs, Prompts
-from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Role
+from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Role, Search, require
 from alignzoo.functional import dpo_loss, whiten
 from alignzoo.settings import UserError
 from alignzoo.testing import conformance
@@ -233,6 +233,24 @@ class Silent(Likelihood):
 
 
 @dataclass(kw_only=True)
+class DefaultOutside(Likelihood):
+    scale: float = field(default=1.0, metadata={"help": "of the loss", "search": Search(2.0, 8.0)})
+
+
+@dataclass(kw_only=True)
+class EndRefused(Likelihood):
+    scale: float = field(default=1.0, metadata={"help": "of the loss", "search": Search(0.0, 2.0)})
+
+    def __post_init__(self) -> None:
+        require(self.scale > 0, "algorithm.scale", self.scale, "> 0")
+
+
+@dataclass(kw_only=True)
+class HalfAPass(Likelihood):
+    repeats: int = field(default=1, metadata={"help": "whole numbers alone", "search": Search(0.5, 2)})
+
+
+@dataclass(kw_only=True)
 class ReferenceLearns(Preferring):
     def log_ratio(self, models, both):
         return both.sum(models.policy.logprobs(both) - models.reference.view(frozen=False).logprobs(both))
@@ -428,6 +446,9 @@ FAULTS = [
     (GlobalRandomness, "random_streams", "found one from torch"),
     (IgnoredField, "hyperparameters", "margin to matter"),
     (Refused, "hyperparameters", "bound to matter beside some other choice"),
+    (DefaultOutside, "search_spaces", r"the default of scale to lie in its range, 2 to 8; found 1\.0"),
+    (EndRefused, "search_spaces", r"scale to take every value of its range, 0 to 2; found \[0\.0\] refused"),
+    (HalfAPass, "search_spaces", r"found \[0\.5\] refused"),
     (Silent, "help_texts", "none for scale"),
     (ReferenceLearns, "gradients", "no gradient in reference; found one"),
     (Unlearned, "gradients", "`loss` does not use value"),
