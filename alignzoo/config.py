@@ -47,6 +47,7 @@ class RunConfig:
     generation: Generation = field(default_factory=Generation)
     rollout: Rollout = field(default_factory=Rollout)
     seed: int = 0
+    label: str | None = None  # what comparisons call it; none: by its algorithm
     run_dir: str | None = None
     resume: str | None = None
     plugins_dir: str | None = None

@@ -11,7 +11,7 @@ from alignzoo.evaluation.results import Run, budget, flat
 from alignzoo.settings import UserError
 
 TASK_GENERATION = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")  # how evaluation draws, so part of the task
-NOT_SETTINGS = ("seed", "choices", "run_dir", "resume", "plugins_dir")
+NOT_SETTINGS = ("seed", "label", "choices", "run_dir", "resume", "plugins_dir")
 
 
 def identity(run: Run, vary: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -55,8 +55,8 @@ def named(runs: Sequence[Run], vary: Sequence[str] = (), sweep: Sequence[str] = 
 
     Raises UserError for two runs of the same label, condition and seed.
     """
-    settings = [_settings(run, vary) | _picked(run, sweep) for run in runs]
-    conditioned = [replace(run, condition=_text(_picked(run, vary))) for run in runs]
+    settings = [_settings(run, vary) | picked(run, sweep) for run in runs]
+    conditioned = [replace(run, condition=_text(picked(run, vary))) for run in runs]
     labelled = []
     for run, own in zip(conditioned, settings, strict=True):
         others = [s for r, s in zip(runs, settings, strict=True) if r.algorithm == run.algorithm]
@@ -78,7 +78,8 @@ def _settings(run: Run, vary: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in flat(own).items() if key not in shared and key not in vary}
 
 
-def _picked(run: Run, vary: Sequence[str]) -> dict[str, Any]:
+def picked(run: Run, vary: Sequence[str]) -> dict[str, Any]:
+    """The values of these dotted settings, where it has them."""
     everything = flat(run.config)
     return {key: everything[key] for key in vary if key in everything}
 

@@ -28,7 +28,8 @@ class Run:
 
     @property
     def algorithm(self) -> str:
-        return str(self.summary["algorithm"])
+        """The name it goes by: the `label` it was given, else its algorithm's."""
+        return str(self.config.get("label") or self.summary["algorithm"])
 
     @property
     def seed(self) -> int:

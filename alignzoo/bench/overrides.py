@@ -1,0 +1,51 @@
+"""bench.override.LABEL=[key=value,...]: overrides in a list, which Hydra's grammar has no room for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alignzoo import config
+from alignzoo.settings import UserError
+
+PREFIX = "bench.override."
+OPENING, CLOSING, QUOTES = "([{", ")]}", "'\""
+
+
+def take_overrides(argv: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """{label: overrides} of every bench.override.LABEL=..., and the rest of `argv`. Raises UserError for an unreadable one."""
+    found: dict[str, list[str]] = {}
+    rest = []
+    for text in argv:
+        if not text.lstrip("+").startswith(PREFIX):
+            rest.append(text)
+            continue
+        label, _, value = text.lstrip("+").removeprefix(PREFIX).partition("=")
+        given = split_list(value)
+        if not label or not given or any(key.split(".")[0] in ("", "[") for key in given):
+            raise UserError(f"can't read {text!r}: write bench.override.LABEL='[key=value,key=value]'")
+        config.parse(given)
+        found.setdefault(label, []).extend(given)
+    return found, rest
+
+
+def split_list(text: str) -> list[str]:
+    """The elements of [a=1,b=[1,2],"c=x,y"], each without its own quotes; a text without brackets is one element."""
+    text = text.strip()
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    parts, depth, quote = [""], 0, ""
+    for letter in inner:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in QUOTES:
+            quote = letter
+        depth += (letter in OPENING) - (letter in CLOSING) if not quote else 0
+        if letter == "," and not depth and not quote and inner is not text:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [_unquoted(part.strip()) for part in parts if part.strip()]
+
+
+def _unquoted(part: str) -> str:
+    whole = len(part) > 1 and part[0] in QUOTES and part[-1] == part[0] and part[0] not in part[1:-1]
+    return part[1:-1] if whole else part

@@ -1,0 +1,126 @@
+"""Every run of a bench: each combination of varied values x algorithm x seed, with its folder and its overrides."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from alignzoo import config, run
+from alignzoo.bench.request import Request
+from alignzoo.settings import UserError
+
+LONGEST = 80  # letters of a folder's name that is made from values
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the grid. `point` are the values of what is varied and swept."""
+
+    label: str
+    algorithm: str
+    seed: int
+    point: dict[str, Any]
+    folder: Path
+    overrides: tuple[str, ...]
+
+    @cached_property
+    def config(self) -> Any:
+        return config.compose(self.overrides)
+
+    @property
+    def name(self) -> str:
+        """For people: its label, seed and point."""
+        return ", ".join([f"{self.label}, seed {self.seed}", *(f"{key}={value}" for key, value in self.point.items())])
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "summary.json").is_file()
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".log")
+
+    def check_folder(self) -> None:
+        """Raises UserError where the folder holds a run with other settings."""
+        saved = self.folder / "config.yaml"
+        if saved.exists() and saved.read_text("utf-8") != run.identity(self.config):
+            raise UserError(f"{self.folder} holds a run with other settings: choose another folder=, or remove it")
+
+
+def plan(request: Request) -> list[Run]:
+    """The runs, in the order they are started: all algorithms of a seed before the next. Every one's config was composed and
+    checked but for its seed. Raises UserError for whatever is wrong with one of them.
+    """
+    _check_keys(request)
+    runs = [
+        _run(request, point, label, seed)
+        for point in _points(request)
+        for seed in request.seeds
+        for label in request.algorithms
+    ]
+    for r in runs:
+        if r.seed == request.seeds[0]:
+            config.instantiate(r.config)
+    return runs
+
+
+def _run(request: Request, point: dict[str, Any], label: str, seed: int) -> Run:
+    algorithm = request.algorithms[label]
+    folder = request.folder / _folder(point) / f"{label}-{seed}"
+    chosen = [f"algorithm={algorithm}", f"seed={seed}", f"run_dir={folder}"]
+    if label != algorithm:
+        chosen.append(f"label={label}")
+    overrides = (
+        *request.suite.overrides, *request.suite.override.get(label, []), *request.overrides, *request.override.get(label, []),
+        *(f"{key}={_written(value)}" for key, value in point.items()), *chosen,
+    )  # fmt: skip
+    return Run(label, algorithm, seed, point, folder, overrides)
+
+
+def _points(request: Request) -> Iterator[dict[str, Any]]:
+    """Every combination of the values of `vary` and `sweep`; one without any where there is none."""
+    both = {**request.vary, **request.sweep}
+    for values in itertools.product(*both.values()):
+        yield dict(zip(both, values, strict=True))
+
+
+def _folder(point: dict[str, Any]) -> str:
+    """A name that can be read, or at least told from the others where the values are long or hold a slash."""
+    whole = ",".join(f"{key}={value}" for key, value in point.items())
+    name = re.sub(r"[^\w.,=+-]", "_", whole)
+    if name == whole and len(name) <= LONGEST:
+        return name
+    return f"{name[:LONGEST]}-{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
+
+
+def _written(value: Any) -> str:
+    """As an override's value, in Hydra's grammar."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(_written(item) for item in value)}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
+    return str(value) if isinstance(value, int | float) or re.fullmatch(r"[\w./-]+", value) else _quoted(value)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _check_keys(request: Request) -> None:
+    """What is varied or swept is not also set to one value, which would be ignored. Raises UserError."""
+    if both := set(request.vary) & set(request.sweep):
+        raise UserError(f"{sorted(both)[0]} is in vary and in sweep: choose one")
+    for name, node in (("vary", request.vary), ("sweep", request.sweep)):
+        for given in (request.overrides, *request.override.values()):
+            for o in config.parse(given):
+                if o.get_key_element().lstrip("+~") in node:
+                    key = o.get_key_element().lstrip("+~")
+                    raise UserError(f"{o.input_line}: the suite has several values of it. Give suite.{name}.{key}=[...]")

@@ -1,0 +1,55 @@
+"""bench.json, which the report reads, and the folder it lies in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alignzoo.bench.job import INTERRUPTED, STOP, journal
+from alignzoo.bench.plan import Run
+from alignzoo.bench.request import Request
+from alignzoo.report.main import writable
+from alignzoo.report.study import FILE
+from alignzoo.settings import UserError
+
+TUNING = "tuning"  # the folder, in that of the bench, of runs that don't count
+
+
+def prepare(request: Request, runs: Sequence[Run]) -> None:
+    """The folder is there, can be written and holds no other bench's runs. Raises UserError where it isn't so."""
+    foreign = _others(request.folder, {r.folder for r in runs})
+    if foreign:
+        names = ", ".join(str(path.relative_to(request.folder)) for path in foreign[:3])
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise UserError(f"folder={request.folder} holds runs of another bench ({names}{more}): choose another folder=")
+    for r in runs:
+        r.check_folder()
+    writable(request.folder)
+    (request.folder / STOP).unlink(missing_ok=True)
+
+
+def _others(folder: Path, mine: set[Path]) -> list[Path]:
+    found = [path.parent for path in sorted(folder.glob("**/config.yaml"))] if folder.is_dir() else []
+    return [path for path in found if path not in mine and path.relative_to(folder).parts[0] != TUNING]
+
+
+def failures(request: Request, runs: Sequence[Run]) -> dict[str, str]:
+    """{folder: error} of the runs that have no result, by what was noted last of each."""
+    last = {row["run"]: row for row in journal(request.folder)}
+    unfinished = [str(r.folder) for r in runs if not r.finished]
+    return {name: last[name]["error"] for name in unfinished if name in last and last[name]["code"] not in (0, INTERRUPTED)}
+
+
+def write(request: Request, runs: Sequence[Run], tuning: Sequence[dict[str, Any]] = ()) -> None:
+    """bench.json: see `alignzoo.report.study.Study`."""
+    said = {
+        "command": request.command, "suite": request.suite_name, "vary": list(request.vary), "sweep": list(request.sweep),
+        "planned": [list(pair) for pair in request.suite.planned], "tuning": list(tuning),
+        "failed": failures(request, runs), "threshold": request.suite.threshold,
+    }  # fmt: skip
+    path = request.folder / FILE
+    partial = path.with_name(f".{FILE}")
+    partial.write_text(json.dumps(said, indent=1), "utf-8")
+    partial.replace(path)
