@@ -172,10 +172,14 @@ class Completions(Batch):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pairs(Batch):
-    """Two completions of the same prompt, of which `chosen` is preferred. Both are `Completions` over the same prompts."""
+    """Two completions of the same prompt, of which `chosen` is preferred. Both are `Completions` over the same prompts.
+
+    margin (B,), where the data has it: how much better the chosen one is.
+    """
 
     chosen: Completions
     rejected: Completions
+    margin: Tensor | None = None
 
     @property
     def both(self) -> Completions:

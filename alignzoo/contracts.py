@@ -174,7 +174,8 @@ class Algorithm(ABC):
 
     @abstractmethod
     def roles(self) -> Mapping[str, Role]:
-        """The networks this instance needs, by name."""
+        """The networks this instance needs, by name. One that trains a SCORER and declares no policy trains a reward model:
+        the run's result is that scorer, a sequence classifier with one label."""
 
     @abstractmethod
     def loss(self, models: Models, batch: Any) -> tuple[Terms, Metrics]:
@@ -366,8 +367,9 @@ class Hosting:
     arguments: dict[str, Any]  # the group `trainer` as keywords of `transformers.TrainingArguments`
     tables: Tables  # training and held-out records in the plugin's own view
     tokenizer: Any
-    policy: torch.nn.Module  # to be trained, in place or as a copy; a `PreTrainedModel`, with its adapter where there is one
-    start: Path  # a folder with the policy as it starts and its tokenizer, for trainers that load models by path
+    policy: torch.nn.Module  # to be trained, in place or as a copy; a `PreTrainedModel`, with its adapter where there is one;
+    # of a trainer that declares a trained SCORER and no policy, a sequence classifier with one label
+    start: Path  # a folder with that model as it starts and its tokenizer, for trainers that load models by path
     models: Models  # the roles that were declared; `models.reward(c)` is the checked reward
 
 
@@ -384,7 +386,9 @@ class TrainerPlugin(ABC):
 
     @abstractmethod
     def roles(self) -> Mapping[str, Role]:
-        """The networks this instance needs, by name: a trained policy, and what else it takes from `Hosting.models`."""
+        """The networks this instance needs, by name: a trained policy, or a trained scorer, and what else it takes from
+        `Hosting.models`.
+        """
 
     @abstractmethod
     def build(self, hosting: Hosting) -> Any:

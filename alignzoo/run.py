@@ -179,14 +179,14 @@ def _commit() -> str | None:
 
 def _finish(trainer: Any, setup: Any, folder: Path) -> dict[str, Any]:
     """Save the model and the summary; an interrupted run has its checkpoint already."""
-    from alignzoo.engine.meters import peak_memory
+    from alignzoo.engine.cost import peak_memory
 
     finished = trainer.state.global_step >= trainer.state.max_steps
-    cost = trainer.cost.state_dict()
+    cost = trainer.cost.columns()  # a collective: every rank takes part
     summary = {
         **{group: setup.choices[group] for group in ("algorithm", "data", "model", "reward", "reference")},
         "seed": setup.seed, "status": "finished" if finished else "interrupted", "run_dir": str(folder),
-        "steps": trainer.state.global_step, **cost["counts"], **{f"{k}_seconds": v for k, v in cost["seconds"].items()},
+        "steps": trainer.state.global_step, **cost,
         "peak_memory": peak_memory(), "data_report": trainer.tables_report,
         "metrics": {name.removeprefix("eval/"): value for name, value in trainer.evaluated[1].items()},
     }  # fmt: skip
@@ -198,16 +198,16 @@ def _finish(trainer: Any, setup: Any, folder: Path) -> dict[str, Any]:
 
 
 def save_model(trainer: Any, folder: Path) -> None:
-    """The policy as `from_pretrained` loads it, adapters merged; the other trained roles beside it."""
+    """The policy, or scorer, as `from_pretrained` loads it, adapters merged; the other trained roles beside it."""
     from alignzoo.engine import checkpoint
 
-    policy = trainer.trained.policy
-    merged = copy.deepcopy(policy).merge_and_unload() if hasattr(policy, "merge_and_unload") else policy
+    main = trainer.trained.main
+    merged = copy.deepcopy(main).merge_and_unload() if hasattr(main, "merge_and_unload") else main
 
     def fill(partial: Path) -> None:
-        checkpoint.save_policy(merged, partial, trainer.tokenizer)
+        checkpoint.save_main(merged, partial, trainer.tokenizer)
         for name, module in trainer.trained.roles.items():
-            if name != "policy":
+            if module is not main:
                 checkpoint.save_module(module, partial / name)
 
     checkpoint.write(folder, fill)

@@ -37,6 +37,10 @@ class Sampler:
 
     def __init__(self, run: Path, temperature: float | None = None, seed: int = 0) -> None:
         self.setup: RunConfig = instantiate(load_run(run))
+        if "policy" not in self.setup.algorithm.roles():
+            raise UserError(
+                f"{run} trained no policy that could write, but a scorer: use it with reward=model reward.path={run}/model"
+            )
         if not (run / "model").is_dir():
             raise UserError(f"{run} has no model yet: finish the run with alignzoo train resume={run}")
         final = replace(self.setup.model, path=str(run / "model"), config={}, tokenizer=None)

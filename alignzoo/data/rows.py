@@ -1,6 +1,6 @@
 """Raw rows of any data set become rows with canonical columns, those of TRL's dataset types.
 
-prompt | prompt, completion | prompt, completion, label | prompt, chosen, rejected | prompt, completions, ranks |
+prompt | prompt, completion | prompt, completion, label | prompt, chosen, rejected (margin) | prompt, completions, ranks |
 text | messages
 
 Each text is a string, or a list of messages {role, content}. `messages` become a prompt (all before the first answer) and a
@@ -21,7 +21,7 @@ from alignzoo.settings import UserError, nearest
 
 Text = str | list[dict[str, Any]]
 TEXTS = ("prompt", "completion", "chosen", "rejected")
-CANONICAL = (*TEXTS, "label", "completions", "ranks", "text", "messages")
+CANONICAL = (*TEXTS, "label", "margin", "completions", "ranks", "text", "messages")
 
 
 class UnusableRow(UserError):
@@ -131,8 +131,9 @@ def _check(values: dict[str, Any], where: str) -> None:
         raise UnusableRow(
             f"{where}: 'chosen' equals 'rejected', so there is nothing to prefer; drop it with data.unusable=drop"
         )
-    if "label" in values and not isinstance(values["label"], bool | int | float):
-        raise UnusableRow(f"{where}: 'label' is {values['label']!r}: must be true, false or a number")
+    for name in ("label", "margin"):
+        if name in values and not isinstance(values[name], bool | int | float):
+            raise UnusableRow(f"{where}: {name!r} is {values[name]!r}: must be true, false or a number")
     ranks, completions = _list(values, "ranks", where), values.get("completions", [])
     if "ranks" in values and (len(ranks) != len(completions) or not all(isinstance(rank, int | float) for rank in ranks)):
         raise UnusableRow(

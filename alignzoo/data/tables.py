@@ -56,7 +56,8 @@ class PromptTable:
 class CompletionTable:
     """Rows of one or more completions of one prompt each, as `view` records: Completions, Pairs, Rated or Rankings.
 
-    prompt_of (N,) places each row's prompt in `prompts`; first (N + 1,) each row's first completion; marks: ratings or ranks.
+    prompt_of (N,) places each row's prompt in `prompts`; first (N + 1,) each row's first completion; marks: ratings or ranks,
+    one a completion; of pairs the margins, one a row, where there are any.
     """
 
     view: type[Batch]
@@ -77,7 +78,7 @@ class CompletionTable:
             prompts, prompt_of = self._prompts(chosen)
             sides = [self._columns(self.first[chosen] + side) for side in (0, 1)]
             good, bad = (Completions(prompts=prompts, prompt_of=prompt_of, row=chosen, **columns) for columns in sides)
-            return Pairs(chosen=good, rejected=bad)
+            return Pairs(chosen=good, rejected=bad, margin=self.marks[chosen] if len(self.marks) else None)
         repeats = self.first[chosen + 1] - self.first[chosen]
         row = chosen.repeat_interleave(repeats)
         within = torch.arange(len(row)) - (repeats.cumsum(0) - repeats).repeat_interleave(repeats)

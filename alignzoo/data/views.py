@@ -13,7 +13,7 @@ from alignzoo.settings import UserError
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt with the completions a view puts together, and a number for each: the rating or the rank."""
+    """A prompt with the completions a view puts together, and a number for each: the rating or rank; or a pair's margin."""
 
     row: Row
     completions: list[Text] = field(default_factory=list)
@@ -69,6 +69,10 @@ def _pair(row: Row) -> list[Example]:
     return [Example(row, [row["chosen"], row["rejected"]])]
 
 
+def _pair_with_margin(row: Row) -> list[Example]:
+    return [Example(row, [row["chosen"], row["rejected"]], [float(row["margin"])])]
+
+
 def _pairs_of_ranking(row: Row) -> list[Example]:
     return [Example(row, [a, b]) for (first, a), (second, b) in combinations(_ranked(row), 2) if first < second and a != b]
 
@@ -102,7 +106,11 @@ RECIPES: dict[type[Batch], list[Recipe]] = {
         Recipe(PAIR, _chosen, "demonstrations of the chosen"),
         Recipe(RANKING, _best, "demonstrations of the best ranked"),
     ],
-    Pairs: [Recipe(PAIR, _pair), Recipe(RANKING, _pairs_of_ranking, "pairs of each two completions of different rank")],
+    Pairs: [
+        Recipe(PAIR, _pair, unless="margin"),
+        Recipe((*PAIR, "margin"), _pair_with_margin),
+        Recipe(RANKING, _pairs_of_ranking, "pairs of each two completions of different rank"),
+    ],
     Rated: [Recipe(RATED, _rated), Recipe(PAIR, _rated_pair, "the chosen rated 1, the rejected 0")],
     Rankings: [Recipe(RANKING, _ranking), Recipe(PAIR, _ranked_pair, "rankings of two")],
 }

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Completions
-from alignzoo.contracts import Algorithm, Context, Kind, OnlineAlgorithm, Role, Scores, Tables
+from alignzoo.contracts import Algorithm, Context, Kind, OnlineAlgorithm, Role, Scores, Source, Tables
 from alignzoo.engine import checks
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
 from alignzoo.engine.evaluate import Evaluator
@@ -22,7 +22,8 @@ from alignzoo.engine.trainer import AlignTrainer
 from alignzoo.models import build as modules
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.models.noise import Noise
-from alignzoo.models.roles import Models, Trained, together
+from alignzoo.models.roles import Models, Trained, main_role, together
+from alignzoo.models.scorer import ScorerNetwork, scorer
 from alignzoo.settings import Sampling, Training, UserError, nearest
 
 
@@ -34,7 +35,9 @@ class Builder:
     def __init__(self, setup: Any, folder: Path, cache: Path) -> None:
         self.setup, self.folder, self.cache = setup, folder, cache
         self.algorithm, self.source = setup.algorithm, setup.data
-        self.reward = setup.reward.resolve(setup.data)
+        declared = self.algorithm.roles()
+        self.main = main_role([name for name, role in declared.items() if role.trained] or list(declared))
+        self.reward = setup.reward.resolve(setup.data) if self.main == "policy" else None
         self.online = isinstance(self.algorithm, OnlineAlgorithm)
         self.sampling = Sampling(**vars(setup.generation), samples=setup.rollout.samples)
 
@@ -42,6 +45,7 @@ class Builder:
         setup = self.setup
         name = setup.choices["algorithm"]
         checks.check_adapter(setup.reference, setup.peft)
+        checks.check_main(name, self.main, setup.choices)
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
         checks.check_sampling(name, self.algorithm, setup.generation)
         args = arguments(setup.training, self.folder, setup.seed)
@@ -111,19 +115,21 @@ class Builder:
 
     def _models(self, context: Context, config: Any) -> tuple[Models, Trained, dict[str, Any]]:
         setup = self.setup
-        policy = modules.policy(setup.model, config, setup.seed).to(context.device)
+        writes, pad = self.main == "policy", context.tokenizer.pad_token_id
+        made = modules.policy(setup.model, config, setup.seed) if writes else scorer(setup.model, config, pad, setup.seed)
+        module = made.to(context.device)
         shared = Shared(
             Noise(setup.seed),
-            ends(context.tokenizer, policy),
+            ends(context.tokenizer, module),
             self._temperature(),
             support(self.source, context, config.vocab_size),
             forward=setup.model.forward,
         )
-        context.policy, context.shared = policy, shared
-        self.source.start(policy, context)
-        context.policy = policy = modules.adapted(policy, setup.peft, setup.seed)
-        built: dict[str, Any] = {"policy": PolicyNetwork(policy, shared)}
-        reference = setup.reference.build(context)
+        context.policy, context.shared = module, shared
+        self._start(module, context, config)
+        context.policy = module = modules.adapted(module, setup.peft, setup.seed)
+        built: dict[str, Any] = {self.main: PolicyNetwork(module, shared) if writes else ScorerNetwork(module, shared)}
+        reference = setup.reference.build(context) if writes else None
         if reference is not None:
             built["reference"] = reference
         roles = dict(self.algorithm.roles())
@@ -131,11 +137,21 @@ class Builder:
             if name not in roles or role.trained:  # a role that one of them trains is trained
                 roles[name] = role
         for name, role in roles.items():
-            if name != "policy" and role.start != "reference" and role.kind is not Kind.REWARD:
+            if name != self.main and role.start != "reference" and role.kind is not Kind.REWARD:
                 built[name] = self._network(name, role, built, context)
-        trained = {n: built[n].module for n in built if n == "policy" or (n in roles and roles[n].trained)}
+        trained = {n: built[n].module for n in built if n == self.main or (n in roles and roles[n].trained)}
         followers = {n: (built[n].module, role.follows) for n, role in roles.items() if role.follows}
         return Models(built, shared, self.sampling), Trained(trained), followers
+
+    def _start(self, module: Any, context: Context, config: Any) -> None:
+        """The starting weights that the task brings, if it does; a scorer's trunk takes those of the policy it brings."""
+        if self.main == "policy":
+            self.source.start(module, context)
+        elif type(self.source).start is not Source.start:
+            policy: Any = modules.policy(self.setup.model, config, self.setup.seed).to(context.device)
+            context.policy = policy
+            self.source.start(policy, context)
+            module.base_model.load_state_dict(policy.base_model.state_dict())
 
     def _network(self, name: str, role: Role, built: Mapping[str, Any], context: Context) -> Any:
         path = self.setup.roles.get(name)
@@ -250,7 +266,7 @@ def ends(tokenizer: Any, policy: nn.Module) -> set[int]:
     """Tokens that end a completion: the tokenizer's, and those the model's generation config adds (chat models have
     several).
     """
-    more = getattr(policy.generation_config, "eos_token_id", None)
+    more = getattr(getattr(policy, "generation_config", None), "eos_token_id", None)
     listed = more if isinstance(more, list) else [more]
     return {tokenizer.eos_token_id, *(token for token in listed if token is not None)}
 

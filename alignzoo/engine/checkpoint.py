@@ -82,23 +82,23 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix(PREFIX))
 
 
-def save_policy(policy: Any, folder: Path, tokenizer: Any) -> None:
-    """As any Hugging Face tool loads it: the model, or where it has one, its adapter; and the tokenizer."""
-    policy.save_pretrained(folder)
+def save_main(module: Any, folder: Path, tokenizer: Any) -> None:
+    """Policy or scorer as any Hugging Face tool loads it: the model, or where it has one, its adapter; and the tokenizer."""
+    module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def load_policy(policy: Any, folder: Path) -> None:
+def load_main(module: Any, folder: Path) -> None:
     """Strictly: every weight must be there, none may be left over."""
-    if hasattr(policy, "peft_config"):
+    if hasattr(module, "peft_config"):
         from peft import set_peft_model_state_dict
 
-        result: Any = set_peft_model_state_dict(policy, load_file(folder / "adapter_model.safetensors"))
+        result: Any = set_peft_model_state_dict(module, load_file(folder / "adapter_model.safetensors"))
         if result.unexpected_keys:
-            raise UserError(f"{folder} holds adapter weights this policy does not have: {result.unexpected_keys[:3]}")
+            raise UserError(f"{folder} holds adapter weights this model does not have: {result.unexpected_keys[:3]}")
         return
-    saved = type(policy).from_pretrained(folder, dtype=next(policy.parameters()).dtype, config=policy.config)
-    policy.load_state_dict(saved.state_dict(), strict=True)
+    saved = type(module).from_pretrained(folder, dtype=next(module.parameters()).dtype, config=module.config)
+    module.load_state_dict(saved.state_dict(), strict=True)
 
 
 def save_module(module: nn.Module, folder: Path) -> None:

@@ -39,14 +39,14 @@ class Evaluator:
         return metrics
 
     def _measure(self, trainer: AlignTrainer) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        meter, rows = Meter(), []
+        meter, rows, writes = Meter(), [], "policy" in trainer.roles.networks
         with trainer.roles.shared.at(self.sampling.temperature):
-            for prompts in _chunks(trainer, self.tables.prompts, self.prompts):
+            for prompts in _chunks(trainer, self.tables.prompts if writes else None, self.prompts):
                 rows += _measure_samples(trainer.roles, prompts, self.sampling, meter, self.metrics)
         if not self.online:
             for records in _chunks(trainer, self.tables.heldout, None):
                 _measure_records(trainer, records, meter)
-        return meter.means() | self.source.evaluate(trainer.roles), rows
+        return meter.means() | (self.source.evaluate(trainer.roles) if writes else {}), rows
 
 
 def _chunks(trainer: AlignTrainer, table: Table | None, limit: int | None) -> Iterator[Any]:

@@ -30,6 +30,7 @@ class HostBuilder(Builder):
     def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> Any:
         setup, name = self.setup, self.setup.choices["algorithm"]
         checks.check_adapter(setup.reference, setup.peft)
+        checks.check_main(name, self.main, setup.choices)
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
         args = arguments(setup.training, self.folder, setup.seed)
         micro = checks.micro_batch(setup.training, args.world_size)
@@ -49,10 +50,10 @@ class HostBuilder(Builder):
             "gradient_accumulation_steps": setup.training.batch // args.world_size // micro,
         }
         start = Path(tempfile.mkdtemp(prefix="alignzoo-start-"))
-        checkpoint.save_policy(trained.policy, start, context.tokenizer)
+        checkpoint.save_main(trained.main, start, context.tokenizer)
         hosting = Hosting(
             settings=setup, arguments=keywords(setup.training, self.folder, setup.seed) | sizes, tables=tables,
-            tokenizer=context.tokenizer, policy=trained.policy, start=start, models=models,
+            tokenizer=context.tokenizer, policy=trained.main, start=start, models=models,
         )  # fmt: skip
         foreign = self.algorithm.build(hosting)
         if not isinstance(foreign, Trainer):
@@ -128,10 +129,10 @@ class Hosted:
         self.foreign.accelerator.wait_for_everyone()
 
     def _take_weights(self) -> None:
-        """The policy becomes what was trained, where the foreign trainer made a model of its own."""
+        """The policy, or scorer, becomes what was trained, where the foreign trainer made a model of its own."""
         model: Any = self.foreign.accelerator.unwrap_model(self.foreign.model)
-        if model is not self.trained.policy:
-            self.trained.policy.load_state_dict(model.state_dict(), strict=True)
+        if model is not self.trained.main:
+            self.trained.main.load_state_dict(model.state_dict(), strict=True)
 
 
 class HostedFlow(Flow):

@@ -291,10 +291,10 @@ class AlignTrainer(Trainer):
         records.save(state, folder / "state")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        checkpoint.save_policy(self.trained.policy, Path(output_dir or self.folder / "model"), self.tokenizer)
+        checkpoint.save_main(self.trained.main, Path(output_dir or self.folder / "model"), self.tokenizer)
 
     def _other_roles(self) -> dict[str, nn.Module]:
-        trained = {name: module for name, module in self.trained.roles.items() if name != "policy"}
+        trained = {name: module for name, module in self.trained.roles.items() if module is not self.trained.main}
         return trained | {name: module for name, (module, _) in self.followers.items()}
 
     def _state(self) -> dict[str, Any]:
@@ -309,7 +309,7 @@ class AlignTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
-        checkpoint.load_policy(self.trained.policy, folder)
+        checkpoint.load_main(self.trained.main, folder)
         for name, module in self._other_roles().items():
             checkpoint.load_module(module, folder / name)
         state = records.load(folder / "state")

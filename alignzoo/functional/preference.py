@@ -17,3 +17,23 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: flo
     """
     scaled = beta * (chosen - rejected)
     return -(1 - label_smoothing) * logsigmoid(scaled) - label_smoothing * logsigmoid(-scaled)
+
+
+def bradley_terry_loss(
+    chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, label_smoothing: float = 0.0, centring: float = 0.0
+) -> Tensor:
+    """Cross-entropy of a reward model's preference sigma(d) with the label, and a pull of its scores towards a mean of 0.
+
+        L = - (1 - e) log sigma(d) - e log sigma(-d) + c (r_chosen + r_rejected)^2        d = r_chosen - r_rejected - m
+
+    e = c = m = 0: Bradley and Terry 1952, as in Ouyang et al. 2022 (Training language models to follow instructions, eq. 1,
+    K = 2). m: how much better the chosen one is (Touvron et al. 2023, Llama 2, eq. 2). e: the share of labels taken to be
+    wrong, by noisy raters (conservative, Mitchell 2023, eq. 3). c: centring (Eisenstein et al. 2023, Helping or herding?,
+    section 2.1), which leaves preferences as they are: they don't depend on a common shift of the scores. At equal scores of 0
+    and m = 0 the loss is log 2.
+
+    chosen, rejected, margin (B,): scores of each side, and m -> (B,).
+    """
+    difference = chosen - rejected - margin
+    fit = -(1 - label_smoothing) * logsigmoid(difference) - label_smoothing * logsigmoid(-difference)
+    return fit + centring * (chosen + rejected) ** 2

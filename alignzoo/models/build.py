@@ -95,7 +95,7 @@ def adapted(module: Any, settings: Peft, seed: int) -> nn.Module:
         return module
     from peft import LoraConfig, get_peft_model
 
-    task = "SEQ_2_SEQ_LM" if module.config.is_encoder_decoder else "CAUSAL_LM"
+    task = "SEQ_2_SEQ_LM" if module.config.is_encoder_decoder else "CAUSAL_LM" if module.can_generate() else "SEQ_CLS"
     # a single name as a string would be a pattern for whole paths
     targets: Any = settings.target_modules if settings.target_modules == "all-linear" else settings.target_modules.split(",")
     lora = LoraConfig(

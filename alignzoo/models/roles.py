@@ -63,7 +63,7 @@ class Models:
 
 class Trained(nn.Module):
     """All trained roles as one module whose forward is "run this method", so that data-parallel wrappers see one forward a
-    micro-batch, whatever networks the method calls and how often. What the trainer looks for on a model is the policy's."""
+    micro-batch, whatever networks the method calls and how often. What the trainer looks for on a model is the main role's."""
 
     def __init__(self, roles: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -77,19 +77,24 @@ class Trained(nn.Module):
         return self.roles["policy"]
 
     @property
+    def main(self) -> Any:
+        """What the run is for: the policy, or without one, the scorer."""
+        return self.roles[main_role(list(self.roles))]
+
+    @property
     def config(self) -> Any:
-        return self.policy.config
+        return self.main.config
 
     @property
     def generation_config(self) -> Any:
-        return self.policy.generation_config
+        return self.main.generation_config
 
     @property
     def _no_split_modules(self) -> Any:
-        return self.policy._no_split_modules
+        return self.main._no_split_modules
 
     def generate(self, *arguments: Any, **keywords: Any) -> Any:
-        return self.policy.generate(*arguments, **keywords)
+        return self.main.generate(*arguments, **keywords)
 
     def activation_checkpointing_enable(self, *arguments: Any, **keywords: Any) -> None:
         for module in self.roles.values():
@@ -98,6 +103,11 @@ class Trained(nn.Module):
                 checkpoint_activations(trunk)
 
     gradient_checkpointing_enable = activation_checkpointing_enable
+
+
+def main_role(names: Collection[str]) -> str:
+    """Of the trained roles, the one whose network is the run's result."""
+    return "policy" if "policy" in names else next(iter(names))
 
 
 def bound(method: Callable[..., T], *arguments: Any) -> Callable[[], T]:

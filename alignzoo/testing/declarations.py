@@ -30,9 +30,10 @@ def composes(subject: Subject) -> None:
 def roles(subject: Subject) -> None:
     """The roles are well formed, and a run can supply them."""
     algorithm, declared = subject.algorithm, dict(subject.algorithm.roles())
-    policy = declared.get("policy")
-    trained = policy is not None and policy.trained and policy.kind is Kind.POLICY
-    expect(trained, "a trained policy among the roles", f"{sorted(declared)}", "`roles` leaves it out")
+    kind = Kind.POLICY if "policy" in declared else Kind.SCORER
+    main = declared.get("policy") or next((role for role in declared.values() if role.trained), None)
+    trained = main is not None and main.trained and main.kind is kind
+    expect(trained, "a trained policy or scorer among the roles", f"{sorted(declared)}", "`roles` leaves it out")
     for name, role in declared.items():
         _role(name, role, declared)
     made = subject.setup()

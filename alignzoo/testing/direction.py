@@ -25,7 +25,7 @@ def direction(subject: Subject) -> None:
         return
     lab.trainer.trained.zero_grad()
     aim.backward()
-    wanted = torch.cat([_flat(p) for p in lab.trainer.trained.policy.parameters()])
+    wanted = torch.cat([_flat(p) for p in lab.trainer.trained.main.parameters()])
     along = -(gradient @ wanted / (gradient.norm() * wanted.norm()).clamp(min=1e-12)).item()
     expect(along > 1e-3, "a step towards what is better", f"a cosine of {along:.3f} with it", WRONG)
 
@@ -71,7 +71,7 @@ def _rewarded(lab: Lab) -> tuple[Tensor, Tensor | None]:
 
 
 def _recorded(lab: Lab) -> tuple[Tensor, Tensor | None]:
-    return lab.objective(lab.records).gradients["policy"], _given(lab, lab.records)
+    return lab.objective(lab.records).gradients[lab.main], _given(lab, lab.records)
 
 
 def _given(lab: Lab, records: Any) -> Tensor | None:
@@ -81,12 +81,13 @@ def _given(lab: Lab, records: Any) -> Tensor | None:
         return None
     if "teacher" in roles.networks:
         return -roles.policy.tokens(records, forward_kl, beside=[roles.teacher]).sum()
+    worth = getattr(roles, lab.main).scores if lab.main != "policy" else lambda c: c.sum(roles.policy.logprobs(c))
     if isinstance(records, Pairs):
-        chosen, rejected = (side.sum(roles.policy.logprobs(side)) for side in (records.chosen, records.rejected))
+        chosen, rejected = (worth(side) for side in (records.chosen, records.rejected))
         return (chosen - rejected).sum()
     if not isinstance(records, Completions):
         return None
-    likelihood = records.sum(roles.policy.logprobs(records))
+    likelihood = worth(records)
     if isinstance(records, Rated | Rankings):
         merit = records.rating if isinstance(records, Rated) else -records.rank.float()
         return ((merit - merit.mean()) * likelihood).sum()

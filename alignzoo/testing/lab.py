@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.contracts import Algorithm
+from alignzoo.models.roles import main_role
 from alignzoo.settings import Dtype, Model
 from alignzoo.testing import toys
 from alignzoo.testing.subject import Subject
@@ -43,6 +44,7 @@ class Lab:
         self.setup = subject.setup(algorithm, model=settings, training={"max_grad_norm": 0.0}, **changes)
         self.online, self.still = subject.online, still
         self.trainer = toys.trainer(self.setup, subject.folder / "lab")
+        self.main = main_role(list(self.trainer.trained.roles))
         if not still:
             self.stir(1)
 

@@ -106,7 +106,7 @@ def single_tokens(subject: Subject) -> None:
     finite = bool(found.gradient.isfinite().all())
     expect(finite, "a finite gradient from completions of one token", "NaN or Inf", "a variance or a division by length - 1")
     cause = "log-probs and mask are off by one against each other"
-    expect(bool(found.gradients["policy"].any()), "a gradient from completions of one token", "none", cause)
+    expect(bool(found.gradients[lab.main].any()), "a gradient from completions of one token", "none", cause)
 
 
 def unchanged(subject: Subject) -> None:

@@ -89,7 +89,8 @@ class ToyTable:
         if self.view is Prompts:
             return completions(rows, **shared).prompts
         if self.view is Pairs:
-            return Pairs(chosen=completions(rows, **shared), rejected=completions(rows, salt=1, **shared))
+            sides = [completions(rows, salt=salt, **shared) for salt in range(2)]
+            return Pairs(chosen=sides[0], rejected=sides[1], margin=torch.tensor(rows) % 3 / 2)
         if self.view is Rated:
             return completions(rows, kind=Rated, rating=torch.tensor(rows).float() % 2, **shared)
         if self.view is Rankings:
@@ -163,6 +164,7 @@ def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:
     """What `alignzoo.config.instantiate` returns, on the toy task: SGD, three steps of eight records."""
     from alignzoo.models.references import Copy
 
+    reward = "count" if "policy" in algorithm.roles() else "none"  # a scorer has no use for one
     training = {
         "max_steps": 3,
         "batch": 8,
@@ -177,7 +179,7 @@ def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:
         "peft": Peft(), "training": Training(**training | changes.pop("training", {})),
         "generation": Generation(max_new_tokens=6),
         "rollout": Rollout(prompts=4, samples=2), "seed": 0, "roles": {}, "measures": {},
-        "choices": {"algorithm": name, "reward": "count", "data": "toy", "model": "tiny", "reference": "copy"},
+        "choices": {"algorithm": name, "reward": reward, "data": "toy", "model": "tiny", "reference": "copy"},
     }  # fmt: skip
     return SimpleNamespace(**parts | changes)
 

@@ -139,7 +139,7 @@ def reloaded(plain: Trained, sharded: Trained, mesh: Any, folder: Path) -> dict[
     from alignzoo.engine import checkpoint
 
     fresh = trained()
-    checkpoint.load_policy(fresh.policy, folder)
+    checkpoint.load_main(fresh.policy, folder)
     checkpoint.load_module(fresh.roles["value"], folder / "value")
     whole = [p.full_tensor() for p in sharded.parameters()]
     into_plain = all(torch.equal(a, b) for a, b in zip(fresh.parameters(), whole, strict=True))

@@ -314,7 +314,7 @@ def test_a_loss_that_is_no_number(tmp_path, gradient):
     assert f"not finite at step 3 ({where}); nothing was updated" in str(caught.value)
     assert f"Last good checkpoint: {last}." in str(caught.value)
     weights = {n: p.clone() for n, p in trainer.trained.policy.state_dict().items()}
-    checkpoint.load_policy(trainer.trained.policy, last)
+    checkpoint.load_main(trainer.trained.policy, last)
     assert all(torch.equal(p, weights[n]) for n, p in trainer.trained.policy.state_dict().items())
 
 

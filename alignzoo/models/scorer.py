@@ -1,0 +1,86 @@
+"""A scorer that is a model of its own: a sequence classifier with one label, as any Hugging Face tool loads it."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignzoo.batch import Completions
+from alignzoo.models import flat, forward
+from alignzoo.models.build import checkpoint_activations
+from alignzoo.models.networks import Network
+from alignzoo.settings import Model, UserError
+
+
+def scorer(settings: Model, made: Any, pad: int, seed: int) -> nn.Module:
+    """The module, in evaluation mode: the trunk of `settings.path` (a language model, an encoder, or a reward model with its
+    head), or a fresh one of the config `made`. A fresh head is as transformers makes it, a function of the seed."""
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    if made.is_encoder_decoder:
+        raise UserError(f"no scorer can be made of model_type={made.model_type}: choose a decoder or an encoder")
+    made = copy.deepcopy(made)
+    made.num_labels, made.pad_token_id = 1, pad
+    options: Any = {"dtype": getattr(torch, settings.dtype.value), "attn_implementation": settings.attention}
+    trust = settings.trust_remote_code
+    with torch.random.fork_rng(), warnings.catch_warnings(), quiet():
+        warnings.simplefilter("ignore")  # a language model's head is left out, and a scorer's made, on purpose
+        torch.manual_seed(seed)
+        try:
+            if settings.path:
+                module = Classifier.from_pretrained(settings.path, config=made, trust_remote_code=trust, **options)
+            else:
+                module = Classifier.from_config(made, **options)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"no scorer can be made of model_type={made.model_type}: {reason}") from error
+    if settings.gradient_checkpointing:
+        checkpoint_activations(module)
+    return module.eval()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, transformers keeps its report of weights that were made or left out to itself."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+class ScorerNetwork(Network):
+    """`contracts.Scorer`. A decoder is read at the last attended token, without padding; other architectures run as they are."""
+
+    def scores(self, c: Completions) -> Tensor:
+        """(B,): the logit of prompt and completion together."""
+        with self.gradient():
+            inner: Any = flat._inner(self.module)
+            head = getattr(inner, "score", None)
+            found = _padded(self.module, c) if head is None else self._at_end(inner, head, c)
+            return found if found.dtype == torch.float64 else found.float()
+
+    def _at_end(self, inner: Any, head: nn.Module, c: Completions) -> Tensor:
+        needed = nn.functional.pad(torch.zeros_like(c.attended), (0, 1)).scatter(1, c.attended.sum(1, keepdim=True), True)
+        return head(flat.states(inner.base_model, c, needed, self.shared.forward))[..., 0]
+
+
+def _padded(module: Any, c: Completions) -> Tensor:
+    """(B,): prompt and completion as one row, padded on the right, through the module's own forward."""
+    rows, c = len(c), forward.some(c)
+    ids, attended = forward.repeated(c.prompts, c.prompt_of)
+    ids, attended = torch.cat([ids, c.ids], 1), torch.cat([attended, c.attended], 1)
+    order = (~attended).long().argsort(dim=1, stable=True)  # what is attended first, in its order
+    attended = attended.gather(1, order)
+    ids = torch.where(attended, ids.gather(1, order), module.config.pad_token_id)
+    width = max(1, int(attended.sum(1).max()))
+    return module(input_ids=ids[:, :width], attention_mask=attended[:, :width].long()).logits[:rows, 0]

@@ -1,0 +1,158 @@
+"""Runs that train no policy but a scorer: what they build, evaluate, save, and how it is used as a reward."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from alignzoo.contracts import Context
+from alignzoo.engine import checkpoint
+from alignzoo.models import build
+from alignzoo.models.networks import Shared
+from alignzoo.models.noise import Noise
+from alignzoo.models.scorer import ScorerNetwork, scorer
+from alignzoo.rewards.model import RewardModel
+from alignzoo.run import save_model
+from alignzoo.sample import Sampler
+from alignzoo.settings import Forward, Model, Peft, Sampling, UserError
+from alignzoo.testing import toys
+from alignzoo_plugins.bradley_terry.bradley_terry import BradleyTerry
+
+ENCODER = {
+    "model_type": "bert", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "max_position_embeddings": 128,
+}  # fmt: skip
+GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 128}
+MODELS = {"llama": toys.LLAMA, "gpt2": GPT2, "bert": ENCODER}
+
+
+def run(folder, **changes):
+    return toys.trainer(toys.setup(BradleyTerry(), "bradley_terry", **changes), folder)
+
+
+def network(config, forward=Forward.auto, seed=0):
+    settings = Model(config=dict(config))
+    made = build.config(settings, build.tokenizer(settings))
+    return ScorerNetwork(scorer(settings, made, 0, seed), Shared(Noise(0), {2}, forward=forward))
+
+
+def plain(module, c) -> Tensor:
+    """The scores that transformers gives each completion by itself, without padding."""
+    rows = []
+    for i, p in enumerate(c.prompt_of):
+        ids = torch.cat([c.prompts.ids[p][c.prompts.attended[p]], c.ids[i][c.attended[i]]])
+        rows.append(module(input_ids=ids[None]).logits[0, 0])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("forward", [Forward.auto, Forward.flat, Forward.padded])
+@pytest.mark.parametrize("config", MODELS.values(), ids=MODELS)
+def test_scores_are_those_that_transformers_gives_each_row_alone(config, forward):
+    scores, c = network(config, forward), toys.completions([0, 1, 2, 3], unscored=True)
+    torch.testing.assert_close(scores.scores(c), plain(scores.module, c), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", MODELS.values(), ids=MODELS)
+def test_no_completions_have_no_scores(config):
+    assert network(config).scores(toys.completions([0]).take([])).shape == (0,)
+
+
+def test_a_fresh_scorer_is_a_function_of_the_seed():
+    first, again, other = (network(toys.LLAMA, seed=seed).module.score.weight for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("config", [toys.LLAMA, ENCODER], ids=["decoder", "encoder"])
+def test_the_saved_model_is_the_scorer_as_a_reward_model_loads_it(tmp_path, config):
+    trainer = run(tmp_path, model=Model(config=dict(config)))
+    trainer.train()
+    save_model(trainer, tmp_path / "model")
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").config.num_labels == 1
+    c, reward = toys.completions([0, 1, 2]), RewardModel(path=str(tmp_path / "model"))
+    reward.setup(Context(tokenizer=trainer.tokenizer, seed=0, sampling=Sampling(), context_length=128, cache=tmp_path))
+    expected = trainer.roles.scorer.scores(c).detach()
+    torch.testing.assert_close(reward(c).total, expected, atol=1e-5, rtol=0)
+    assert expected.std() > 1e-3
+
+
+def test_a_saved_scorer_goes_on_with_its_head(tmp_path):
+    trainer = run(tmp_path / "first")
+    trainer.train()
+    save_model(trainer, tmp_path / "model")
+    again = run(tmp_path / "second", model=Model(path=str(tmp_path / "model")))
+    c = toys.completions([0, 1, 2])
+    torch.testing.assert_close(again.roles.scorer.scores(c), trainer.roles.scorer.scores(c))
+
+
+def test_a_language_model_gives_its_trunk(tmp_path):
+    language = build.policy(
+        Model(config=dict(toys.LLAMA)), config := build.config(Model(config=dict(toys.LLAMA)), tokenizer()), 3
+    )
+    language.save_pretrained(tmp_path / "lm")
+    tokenizer().save_pretrained(tmp_path / "lm")
+    made = scorer(Model(path=str(tmp_path / "lm")), config, 0, 0)
+    for name, weight in language.base_model.state_dict().items():
+        assert torch.equal(made.base_model.state_dict()[name], weight), name
+
+
+def tokenizer():
+    return build.tokenizer(Model(config=dict(toys.LLAMA)))
+
+
+def test_adapters_are_trained_saved_resumed_and_merged(tmp_path):
+    peft = Peft(enabled=True, rank=2)
+    trainer = run(tmp_path, peft=peft, training={"save_steps": 2})
+    start = {n: x.clone() for n, x in trainer.trained.main.state_dict().items()}
+    trainer.train()
+    moved = {n for n, x in trainer.trained.main.state_dict().items() if not torch.equal(x, start[n])}
+    assert moved and all("lora_" in n or "score" in n for n in moved), moved
+    again = run(tmp_path / "again", peft=peft)
+    again.train(resume_from_checkpoint=str(checkpoint.latest(tmp_path / "checkpoints")))
+    c = toys.completions([0, 1, 2])
+    torch.testing.assert_close(again.roles.scorer.scores(c), trainer.roles.scorer.scores(c))
+    save_model(trainer, tmp_path / "model")
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(plain(merged, c), trainer.roles.scorer.scores(c), atol=1e-5, rtol=0)
+
+
+def test_evaluation_measures_the_held_out_records_and_samples_nothing(tmp_path):
+    trainer = run(tmp_path)
+    trainer.train()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {"eval/loss", "eval/score/accuracy"} <= rows[-1].keys()
+    assert not {"eval/length", "eval/kl", "eval/reward"} & rows[-1].keys()
+    assert not (tmp_path / "completions.jsonl").exists()
+
+
+def test_a_task_that_brings_a_policy_gives_its_trunk(tmp_path):
+    class Started(toys.ToySource):
+        def start(self, policy, context):
+            torch.nn.init.constant_(policy.base_model.embed_tokens.weight, 0.25)
+
+    trainer = run(tmp_path, data=Started())
+    assert (trainer.trained.main.base_model.embed_tokens.weight == 0.25).all()
+
+
+@pytest.mark.parametrize(("group", "name"), [("reward", "model"), ("reference", "cached")])
+def test_what_a_scorer_has_no_use_for_is_refused(tmp_path, group, name):
+    made = toys.setup(BradleyTerry(), "bradley_terry")
+    made.choices[group] = name
+    with pytest.raises(UserError, match=f"bradley_terry trains a scorer and no policy, so {group}={name} would do nothing"):
+        toys.trainer(made, tmp_path)
+
+
+def test_an_architecture_without_a_sequence_classifier_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no scorer can be made of model_type=t5"):
+        run(tmp_path, model=Model(config=dict(toys.T5)))
+
+
+def test_sampling_from_a_scorer_says_what_it_is_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("alignzoo.sample.load_run", lambda run: None)
+    monkeypatch.setattr("alignzoo.sample.instantiate", lambda cfg: SimpleNamespace(algorithm=BradleyTerry()))
+    with pytest.raises(UserError, match="trained no policy that could write, but a scorer: use it with reward=model"):
+        Sampler(tmp_path)
