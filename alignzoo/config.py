@@ -6,7 +6,7 @@ into the object.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +132,15 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
             raise UserError(config_errors.explain(error)) from error
 
 
+def tied(overrides: Sequence[str] = ()) -> dict[str, str]:
+    """{key: expression} of the settings of a run that take their value from others, as in `beta: ${data.beta}`."""
+    with searching(parse(overrides)):
+        try:
+            return dict(_interpolations(hydra_compose("train", list(overrides))))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(config_errors.explain(error)) from error
+
+
 def instantiate(cfg: DictConfig) -> RunConfig:
     """The objects a config describes. Raises UserError where a value is out of range or missing."""
     try:
@@ -237,6 +246,15 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     with open_dict(whole):
         del whole["hydra"]
     return complete(whole, choices)
+
+
+def _interpolations(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key in map(str, node):
+        inner: Any = node._get_node(key)
+        if OmegaConf.is_interpolation(node, key):
+            yield f"{prefix}{key}", str(inner._value())
+        elif isinstance(inner, DictConfig) and not inner._is_none() and not inner._is_missing():
+            yield from _interpolations(inner, f"{prefix}{key}.")
 
 
 def _saved(folder: Path) -> dict[str, Any]:

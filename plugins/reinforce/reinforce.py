@@ -30,7 +30,7 @@ class Reinforce(OnlineAlgorithm):
 
     beta: float = field(
         default=0.05,
-        metadata={"help": "KL coefficient in the reward; 0 needs no reference", "search": Search(0.005, 0.5, log=True)},
+        metadata={"help": "KL coefficient in the reward; 0 needs no reference", "search": Search(0.01, 1.0, log=True)},
     )
     baseline: Baseline = field(default=Baseline.leave_one_out, metadata={"help": "what is subtracted from the return"})
     reward_to_go: bool = field(default=False, metadata={"help": "weigh a token by what follows it, not by the whole return"})
