@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from alignzoo import config, run
 from alignzoo.bench.request import Request
 from alignzoo.settings import UserError
 
+NOTHING: Mapping[tuple[str, str], dict[str, Any]] = MappingProxyType({})
 LONGEST = 80  # letters of a folder's name that is made from values
 
 
@@ -53,14 +55,15 @@ class Run:
             raise UserError(f"{self.folder} holds a run with other settings: choose another folder=, or remove it")
 
 
-def plan(request: Request) -> list[Run]:
-    """The runs, in the order they are started: all algorithms of a seed before the next. Every one's config was composed and
-    checked but for its seed. Raises UserError for whatever is wrong with one of them.
+def plan(request: Request, tuned: Mapping[tuple[str, str], dict[str, Any]] = NOTHING) -> list[Run]:
+    """The runs, in the order they are started: all algorithms of a seed before the next, each with the settings {key: value}
+    that are `tuned` for its label and condition. Every one's config was composed and checked but for its seed. Raises UserError
+    for whatever is wrong with one of them.
     """
     _check_keys(request)
     runs = [
-        _run(request, point, label, seed)
-        for point in _points(request)
+        made(request, point, label, seed, tuned.get((label, condition(request, point)), {}))
+        for point in points({**request.vary, **request.sweep})
         for seed in request.seeds
         for label in request.algorithms
     ]
@@ -70,27 +73,34 @@ def plan(request: Request) -> list[Run]:
     return runs
 
 
-def _run(request: Request, point: dict[str, Any], label: str, seed: int) -> Run:
+def condition(request: Request, point: Mapping[str, Any]) -> str:
+    """The name of what is varied at this point, whatever is swept."""
+    return name_of({key: value for key, value in point.items() if key in request.vary})
+
+
+def made(
+    request: Request, point: dict[str, Any], label: str, seed: int, settings: Mapping[str, Any], folder: Path | None = None
+) -> Run:
+    """A run with these settings on top of what was asked for; its folder is the grid's unless given."""
     algorithm = request.algorithms[label]
-    folder = request.folder / _folder(point) / f"{label}-{seed}"
+    folder = folder or request.folder / name_of(point) / f"{label}-{seed}"
     chosen = [f"algorithm={algorithm}", f"seed={seed}", f"run_dir={folder}"]
     if label != algorithm:
         chosen.append(f"label={label}")
     overrides = (
         *request.suite.overrides, *request.suite.override.get(label, []), *request.overrides, *request.override.get(label, []),
-        *(f"{key}={_written(value)}" for key, value in point.items()), *chosen,
+        *(f"{key}={_written(value)}" for key, value in {**settings, **point}.items()), *chosen,
     )  # fmt: skip
     return Run(label, algorithm, seed, point, folder, overrides)
 
 
-def _points(request: Request) -> Iterator[dict[str, Any]]:
-    """Every combination of the values of `vary` and `sweep`; one without any where there is none."""
-    both = {**request.vary, **request.sweep}
-    for values in itertools.product(*both.values()):
-        yield dict(zip(both, values, strict=True))
+def points(grid: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """Every combination of the values of {key: values}; one without any where there is none."""
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
 
 
-def _folder(point: dict[str, Any]) -> str:
+def name_of(point: Mapping[str, Any]) -> str:
     """A name that can be read, or at least told from the others where the values are long or hold a slash."""
     whole = ",".join(f"{key}={value}" for key, value in point.items())
     name = re.sub(r"[^\w.,=+-]", "_", whole)

@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from alignzoo.settings import UserError, require
 
 ALGORITHMS = ("dpo", "ppo", "distill", "reinforce")
+TRIALS = ">= 2, the first being what is configured; or 0"
 LABEL = re.compile(r"[A-Za-z_][\w-]*")
 
 
@@ -33,10 +34,11 @@ class Suite:
     threshold: float = 0.9  # the share of the gap that learning curves are asked about
     metric: str | None = None  # what to compare; none: gap_closed where all runs have it, else reward
     tune: int = 0  # trials for each algorithm before the runs that count
+    search: dict[str, Any] = field(default_factory=dict)  # {key: range}, or {label: {key: range}}, for those that are declared
 
     def __post_init__(self) -> None:
         require(0 < self.threshold <= 1, "suite.threshold", self.threshold, "in (0, 1]")
-        require(self.tune >= 0, "suite.tune", self.tune, ">= 0")
+        require(self.tune >= 0 and self.tune != 1, "suite.tune", self.tune, TRIALS)
 
 
 @dataclass(kw_only=True)
@@ -45,13 +47,15 @@ class Options:
 
     threads: int = 1  # of each run
     tune: int | None = None  # none: as the suite says
+    tune_seeds: Any = 1  # of each trial: how many, or a list of which
+    search: dict[str, Any] = field(default_factory=dict)  # in place of the suite's
     override: dict[str, list[str]] = field(
         default_factory=dict
     )  # bench.override.LABEL='[key=value,...]', after the suite's own
 
     def __post_init__(self) -> None:
         require(self.threads >= 1, "bench.threads", self.threads, ">= 1")
-        require(self.tune is None or self.tune >= 0, "bench.tune", self.tune, ">= 0")
+        require(self.tune is None or (self.tune >= 0 and self.tune != 1), "bench.tune", self.tune, TRIALS)
 
 
 @dataclass(kw_only=True)
