@@ -351,6 +351,11 @@ class Source(ABC):
         """Metrics only this task can compute, such as the exact gap closed."""
         return {}
 
+    def curves(self) -> dict[str, Any]:
+        """What the task knows of reward against KL, as `alignzoo.evaluation.frontier.exact_curves` gives it, for the run's
+        `frontier.json`; nothing where it knows nothing. Called when training is over."""
+        return {}
+
 
 class Metric(Protocol):
     """A measure of completions, averaged over those that evaluation samples: an entry point of `alignzoo.metric`."""
