@@ -192,6 +192,8 @@ def _finish(trainer: Any, setup: Any, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     if trainer.is_world_process_zero() and finished:
         save_model(trainer, folder / "model")
+        if curves := setup.data.curves():
+            _write(folder / "frontier.json", json.dumps(curves))
         _write(folder / "summary.json", json.dumps(summary, indent=1, default=str))
     trainer.accelerator.wait_for_everyone()
     return summary

@@ -24,10 +24,10 @@ def source_policy(tree: Tree, prompts: int, seed: int) -> Tensor:
     return torch.from_numpy(np.concatenate(levels, 1)).log_softmax(-1)
 
 
-def rewards(tree: Tree, prompts: int, seed: int, interaction: float, roughness: float) -> Tensor:
+def rewards(tree: Tree, prompts: int, seed: int, interaction: float, roughness: float, sparsity: float = 0.0) -> Tensor:
     """(P, completions): preferences for tokens, by prompt and by position, plus `interaction` times preferences for neighbours,
     the same for all prompts, plus `roughness` times noise that follows no rule; each part and the whole of mean 0 and
-    variance 1 over a prompt's completions."""
+    variance 1 over a prompt's completions. After that, the worst `sparsity` of them get 0."""
     rng = np.random.default_rng([seed, 2])
     digits, lengths = (x.numpy() for x in tree.digits())
     blank = tree.tokens  # what stands after the end
@@ -41,9 +41,17 @@ def rewards(tree: Tree, prompts: int, seed: int, interaction: float, roughness: 
         neighbours += double[tokens[:, t], tokens[:, t + 1]]
     noise = rng.normal(size=additive.shape)
     total = _standard(additive) + interaction * _standard(neighbours) + roughness * _standard(noise)
-    return torch.from_numpy(_standard(total))
+    return torch.from_numpy(sparse(_standard(total), sparsity))
 
 
 def _standard(x: np.ndarray) -> np.ndarray:
     deviation = x.std(1, keepdims=True)
     return (x - x.mean(1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+
+
+def sparse(rewards: np.ndarray, share: float) -> np.ndarray:
+    """(P, completions): 0 for the worst `share` of a prompt's completions, rounded down; the rest as they are."""
+    worst = rewards.argsort(1, kind="stable")[:, : int(share * rewards.shape[1])]
+    found = rewards.copy()
+    np.put_along_axis(found, worst, 0.0, 1)
+    return found

@@ -12,10 +12,12 @@ import torch
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.contracts import Context, Models, Reward, Scores, Source, Tables, UserError, require
 from alignzoo.data.exact import grammar, warmup
+from alignzoo.data.exact.judge import Judge
 from alignzoo.data.exact.language import CONTENT, Language, policy_table
-from alignzoo.data.exact.tables import PromptTable, RecordTable, draw
+from alignzoo.data.exact.tables import UNERRING, PromptTable, RecordTable, draw
 from alignzoo.data.exact.teacher import TablePolicy
 from alignzoo.evaluation.exact import Tree, completion_logprobs, measures, optimal_policy
+from alignzoo.evaluation.frontier import exact_curves
 
 MOST_COMPLETIONS = 2_000_000  # over all prompts: the tables are kept in memory
 
@@ -31,6 +33,9 @@ class Exact(Source):
 
     The run's policy is first trained on a made-up source; that is the reference. A made-up reward scores whole strings. Rows of
     preference and demonstration data are drawn with the run's seed, all else depends on `task_seed` alone.
+
+    `label_flips` and `reward_noise` make the judge of training err, whoever asks: the labels of records and the scores of
+    rollouts. Evaluation, the optimum and its demonstrations keep to the true reward.
     """
 
     prompts: int = field(default=16, metadata={"help": "how many prompts there are"})
@@ -40,6 +45,13 @@ class Exact(Source):
     interaction: float = field(default=0.5, metadata={"help": "weight of neighbouring letters in the reward"})
     roughness: float = field(default=0.1, metadata={"help": "weight of the part of the reward that follows no rule"})
     reward_scale: float = field(default=2.0, metadata={"help": "standard deviation of the reward over completions"})
+    sparsity: float = field(default=0.0, metadata={"help": "share of a prompt's completions, the worst, whose reward is 0"})
+    label_flips: float = field(
+        default=0.0, metadata={"help": "probability that a judgement in training is turned round: a label, a score's sign"}
+    )
+    reward_noise: float = field(
+        default=0.0, metadata={"help": "standard deviation of the error in each reward that training sees"}
+    )
     rows: int = field(default=16_384, metadata={"help": "rows of an epoch: pairs, demonstrations, ...; prompts repeat"})
     demonstrations: Demonstrator = field(default=Demonstrator.optimum, metadata={"help": "who writes them"})
     task_seed: int = field(default=0, metadata={"help": "of source, reference and reward"})
@@ -50,12 +62,15 @@ class Exact(Source):
     def __post_init__(self) -> None:
         for name in ("prompts", "length", "rows", "warmup_batch"):
             require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), ">= 1")
-        for name in ("interaction", "roughness", "warmup_steps", "task_seed"):
+        for name in ("interaction", "roughness", "warmup_steps", "task_seed", "reward_noise"):
             require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), ">= 0")
         for name in ("beta", "reward_scale", "warmup_learning_rate"):
             require(getattr(self, name) > 0, f"data.{name}", getattr(self, name), "> 0")
+        require(0 <= self.sparsity < 1, "data.sparsity", self.sparsity, "in [0, 1)")
+        require(0 <= self.label_flips <= 0.5, "data.label_flips", self.label_flips, "in [0, 0.5]")
         require(2 <= self.vocabulary <= len(CONTENT), "data.vocabulary", self.vocabulary, f"from 2 to {len(CONTENT)}")
         self.tree = Tree(self.vocabulary, self.length)
+        self.judge = Judge(self.label_flips, self.reward_noise)
         count = self.prompts * self.tree.completions
         if count > MOST_COMPLETIONS:
             raise UserError(
@@ -75,18 +90,26 @@ class Exact(Source):
             )
         self.language = Language(self.prompts, self.tree, context.tokenizer)
         self.rewards = self.reward_scale * grammar.rewards(
-            self.tree, self.prompts, self.task_seed, self.interaction, self.roughness
+            self.tree, self.prompts, self.task_seed, self.interaction, self.roughness, self.sparsity
         )
-        train = PromptTable(self.language, self.rows) if view is Prompts else self._records(view, self.rows, [context.seed, 0])
-        heldout = PromptTable(self.language, self.prompts) if view is Prompts else self._records(view, 1024, [context.seed, 1])
+        train = (
+            PromptTable(self.language, self.rows)
+            if view is Prompts
+            else self._records(view, self.rows, [context.seed, 0], self.judge)
+        )
+        heldout = (
+            PromptTable(self.language, self.prompts)
+            if view is Prompts
+            else self._records(view, 1024, [context.seed, 1], UNERRING)
+        )
         report = {"rows": self.rows, "prompts": self.prompts, "completions": self.tree.completions}
         return Tables(train=train, heldout=heldout, prompts=PromptTable(self.language, self.prompts), report=report)
 
-    def _records(self, view: type[Batch], size: int, seed: list[int]) -> RecordTable:
+    def _records(self, view: type[Batch], size: int, seed: list[int], judge: Judge) -> RecordTable:
         def made() -> Any:
             reference, optimum = (completion_logprobs(self.tree, table) for table in (self.reference, self.optimum))
             writer = optimum if self.demonstrations is Demonstrator.optimum else reference
-            return draw(view, size, [self.task_seed, *seed], reference, writer, self.rewards)
+            return draw(view, size, [self.task_seed, *seed], reference, writer, self.rewards, judge)
 
         return RecordTable(self.language, view, size, made)
 
@@ -103,7 +126,7 @@ class Exact(Source):
             names = ("prompts", "vocabulary", "length", "task_seed", "warmup_steps", "warmup_batch", "warmup_learning_rate")
             key = {name: getattr(self, name) for name in names} | {"prompt_ids": self.language.prompt_ids.tolist()}
             warmup.cached(context.cache, key, policy, lambda: train(policy, network, self.language, source, context.device))
-            self.device = context.device
+            self.device, self.noise = context.device, context.shared.noise
             self.reference = policy_table(self.language, network, context.device)
         self.optimum, _ = optimal_policy(self.tree, self.reference, self.rewards, self.beta)
 
@@ -126,6 +149,9 @@ class Exact(Source):
         module = TablePolicy(self.language, self.optimum, context.policy.config.vocab_size).to(context.device)
         return PolicyNetwork(module, context.shared, frozen=True)
 
+    def curves(self) -> dict[str, Any]:
+        return exact_curves(completion_logprobs(self.tree, self.reference), self.rewards)
+
     def evaluate(self, models: Models) -> dict[str, float]:
         policy = policy_table(self.language, models.policy, self.device)
         return measures(self.tree, policy, self.reference, self.rewards, self.beta)
@@ -133,7 +159,7 @@ class Exact(Source):
 
 @dataclass(kw_only=True)
 class TaskReward(Reward):
-    """The task's reward, looked up; no score for what is no completion of the task."""
+    """The task's reward, looked up; no score for what is no completion of the task. The judge errs outside evaluation."""
 
     source: Exact
 
@@ -142,4 +168,6 @@ class TaskReward(Reward):
         number = language.completion_numbers(c)
         prompt = language.prompt_numbers(c.prompts)[c.prompt_of]
         found = self.source.rewards.float().to(c.ids.device)[prompt, number.clamp(min=0)]
+        if self.source.judge.errs and self.source.noise.purpose != "evaluation":
+            found = self.source.judge.scores(found, c.row, self.source.noise)
         return Scores(total=torch.where(number >= 0, found, 0), valid=number >= 0)

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.contracts import UserError
+from alignzoo.data.exact.judge import Judge
 from alignzoo.data.exact.language import Language
 from alignzoo.data.exact.sampler import Sampler
 
 RANKED = 4  # completions of one ranking
+UNERRING = Judge()
 
 
 @dataclass
@@ -83,15 +85,19 @@ class RecordTable:
         return self.language.prompts(used, row[first]), prompt_of
 
 
-def draw(view: type[Batch], size: int, seed: Sequence[int], reference: Tensor, demonstrator: Tensor, rewards: Tensor) -> Drawn:
-    """What annotators with the reward in mind would have said: all (P, completions), two of log-probs and one of rewards.
+def draw(
+    view: type[Batch], size: int, seed: Sequence[int], reference: Tensor, demonstrator: Tensor, rewards: Tensor,
+    judge: Judge = UNERRING,
+) -> Drawn:  # fmt: skip
+    """What annotators with the reward in mind would have said: all (P, completions), two of log-probs and one of rewards. The
+    `judge`'s errors change labels, never completions.
 
     Pairs: chosen and rejected differ, and P(a over b) = sigma(r_a - r_b) (Bradley and Terry 1952)
     Rated: 1 with probability sigma(r), else 0
     Rankings: Plackett (1975) and Luce (1959), which for two is Bradley-Terry
     Completions: demonstrations, samples of the demonstrator
     """
-    rng = np.random.default_rng([*seed, 4])
+    rng, errors = (np.random.default_rng([*seed, stream]) for stream in (4, 5))
     prompt = torch.arange(size) % len(rewards)
     uniform = lambda: torch.from_numpy(rng.random(size))  # noqa: E731
     if view is Completions:
@@ -99,14 +105,17 @@ def draw(view: type[Batch], size: int, seed: Sequence[int], reference: Tensor, d
     sampler = Sampler(reference)
     first = sampler(prompt, uniform())
     if view is Rated:
-        liked = uniform() < rewards[prompt, first].sigmoid()
-        return Drawn(first[:, None], liked.float()[:, None])
+        liked = uniform() < judge.perceived(rewards[prompt, first], errors).sigmoid()
+        return Drawn(first[:, None], (liked ^ judge.turned(size, errors)).float()[:, None])
     if view is Pairs:
         second = sampler.another(prompt, first, uniform())
-        first_wins = uniform() < (rewards[prompt, first] - rewards[prompt, second]).sigmoid()
-        return Drawn(torch.where(first_wins[:, None], torch.stack([first, second], 1), torch.stack([second, first], 1)))
+        both = torch.stack([first, second], 1)
+        seen = judge.perceived(rewards[prompt[:, None], both], errors)
+        first_wins = (uniform() < (seen[:, 0] - seen[:, 1]).sigmoid()) ^ judge.turned(size, errors)
+        return Drawn(torch.where(first_wins[:, None], both, both.flip(1)))
     if view is Rankings:
         numbers = torch.stack([first, *(sampler(prompt, uniform()) for _ in range(RANKED - 1))], 1)
-        perceived = rewards[prompt[:, None], numbers] + torch.from_numpy(rng.gumbel(size=(size, RANKED)))
-        return Drawn(numbers, perceived.argsort(1, descending=True).argsort(1))
+        perceived = judge.perceived(rewards[prompt[:, None], numbers], errors)
+        rank = (perceived + torch.from_numpy(rng.gumbel(size=(size, RANKED)))).argsort(1, descending=True).argsort(1)
+        return Drawn(numbers, torch.where(judge.turned(size, errors)[:, None], RANKED - 1 - rank, rank))
     raise UserError(f"data=exact makes Prompts, Completions, Pairs, Rated and Rankings, not {view.__name__}: choose other data")
