@@ -35,12 +35,19 @@ def multirun(overrides: Sequence[str], job: Job) -> list[int]:
 
     with config.searching(parsed):
         config.check_options(parsed)
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        try:
-            batches = hydra.multirun("train", run_one, [*overrides, *([] if given else [where])])
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(config_errors.explain(error)) from error
+        return launch("train", run_one, [*overrides, *([] if given else [where])])
+
+
+def launch(name: str, job: Callable[[DictConfig], int], overrides: Sequence[str]) -> list[int]:
+    """Hand every combination of the config `name`, within `config.searching`, to `job`, through Hydra's sweeper and launcher,
+    and return what it returned. Raises UserError like `multirun`.
+    """
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    try:
+        batches = hydra.multirun(name, job, list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(config_errors.explain(error)) from error
     return [one.return_value for batch in batches for one in batch]
 
 

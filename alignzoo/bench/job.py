@@ -39,11 +39,9 @@ class Job:
         unfinished = any(Path(self.folder, "checkpoints").glob("checkpoint-*"))
         return [sys.executable, "-m", "alignzoo", "train", *([f"resume={self.folder}"] if unfinished else self.overrides)]
 
-    @property
     def finished(self) -> bool:
         return Path(self.folder, "summary.json").is_file()
 
-    @property
     def stopped(self) -> bool:
         """Whether someone has asked all runs of this bench to end."""
         return Path(self.bench, STOP).exists()
@@ -52,14 +50,16 @@ class Job:
         """Runs it, unless it is finished, and returns the exit code, which goes into the journal too."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self._only_one() as log:
-            if self.stopped:
+            if self.stopped():
                 return INTERRUPTED
-            if self.finished:
+            if self.finished():
                 return 0
             start, begin = time.perf_counter(), self.log.stat().st_size
             code = self._wait(
                 subprocess.Popen(self.command, stdout=log, stderr=log, env=self._environment(), start_new_session=True)
             )
+            if self.stopped() and code == -signal.SIGTERM:  # before it could listen
+                code = INTERRUPTED
             seconds = time.perf_counter() - start
             note(
                 self.bench, {"run": self.folder, "code": code, "seconds": round(seconds, 1), "error": self._error(code, begin)}
@@ -76,7 +76,7 @@ class Job:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(PATIENCE)
-            if self.stopped and not asked:
+            if self.stopped() and not asked:
                 process.terminate()
                 asked = True
 
@@ -91,7 +91,7 @@ class Job:
                     fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    if self.stopped:
+                    if self.stopped() or self.finished():
                         break
                     time.sleep(PATIENCE)
             yield log

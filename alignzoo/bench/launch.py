@@ -3,24 +3,59 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from alignzoo.bench.job import Job
+from alignzoo import config
+from alignzoo.bench.job import STOP, Job
 from alignzoo.bench.plan import Run
+from alignzoo.bench.progress import watching
 from alignzoo.bench.request import Request
+from alignzoo.multirun import launch
 
 
 def execute(runs: Sequence[Run], request: Request) -> list[int]:
-    """Runs them and returns their exit codes. One that fails doesn't stop the others."""
-    jobs = [Job(str(r.folder), r.overrides, str(request.folder), request.threads) for r in runs]
-    return pool(jobs, request.jobs or room_for(request.threads))
+    """Runs those that aren't finished and returns their exit codes. One that fails doesn't stop the others; Ctrl-C and SIGTERM
+    let each save and end all.
+    """
+    waiting = [r for r in runs if not r.finished]
+    jobs = [Job(str(r.folder), r.overrides, str(request.folder), request.threads) for r in waiting]
+    with _stopping(request.folder), watching(request.folder, len(runs), len(runs) - len(waiting)):
+        if not jobs or request.launcher is None:
+            return pool(jobs, request.jobs or room_for(request.threads))
+        return launched(jobs, request)
 
 
 def pool(jobs: Sequence[Job], width: int) -> list[int]:
-    """In subprocesses of this one, `width` at a time."""
+    """In subprocesses of this one, `width` at a time: what a single machine needs, with no further dependency."""
     with ThreadPoolExecutor(max(1, min(width, len(jobs)))) as threads:
         return list(threads.map(lambda job: job(), jobs))
+
+
+def launched(jobs: Sequence[Job], request: Request) -> list[int]:
+    """By Hydra's launcher, each as one job of a sweep over the number of the run."""
+    numbers = ",".join(map(str, range(len(jobs))))
+    own = [*request.own, f"hydra.sweep.dir={request.folder}/launcher", f"run={numbers if len(jobs) > 1 else 'choice(0)'}"]
+    with config.searching(config.parse(request.own)):
+        return launch("bench", Elsewhere(tuple(jobs), os.getpid()), own)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a launcher calls, in a process of its own or not."""
+
+    jobs: tuple[Job, ...]
+    bench_process: int
+
+    def __call__(self, cfg: Any) -> int:
+        if os.getpid() != self.bench_process:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # bench asks the runs to stop; the launcher's own way would kill them
+        return self.jobs[cfg.run]()
 
 
 def room_for(threads: int) -> int:
@@ -29,3 +64,24 @@ def room_for(threads: int) -> int:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 1 if torch.cuda.is_available() else max(1, cores // threads)
+
+
+@contextmanager
+def _stopping(folder: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask the runs, wherever they are, to save and end, and start none after that. A second time, this
+    process ends at once.
+    """
+    stop = folder / STOP
+
+    def ask(*_: Any) -> None:
+        if stop.exists():
+            raise KeyboardInterrupt
+        stop.touch()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+        stop.unlink(missing_ok=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

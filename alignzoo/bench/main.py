@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     runs = plan(request)
     record.prepare(request, runs)
     record.write(request, runs)
-    codes = launch.execute([r for r in runs if not r.finished], request)
+    codes = launch.execute(runs, request)
     record.write(request, runs)
     if INTERRUPTED in codes:
         print("interrupted; the same command goes on from here")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
-from alignzoo import config
+from alignzoo import config, config_errors
+from alignzoo.bench.suite import Options
 from alignzoo.settings import UserError
 
 PREFIX = "bench.override."
@@ -17,6 +19,7 @@ def take_overrides(argv: Sequence[str]) -> tuple[dict[str, list[str]], list[str]
     rest = []
     for text in argv:
         if not text.lstrip("+").startswith(PREFIX):
+            _check_key(text.lstrip("+"))
             rest.append(text)
             continue
         label, _, value = text.lstrip("+").removeprefix(PREFIX).partition("=")
@@ -26,6 +29,13 @@ def take_overrides(argv: Sequence[str]) -> tuple[dict[str, list[str]], list[str]
         config.parse(given)
         found.setdefault(label, []).extend(given)
     return found, rest
+
+
+def _check_key(text: str) -> None:
+    """A misspelt bench.override is told as such: Hydra can't read what follows it."""
+    node, _, key = text.partition("=")[0].partition(".")
+    if node == "bench" and key and key.split(".")[0] not in {f.name for f in fields(Options)}:
+        raise UserError(config_errors.unknown_key(f"bench.{key.split('.')[0]}", Options))
 
 
 def split_list(text: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from alignzoo.bench.job import INTERRUPTED, STOP, journal
 from alignzoo.bench.plan import Run
 from alignzoo.bench.request import Request
+from alignzoo.bench.suite import pairs_of
 from alignzoo.report.main import writable
 from alignzoo.report.study import FILE
 from alignzoo.settings import UserError
@@ -26,7 +27,7 @@ def prepare(request: Request, runs: Sequence[Run]) -> None:
         raise UserError(f"folder={request.folder} holds runs of another bench ({names}{more}): choose another folder=")
     for r in runs:
         r.check_folder()
-    writable(request.folder)
+    writable(request.folder, "folder=")
     (request.folder / STOP).unlink(missing_ok=True)
 
 
@@ -46,7 +47,7 @@ def write(request: Request, runs: Sequence[Run], tuning: Sequence[dict[str, Any]
     """bench.json: see `alignzoo.report.study.Study`."""
     said = {
         "command": request.command, "suite": request.suite_name, "vary": list(request.vary), "sweep": list(request.sweep),
-        "planned": [list(pair) for pair in request.suite.planned], "tuning": list(tuning),
+        "planned": pairs_of(request.suite.planned), "tuning": list(tuning),
         "failed": failures(request, runs), "threshold": request.suite.threshold,
     }  # fmt: skip
     path = request.folder / FILE

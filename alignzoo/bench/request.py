@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
@@ -16,9 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignzoo import config, config_errors
 from alignzoo.bench.overrides import take_overrides
-from alignzoo.bench.suite import BenchConfig, Suite, grid, labelled, seeds_of
+from alignzoo.bench.suite import BenchConfig, Suite, grid, labelled, pairs_of, seeds_of
 from alignzoo.settings import UserError, nearest, require
 
+SEARCH_PATH = "hydra.searchpath"
+EXTRAS = ("joblib", "submitit")  # launchers that alignzoo's extras install
 OWN = ("suite", "algorithms", "seeds", "folder", "jobs", "bench", "hydra")
 PER_RUN = {
     "algorithm": "algorithms=[...]",
@@ -45,6 +50,7 @@ class Request:
     tune: int
     overrides: list[str] = field(default_factory=list)
     override: dict[str, list[str]] = field(default_factory=dict)
+    launcher: str | None = None  # Hydra's, by name; none: a pool of this process
     own: list[str] = field(default_factory=list)  # for Hydra: everything but the overrides of runs
 
     @property
@@ -60,39 +66,72 @@ def parse(argv: Sequence[str]) -> Request:
     """Raises UserError for what can't be read, names nobody has, and values out of range."""
     override, rest = take_overrides(argv)
     parsed = config.parse(rest)
-    for name, remedy in PER_RUN.items():
-        if config.value_of(parsed, name) is not None:
-            raise UserError(f"bench sets {name}= for each run: give {remedy}")
-    own = [_free(o) for o in parsed if _is_own(o)]
-    runs = [str(o.input_line) for o in parsed if not _is_own(o) or o.get_key_element() == "hydra.searchpath"]
-    for o in parsed:
-        if not _is_own(o) and o.is_sweep_override():
-            key = o.get_key_element()
-            raise UserError(
-                f"{o.input_line}: several values are suite.vary.{key}=[...], each compared by itself, "
-                f"or suite.sweep.{key}=[...], one frontier"
-            )
-    name, chosen = _suite(parsed)
-    asked = _compose([*own, *chosen], parsed)
+    _check_runs([o for o in parsed if not _is_own(o)])
+    name, own = _own(parsed)
+    asked = _compose(own, parsed)
     algorithms = labelled(asked.suite.algorithms if asked.algorithms is None else asked.algorithms)
-    for label in override:
-        if label not in algorithms:
-            has = ", ".join(algorithms)
-            raise UserError(f"bench.override.{label}: this bench has no {label!r}.{nearest(label, algorithms)} It has {has}")
-    seeds = seeds_of(asked.suite.seeds if asked.seeds is None else asked.seeds)
-    if asked.jobs is not None:
-        require(asked.jobs >= 1, "jobs", asked.jobs, ">= 1")
+    _check_labels(asked.suite, algorithms, override)
     return Request(
-        command=["alignzoo", "bench", *argv], suite_name=name, suite=asked.suite, algorithms=algorithms, seeds=seeds,
+        command=["alignzoo", "bench", *argv], suite_name=name, suite=asked.suite, algorithms=algorithms,
+        seeds=seeds_of(asked.suite.seeds if asked.seeds is None else asked.seeds),
         folder=Path(asked.folder), jobs=asked.jobs, threads=asked.bench.threads,
         tune=asked.suite.tune if asked.bench.tune is None else asked.bench.tune,
-        overrides=runs, override=override, own=[*own, *chosen],
+        overrides=[str(o.input_line) for o in parsed if not _is_own(o) or o.get_key_element() == SEARCH_PATH],
+        override=override, launcher=_launcher(parsed, asked.jobs), own=own,
     )  # fmt: skip
 
 
 def _is_own(override: Override) -> bool:
-    key = override.get_key_element().lstrip("+~")
-    return key.split(".")[0].split("/")[0].split("@")[0] in OWN
+    """Bench's, or its launcher's; all others are the runs'."""
+    return re.split(r"[./@]", override.get_key_element().lstrip("+~"))[0] in OWN
+
+
+def _check_runs(overrides: Sequence[Override]) -> None:
+    for o in overrides:
+        key = o.get_key_element().lstrip("+~")
+        if key in PER_RUN:
+            raise UserError(f"bench sets {key}= for each run: give {PER_RUN[key]}")
+        if o.is_sweep_override():
+            raise UserError(
+                f"{o.input_line}: for several values write suite.vary.{key}=[...], each compared by itself,\n"
+                f"or suite.sweep.{key}=[...], which makes one frontier"
+            )
+
+
+def _check_labels(suite: Suite, algorithms: dict[str, str], override: dict[str, list[str]]) -> None:
+    """What is said of one algorithm is said of one that is there; a suite's own may have been left out by the user."""
+    for label in override:
+        if label not in algorithms:
+            has = ", ".join(algorithms)
+            raise UserError(f"bench.override.{label}: this bench has no {label!r}.{nearest(label, algorithms)} It has {has}")
+    known = {**labelled(suite.algorithms), **algorithms}
+    planned = [(f"planned {pair}", label) for pair in pairs_of(suite.planned) for label in pair]
+    for where, label in [*((f"override.{label}", label) for label in suite.override), *planned]:
+        if label not in known:
+            raise UserError(f"suite.{where}: this suite has no {label!r}.{nearest(label, known)} It has {', '.join(known)}")
+
+
+def _launcher(parsed: Sequence[Override], jobs: int | None) -> str | None:
+    name = config.value_of(parsed, "hydra/launcher")
+    if jobs is not None:
+        require(jobs >= 1, "jobs", jobs, ">= 1")
+        if name is not None:
+            raise UserError(f"jobs={jobs} is for bench's own pool: hydra/launcher={name} has settings of its own")
+    return name
+
+
+def _own(parsed: Sequence[Override]) -> tuple[str, list[str]]:
+    """The suite's name, empty where data= or experiment= says what is compared; and what Hydra makes the bench from."""
+    lines = [_free(o) for o in parsed if _is_own(o)]
+    given = config.value_of(parsed, "suite")
+    if given is None:
+        described = any(config.value_of(parsed, name) is not None for name in ("data", "experiment"))
+        return ("", [*lines, "suite=null"]) if described else ("exact", lines)
+    path = Path(str(given))
+    if path.suffix != ".yaml":
+        return str(given), lines
+    _store(path, parsed)
+    return path.stem, [*(line for line in lines if not line.startswith("suite=")), f"suite={path.stem}"]
 
 
 def _free(override: Override) -> str:
@@ -101,34 +140,42 @@ def _free(override: Override) -> str:
     return f"++{line}" if line.startswith(FREE) else line
 
 
-def _suite(parsed: Sequence[Override]) -> tuple[str, list[str]]:
-    """Its name, and the override that chooses it where the user's doesn't."""
-    given = config.value_of(parsed, "suite")
-    if given is None:
-        described = any(config.value_of(parsed, name) is not None for name in ("data", "experiment"))
-        return ("", ["suite=null"]) if described else ("exact", [])
-    path = Path(str(given))
-    if path.suffix != ".yaml":
-        return str(given), []
+def _store(path: Path, parsed: Sequence[Override]) -> None:
+    """Makes a file of the user's an option of the group. Raises UserError where it isn't one."""
     if not path.is_file():
-        raise UserError(f"suite={given}: there is no such file")
+        raise UserError(f"suite={path}: there is no such file")
+    with config.searching(parsed):
+        taken = config.options("suite", parsed)
+    if path.stem in taken and ConfigStore.instance().repo.get("suite", {}).get(path.name) is None:
+        raise UserError(f"suite={path}: there is a suite {path.stem!r} already. Give the file another name")
     try:
         node = OmegaConf.load(path)
-    except Exception as error:
-        raise UserError(f"suite={given} can't be read: {str(error).splitlines()[0]}") from None
-    ConfigStore.instance().store(group="suite", name=path.stem, node=cast(Any, node))
-    return path.stem, [f"suite={path.stem}"]
+    except (OSError, ValueError, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(f"suite={path} can't be read: {' '.join(str(error).split())}") from None
+    ConfigStore.instance().store(group="suite", name=path.stem, node=node)
 
 
 def _compose(own: Sequence[str], parsed: Sequence[Override]) -> BenchConfig:
+    chosen = [o for o in config.parse(own) if o.get_key_element() in ("suite", SEARCH_PATH) and o.value() is not None]
     with config.searching(parsed):
-        checked = [o for o in config.parse(own) if o.get_key_element() == "suite" and o.value() is not None]
-        config.check_options(checked)
+        config.check_options(chosen)
         try:
             cfg = hydra_compose("bench", list(own), return_hydra_config=True)
             with open_dict(cfg):
                 del cfg["hydra"]
             config_errors.check_keys(cfg)
+            return cast(BenchConfig, OmegaConf.to_object(cfg))
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(config_errors.explain(error)) from error
-    return cast(BenchConfig, OmegaConf.to_object(cfg))
+            raise UserError(config_errors.explain(error) + _remedy(own)) from error
+
+
+def _remedy(own: Sequence[str]) -> str:
+    wanted = next((line.partition("=")[2] for line in own if line.startswith("hydra/launcher=")), "").split("_")[0]
+    return f"\nTo have it: pip install 'alignzoo[{wanted}]'" if wanted in EXTRAS and not _installed(wanted) else ""
+
+
+def _installed(launcher: str) -> bool:
+    try:
+        return importlib.util.find_spec(f"hydra_plugins.hydra_{launcher}_launcher") is not None
+    except ModuleNotFoundError:  # no launcher at all
+        return False

@@ -24,7 +24,7 @@ class Suite:
 
     title: str = ""
     description: str = ""
-    algorithms: list[Any] = field(default_factory=lambda: list(ALGORITHMS))
+    algorithms: Any = field(default_factory=lambda: list(ALGORITHMS))
     seeds: Any = 1  # how many (0, 1, ...), or a list of which
     overrides: list[str] = field(default_factory=list)  # of every run
     override: dict[str, list[str]] = field(default_factory=dict)  # of the runs of one label
@@ -64,7 +64,7 @@ class BenchConfig:
 
     suite: Suite = field(default_factory=Suite)
     bench: Options = field(default_factory=Options)
-    algorithms: list[Any] | None = None
+    algorithms: Any = None
     seeds: Any = None
     folder: str = "runs/bench"
     jobs: int | None = None
@@ -74,10 +74,12 @@ class BenchConfig:
 ConfigStore.instance().store(name="bench_schema", node=BenchConfig)
 
 
-def labelled(entries: list[Any]) -> dict[str, str]:
-    """{label: algorithm} of a list of NAME, LABEL:NAME or {LABEL: NAME}. Raises UserError for a label that is there twice."""
+def labelled(entries: Any) -> dict[str, str]:
+    """{label: algorithm} of NAME, LABEL:NAME or {LABEL: NAME}, or a list of these. Raises UserError for a label that is there
+    twice.
+    """
     found: dict[str, str] = {}
-    for label, name in (pair for entry in entries for pair in _pairs(entry)):
+    for label, name in (pair for entry in (entries if isinstance(entries, list) else [entries]) for pair in _pairs(entry)):
         if not LABEL.fullmatch(label):
             raise UserError(f"algorithms: {label!r} is no label: write NAME or LABEL:NAME, of letters, digits, - and _")
         if label in found:
@@ -103,6 +105,14 @@ def seeds_of(value: Any) -> list[int]:
     if not seeds:
         raise UserError(f"seeds={value} is out of range: must be a number >= 1, or a list of seeds")
     return list(dict.fromkeys(seeds))
+
+
+def pairs_of(planned: list[Any]) -> list[list[str]]:
+    """Raises UserError for what is no list of pairs."""
+    for pair in planned:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise UserError(f"suite.planned={planned} is no list of pairs: write [[first,second],[first,third]]")
+    return [[str(label) for label in pair] for pair in planned]
 
 
 def grid(node: dict[str, Any], name: str) -> dict[str, list[Any]]:
