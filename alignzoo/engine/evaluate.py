@@ -11,9 +11,10 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Metric, Source, Table, Tables
+from alignzoo.engine import judging
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.trainer import AlignTrainer, default_weights, named_terms, weight_of, weighted_sum
-from alignzoo.models.roles import Models, bound, gather_objects
+from alignzoo.models.roles import Models, bound, gather_objects, main_role
 from alignzoo.settings import Sampling
 
 CHUNK = 64  # prompts sampled, or records scored, at once
@@ -22,7 +23,8 @@ CHUNK = 64  # prompts sampled, or records scored, at once
 @dataclass
 class Evaluator:
     """Reward, KL to the reference, entropy and length of one completion for each held-out prompt; the loss on held-out
-    records, for algorithms that learn from records; and what only the task can compute. What can't be had is absent."""
+    records, for algorithms that learn from records; and what only the task can compute. What can't be had is absent. Of a
+    scorer, which writes nothing: how well it judges the held-out records."""
 
     tables: Tables
     source: Source
@@ -46,7 +48,16 @@ class Evaluator:
         if not self.online:
             for records in _chunks(trainer, self.tables.heldout, None):
                 _measure_records(trainer, records, meter)
-        return meter.means() | (self.source.evaluate(trainer.roles) if writes else {}), rows
+        own = self.source.evaluate(trainer.roles) if writes else self._judge(trainer)
+        return meter.means() | own, rows
+
+    def _judge(self, trainer: AlignTrainer) -> dict[str, float]:
+        scorer = getattr(trainer.roles, main_role(list(trainer.trained.roles)))
+        found = [one for records in _chunks(trainer, self.tables.heldout, None) for one in judging.judged(scorer, records)]
+        metrics, data = judging.measured(one for part in gather_objects(found) for one in part)
+        if data and trainer.is_world_process_zero():
+            judging.write(trainer.folder, trainer.state.global_step, metrics, data)
+        return metrics
 
 
 def _chunks(trainer: AlignTrainer, table: Table | None, limit: int | None) -> Iterator[Any]:

@@ -29,13 +29,13 @@ def builds(part: Part) -> None:
 
 
 def trains(part: Part) -> None:
-    """Three steps move the policy; the losses are finite, and logged."""
+    """Three steps move the policy, or scorer; the losses are finite, and logged."""
     trainer, folder = _trained(part)
-    start = torch.cat([p.flatten() for p in _policy(part).parameters()])
-    end = torch.cat([p.detach().flatten() for p in trainer.trained.policy.parameters()])
+    start = torch.cat([p.flatten() for p in _trainer(part, "start").trained.main.parameters()])
+    end = torch.cat([p.detach().flatten() for p in trainer.trained.main.parameters()])
     expect(bool(end.isfinite().all()), "finite weights", "NaN or Inf", "an unbounded loss")
     moved = start.shape != end.shape or not torch.equal(start, end)
-    expect(moved, "the policy to learn", "weights that don't move", "the trainer trains a model that is not `trainer.model`")
+    expect(moved, "the model to learn", "weights that don't move", "the trainer trains a model that is not `trainer.model`")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     logged = len(losses) == STEPS and all(map(math.isfinite, losses))
@@ -43,37 +43,33 @@ def trains(part: Part) -> None:
 
 
 def evaluates(part: Part) -> None:
-    """Evaluation measures the policy that was trained."""
+    """Evaluation measures the policy, or scorer, that was trained."""
     trainer, _ = _trained(part)
     found = trainer.evaluated[1]
     finite = found and all(math.isfinite(value) for value in found.values())
-    expect(
-        bool(finite) and "eval/reward" in found, "finite eval/reward, eval/length, ...", f"{found}", "evaluation did not run"
-    )
+    wanted = "eval/reward" if "policy" in trainer.trained.roles else "eval/accuracy"
+    expect(bool(finite) and wanted in found, f"a finite {wanted} and others", f"{found}", "evaluation did not run")
 
 
 def reloads(part: Part) -> None:
-    """The saved policy is the trained one, and training goes on from a checkpoint."""
+    """The saved model is the trained one, and training goes on from a checkpoint."""
     trainer, folder = _trained(part)
     from alignzoo.run import save_model
 
     save_model(trainer, folder / "model")
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder / "model")
+    kind: Any = AutoModelForCausalLM if "policy" in trainer.trained.roles else AutoModelForSequenceClassification
+    loaded: Any = kind.from_pretrained(folder / "model")
     ids = torch.arange(3, 9)[None]
     with torch.no_grad():
-        pairs = [model.eval()(input_ids=ids).logits for model in (trainer.trained.policy.cpu(), loaded)]
+        pairs = [model.eval()(input_ids=ids).logits for model in (trainer.trained.main.cpu(), loaded)]
     off = (pairs[0] - pairs[1]).abs().max().item()
     expect(off < 1e-4, "the same logits after loading", f"a difference of {off:.1e}", "the model saved is not the one trained")
     again = _trainer(part, "resumed")
     again.train(resume_from_checkpoint=str(folder / "checkpoints" / "checkpoint-2"))
     step = again.state.global_step
     expect(step == STEPS, f"a resumed run to end at step {STEPS}", f"{step}", "the trainer keeps its own count")
-
-
-def _policy(part: Part) -> Any:
-    return _trainer(part, "start").trained.policy
 
 
 def _trained(part: Part) -> tuple[Any, Path]:

@@ -41,7 +41,7 @@ class BradleyTerry(Algorithm):
             "score/chosen": chosen,
             "score/rejected": rejected,
             "score/margin": difference,
-            "score/accuracy": (difference.sign() + 1) / 2,
+            "accuracy": (difference.sign() + 1) / 2,
         }
         return bradley_terry_loss(chosen, rejected, self._margin(batch), self.label_smoothing, self.centring), metrics
 

@@ -124,7 +124,7 @@ def test_evaluation_measures_the_held_out_records_and_samples_nothing(tmp_path):
     trainer = run(tmp_path)
     trainer.train()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert {"eval/loss", "eval/score/accuracy"} <= rows[-1].keys()
+    assert {"eval/loss", "eval/accuracy"} <= rows[-1].keys()
     assert not {"eval/length", "eval/kl", "eval/reward"} & rows[-1].keys()
     assert not (tmp_path / "completions.jsonl").exists()
 
