@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,13 @@ def _begin(cfg: DictConfig, folder: Path) -> None:
     folder.mkdir(parents=True)
     # first, and in one piece: it tells the next attempt whose folder this is
     _write(folder / "config.yaml", identity(cfg))
-    _write(folder / "environment.json", json.dumps(environment(), indent=1))
+    _write(folder / "environment.json", json.dumps({"command": command(), **environment()}, indent=1))
+
+
+def command() -> list[str]:
+    """The command line of this process, as it would be typed."""
+    program, *arguments = sys.argv
+    return [*(["alignzoo"] if Path(program).name in ("alignzoo", "__main__.py") else ["python", program]), *arguments]
 
 
 def environment() -> dict[str, Any]:
