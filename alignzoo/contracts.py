@@ -395,6 +395,10 @@ class TrainerPlugin(ABC):
         `Hosting.models`.
         """
 
+    def sampled(self, batch: int) -> int:
+        """How many completions the trainer samples by itself for an optimizer step over `batch` records, on average."""
+        return batch if self.data is Prompts else 0
+
     @abstractmethod
     def build(self, hosting: Hosting) -> Any:
         """A `transformers.Trainer`, ready to train."""

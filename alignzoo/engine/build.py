@@ -15,6 +15,7 @@ from alignzoo.batch import Completions
 from alignzoo.contracts import Algorithm, Context, Kind, OnlineAlgorithm, Role, Scores, Source, Tables
 from alignzoo.engine import checks
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
+from alignzoo.engine.cost import watch_networks
 from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader, Order, Share, bind
 from alignzoo.engine.scoring import checked
@@ -75,6 +76,7 @@ class Builder:
         trainer.loader = self._loader(tables, trainer, micro, share)
         if self.reward:
             self._connect_reward(trainer)
+        watch_networks(trainer.cost, models, self.reward)
         trainer.tables_report = tables.report
         return trainer
 
@@ -189,7 +191,8 @@ class Builder:
                 trainer.window.add(f"reward/{name}", part, scores.usable.double())
 
         rows = len(trainer.loader.order.table)
-        trainer.roles.score = checked(self.reward, self.setup.choices["reward"], trainer.roles.shared, rows, note)
+        score = checked(self.reward, self.setup.choices["reward"], trainer.roles.shared, rows, note)
+        trainer.roles.score = trainer.cost.timed("reward", score)
         trainer.views = trainer.make_views()
 
     def _tensorboard(self) -> list[TrainerCallback]:

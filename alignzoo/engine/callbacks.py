@@ -49,6 +49,16 @@ class Flow(TrainerCallback):
         self.trainer: Any = None
         self.stopped = False
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if self.settings.eval_steps and state.global_step == 0:
+            self.trainer.evaluate()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.trainer.cost.begin("training")
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.trainer.cost.end()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self.trainer.finish_step()
         step, last = state.global_step, state.global_step >= state.max_steps

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,20 @@ import torch
 from transformers import PrinterCallback, Trainer
 
 from alignzoo.contracts import Hosting, Tables
-from alignzoo.engine import checkpoint, checks
+from alignzoo.engine import checkpoint, checks, records
 from alignzoo.engine.build import Builder, arguments, keywords
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
+from alignzoo.engine.cost import Cost, completions_in, watch_networks
 from alignzoo.engine.evaluate import Evaluator
+from alignzoo.engine.foreign import watch_trainer
 from alignzoo.engine.logs import Lines
-from alignzoo.engine.meters import Cost
 from alignzoo.engine.scoring import checked
-from alignzoo.models.roles import Models, Trained
+from alignzoo.engine.trainer import evaluation_row
+from alignzoo.models.roles import Models, Trained, gather_objects
 from alignzoo.settings import UserError
+
+
+COST = "cost"  # in a checkpoint: the account of each rank
 
 
 class HostBuilder(Builder):
@@ -38,11 +44,12 @@ class HostBuilder(Builder):
         tables = self.source.tables(self.algorithm.data, context)
         with args.main_process_first(local=False, desc="models"):
             models, trained, _ = self._models(context, config)
-        context.models = models
+        context.models, cost = models, Cost()
         if self.reward:
             self.reward.setup(context)
             rows = len(tables.train)
-            models.score = checked(self.reward, setup.choices["reward"], models.shared, rows, lambda completions, scores: None)
+            score = checked(self.reward, setup.choices["reward"], models.shared, rows, lambda completions, scores: None)
+            models.score = cost.timed("reward", score)
         sizes = {
             "ignore_data_skip": False,  # its loader is its own: a resumed run finds its place by skipping
             "max_steps": self._steps(tables),
@@ -58,20 +65,32 @@ class HostBuilder(Builder):
         foreign = self.algorithm.build(hosting)
         if not isinstance(foreign, Trainer):
             raise UserError(f"{name} built a {type(foreign).__name__}: `build` must return a transformers.Trainer")
+        watch_networks(cost, models, self.reward)
+        watch_trainer(cost, foreign, self.main)
         flow = HostedFlow(setup.training, interrupt)
         flow.trainer = Hosted(foreign, trained, models, self._evaluator(tables), tables, context.tokenizer, self.folder)
-        flow.trainer.keep = setup.training.keep_checkpoints
+        flow.trainer.keep, flow.trainer.cost = setup.training.keep_checkpoints, cost
+        flow.trainer.samples = partial(self._samples, tables)
         weakref.finalize(flow.trainer, shutil.rmtree, start, ignore_errors=True)
         foreign.remove_callback(PrinterCallback)
         for callback in (flow, Show(show)):
             foreign.add_callback(callback)
         return flow.trainer
 
+    def _samples(self, tables: Tables, steps: int) -> int:
+        """Completions that so many steps have sampled, or been delivered by the data: each of its rows once."""
+        batch, rows = self.setup.training.batch, len(tables.train)
+        seen = min(steps * batch, rows)
+        delivered = seen * completions_in(tables.train.batch(range(min(rows, batch))), rows) // min(rows, batch)
+        return delivered + steps * self.algorithm.sampled(batch)
+
 
 class Hosted:
     """A foreign trainer with the files, evaluation and costs of `AlignTrainer`; what is not here is the trainer's own."""
 
     keep: int
+    cost: Cost
+    samples: Callable[[int], int]
 
     def __init__(
         self, foreign: Trainer, trained: Trained, models: Models, evaluator: Evaluator, tables: Tables, tokenizer: Any,
@@ -80,7 +99,6 @@ class Hosted:
         self.foreign, self.trained, self.roles, self.evaluator = foreign, trained, models, evaluator
         self.tables_report, self.tokenizer, self.folder = tables.report, tokenizer, folder
         self.model_wrapped = trained
-        self.cost = Cost()
         self.metrics_file = Lines(folder / "metrics.jsonl", foreign.is_world_process_zero())
         self.completions_file = Lines(folder / "completions.jsonl", foreign.is_world_process_zero())
         self.evaluated: tuple[int, dict[str, float]] = (-1, {})
@@ -92,16 +110,20 @@ class Hosted:
         if resume_from_checkpoint:
             for lines in (self.metrics_file, self.completions_file):
                 lines.cut(checkpoint.step_of(Path(resume_from_checkpoint)))
+            self.cost.load_state_dict(records.load(Path(resume_from_checkpoint) / COST)[self.foreign.accelerator.process_index])
         with self.cost.phase("training"):
             self.foreign.train(resume_from_checkpoint=resume_from_checkpoint)
         self._take_weights()
 
     def finish_step(self) -> None:
         self.roles.shared.updates += 1
+        # of the whole run, so on the account of one process
+        self.cost.counts["samples"] = self.samples(self.foreign.state.global_step) * self.foreign.is_world_process_zero()
 
     def note(self, logs: dict[str, float]) -> None:
         row = {name: value for name, value in logs.items() if name != "epoch"}
-        seconds = self.cost.state_dict()["seconds"]["total"]
+        self.cost.used()
+        seconds = self.cost.seconds["total"]
         self.metrics_file.write({"step": self.foreign.state.global_step, **row, "seconds": seconds})
 
     def evaluate(self) -> dict[str, float]:
@@ -115,16 +137,18 @@ class Hosted:
                 found = {f"eval/{name}": value for name, value in self.evaluator(self).items()}
             self.trained.train(training)
             self.evaluated = (step, found)
-            self.note(found)
+            self.metrics_file.write(evaluation_row(step, found, self.cost))
             handler = self.foreign.callback_handler
             self.foreign.control = handler.on_evaluate(self.foreign.args, self.foreign.state, self.foreign.control, found)
         return self.evaluated[1]
 
     def keep_checkpoint(self) -> None:
         """Seal what the foreign trainer has just saved: what has no manifest is never resumed from."""
-        folder = self.folder / "checkpoints"
+        folder, cost = self.folder / "checkpoints", gather_objects(self.cost.state_dict())
         if self.foreign.is_world_process_zero():
-            checkpoint.seal(folder / f"{checkpoint.PREFIX}{self.foreign.state.global_step}")
+            saved = folder / f"{checkpoint.PREFIX}{self.foreign.state.global_step}"
+            records.save(cost, saved / COST)
+            checkpoint.seal(saved)
             checkpoint.rotate(folder, self.keep)
         self.foreign.accelerator.wait_for_everyone()
 

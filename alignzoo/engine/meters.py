@@ -1,12 +1,6 @@
-"""Averages between two log lines, and the account of what a run has cost."""
+"""Averages between two log lines."""
 
 from __future__ import annotations
-
-import resource
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,50 +48,3 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
         self.sums = {name: torch.tensor(total, dtype=torch.float64) for name, total in state.items()}
-
-
-class Cost:
-    """What the run has used, over all ranks where it counts records; evaluation's seconds are kept apart."""
-
-    def __init__(self) -> None:
-        self.counts = dict.fromkeys(("samples", "prompt_tokens", "completion_tokens", "trained_tokens"), 0)
-        self.seconds = dict.fromkeys(("rollout", "training", "evaluation", "total"), 0.0)
-        self._phases: list[str] = []
-        self._since = time.perf_counter()
-
-    def count(self, **amounts: int) -> None:
-        for name, amount in amounts.items():
-            self.counts[name] += amount
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Books the time inside to `name`, and not to the phase around it."""
-        self._book()
-        self._phases.append(name)
-        try:
-            yield
-        finally:
-            self._book()
-            self._phases.pop()
-
-    def _book(self) -> None:
-        now = time.perf_counter()
-        self.seconds["total"] += now - self._since
-        if self._phases:
-            self.seconds[self._phases[-1]] += now - self._since
-        self._since = now
-
-    def state_dict(self) -> dict[str, Any]:
-        self._book()
-        return {"counts": dict(self.counts), "seconds": dict(self.seconds)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.counts, self.seconds = dict(state["counts"]), dict(state["seconds"])
-        self._since = time.perf_counter()
-
-
-def peak_memory() -> int:
-    """Bytes: the accelerator's peak where there is one, else the process's."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

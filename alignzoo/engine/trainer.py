@@ -13,9 +13,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from alignzoo.batch import Batch
 from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, OnlineAlgorithm, Reward
 from alignzoo.engine import checkpoint, records
+from alignzoo.engine.cost import Cost, peak_memory, tokens_in
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader
 from alignzoo.engine.logs import Lines
-from alignzoo.engine.meters import Cost, Meter, peak_memory
+from alignzoo.engine.meters import Meter
 from alignzoo.models.roles import Models, Trained, bound, gather_objects
 from alignzoo.settings import UserError
 
@@ -48,7 +49,7 @@ class AlignTrainer(Trainer):
         self.completions_file = Lines(folder / "completions.jsonl", self.is_world_process_zero())
         self.evaluated: tuple[int, dict[str, float]] = (-1, {})
         self.saved_step = -1
-        self.logged_tokens, self.logged_seconds = 0, 0.0
+        self.logged_tokens, self.logged_seconds = 0.0, 0.0
         self.views = self.make_views()
         self.tables_report: dict[str, Any] = {}
 
@@ -73,8 +74,11 @@ class AlignTrainer(Trainer):
         backward.
         """
         batches = [next(epoch_iterator).to(device) for _ in range(num_batches)]
+        if isinstance(self.loader, OfflineLoader):
+            for batch in batches:
+                self.cost.delivered(batch, len(self.loader.order.table))
         if type(self.algorithm).prepare is not Algorithm.prepare:
-            with torch.no_grad():
+            with self.cost.phase("training"), torch.no_grad():
                 batches = self.model_wrapped(bound(self.algorithm.prepare, self.views[""], batches))
         sums: dict[str, Tensor] = {}
         for batch in batches:
@@ -207,6 +211,7 @@ class AlignTrainer(Trainer):
     def sample(self, index: int, batch: Any) -> Batch:
         """This rank's part of rollout `index`, without gradient and without dropout."""
         self.model_wrapped.eval()
+        self.cost.delivered(batch, len(self.loader.order.table))
         with self.cost.phase("rollout"), torch.no_grad(), self.roles.shared.noise.during("rollout", index):
             algorithm = cast(OnlineAlgorithm, self.algorithm)
             return self.model_wrapped(bound(algorithm.experience, self.views[""], batch.to(self.args.device)))
@@ -223,8 +228,6 @@ class AlignTrainer(Trainer):
         for name, values in columns.items():
             here.add(name, values, counted)
         means = {name: value / weight for name, (value, weight) in here.state_dict().items() if weight}
-        self.cost.count(samples=len(rollout), completion_tokens=tokens_in(rollout, prompts=False))
-        self.cost.count(prompt_tokens=tokens_in(rollout) - tokens_in(rollout, prompts=False))
         if self.is_world_process_zero():
             self.window.merge(here)
         self.algorithm.after_rollout(means | {"samples": float(len(rollout))})
@@ -234,20 +237,16 @@ class AlignTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" not in logs:
             return
-        means, tokens, seconds = self.window.means(), self._tokens(), self.cost.state_dict()["seconds"]["total"]
+        means, used, seconds = self.window.means(), self.cost.used(), self.cost.seconds["total"]
         self.window.clear()
-        rate = (tokens - self.logged_tokens) / max(seconds - self.logged_seconds, 1e-9)
-        self.logged_tokens, self.logged_seconds = tokens, seconds
+        rate = (used["tokens"] - self.logged_tokens) / max(used["seconds"] - self.logged_seconds, 1e-9)
+        self.logged_tokens, self.logged_seconds = used["tokens"], used["seconds"]
         if not means[EMPTY]:
             del means[EMPTY]
         logs = logs | means | {"tokens_per_second": rate, "seconds": seconds, "peak_memory": float(peak_memory())}
         # first: the parent adds an epoch to `logs`, which it counts from the start of the process, not of the run
         self.metrics_file.write({"step": self.state.global_step, **logs})
         super().log(logs, start_time)
-
-    def _tokens(self) -> int:
-        generated = self.cost.counts["prompt_tokens"] + self.cost.counts["completion_tokens"]
-        return generated + int(self.roles.sum(torch.tensor(self.cost.counts["trained_tokens"])))
 
     def evaluate(self, *arguments: Any, **keywords: Any) -> dict[str, float]:
         """Held-out metrics, once a step, with randomness of their own; leaves no trace in training."""
@@ -259,7 +258,7 @@ class AlignTrainer(Trainer):
                 found = {f"eval/{name}": value for name, value in self.evaluator(self).items()}
             self.model_wrapped.train(training)
             self.evaluated = (step, found)
-            self.metrics_file.write({"step": step, **found, "seconds": self.cost.state_dict()["seconds"]["total"]})
+            self.metrics_file.write(evaluation_row(step, found, self.cost))
             super().log({name.replace("eval/", "eval_", 1): value for name, value in found.items()})  # as trackers name them
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return self.evaluated[1]
@@ -272,6 +271,7 @@ class AlignTrainer(Trainer):
             return
         for lines in (self.metrics_file, self.completions_file):
             lines.sync()
+        self.cost.begin("checkpoint")
         state = self._state()  # a collective: every rank takes part
         rng = gather_objects(torch.random.get_rng_state())
         if self.is_world_process_zero():
@@ -280,6 +280,7 @@ class AlignTrainer(Trainer):
             checkpoint.rotate(folder.parent, self.keep)
         self.accelerator.wait_for_everyone()
         self.saved_step = step
+        self.cost.end()
 
     def _fill(self, folder: Path, state: dict[str, Any]) -> None:
         self._save(str(folder))
@@ -336,6 +337,12 @@ def _own(states: list[Any], rank: int) -> Any:
     return states[rank]
 
 
+def evaluation_row(step: int, found: dict[str, float], cost: Cost) -> dict[str, Any]:
+    """A line of metrics.jsonl: the metrics, and what the run has cost up to there."""
+    used = {f"cost/{unit}": amount for unit, amount in {"steps": step, **cost.used()}.items()}
+    return {"step": step, **found, **used, "seconds": cost.seconds["total"]}
+
+
 def named_terms(result: tuple[Any, Metrics]) -> tuple[Terms, Metrics]:
     terms, metrics = result
     return (terms if isinstance(terms, dict) else {"loss": terms}), dict(metrics)
@@ -361,17 +368,6 @@ def weighted_sum(term: Tensor, weight: Tensor, total: Tensor) -> Tensor:
     """sum(term * weight) / total; entries of weight 0 are not read; 0 where the total is 0."""
     summed = torch.where(weight > 0, term, 0) * weight
     return summed.sum() / torch.where(total > 0, total, 1)
-
-
-def tokens_in(batch: Any, prompts: bool = True) -> int:
-    """Attended tokens of all completions in a record, with their prompts once a completion, or without them."""
-    total = 0
-    if hasattr(batch, "attended") and hasattr(batch, "prompts"):
-        total += int(batch.attended.sum())
-        if prompts:
-            total += int(batch.prompts.attended.sum(1)[batch.prompt_of].sum())
-    nested = [value for value in vars(batch).values() if isinstance(value, Batch) and not hasattr(batch, "prompt_of")]
-    return total + sum(tokens_in(value, prompts) for value in nested)
 
 
 def _is_measure(value: Any) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from alignzoo.models import flops
 from alignzoo.models.layout import Layout, Plan, Rectangle
 
 NAME = "alignzoo_sdpa"  # sdpa, and more where a layout is given
@@ -36,16 +37,28 @@ def forward(
     if layout is None and memory is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **keywords)
+        found: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **keywords
+        )
+        flops.attention(module, found[0], query, key, value, query.shape[0] * query.shape[2] * key.shape[2])
+        return found
     unknown = sorted(name for name, given in keywords.items() if given is not None and name not in KNOWN)
     if unknown:
         raise NotImplementedError(f"attention with {', '.join(unknown)}")
     if layout is None:
-        return memory.attend(module.layer_idx, query, key, value, scaling, keywords.get("sliding_window")), None
+        window = keywords.get("sliding_window")
+        made = memory.attend(module.layer_idx, query, key, value, scaling, window)
+        flops.attention(module, made, query, key, value, memory.entries(window))
+        return made, None
     if memory is not None:
         memory.store_prompts(module.layer_idx, key[0], value[0])
     plan = layout.plan(keywords.get("sliding_window"))
-    return tree_attention(query[0], key[0], value[0], plan, dropout, scaling)[None], None
+    out = tree_attention(query[0], key[0], value[0], plan, dropout, scaling)[None]
+    flops.attention(module, out, query, key, value, plan.entries)
+    return out, None
+
+
+forward.counts = True  # type: ignore[attr-defined]
 
 
 def tree_attention(query: Tensor, key: Tensor, value: Tensor, plan: Plan, dropout: float, scaling: float | None) -> Tensor:

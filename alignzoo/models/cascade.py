@@ -93,6 +93,12 @@ class Memory:
         found = self._by_row(self._by_prompt(weights[..., :width]) @ prompt_values, query.shape[2])
         return (found + weights[..., width:] @ values[:, :, start:]).reshape(rows, 1, -1, values.shape[3])
 
+    def entries(self, window: int | None) -> int:
+        """Pairs of a query and a key that the last `attend` has computed, hidden ones included."""
+        width = next(iter(self.prompts.values()))[0].shape[2]
+        own = min(self.time + 1, window) if window else self.time + 1
+        return len(self.lengths) * self.most * width + len(self.group) * own
+
     def _hidden(self, width: int, window: int | None, like: Tensor) -> Tensor:
         """(B, 1, 1, P): -inf for prompt tokens that are padding, or out of the window; else 0."""
         if window or self.padding is None:
@@ -208,7 +214,7 @@ def _differs(module: Any) -> str | None:
     """What goes wrong when a few tokens are drawn by this loop, or None where their log-probs are those of a forward."""
     prompts = flat._sample(module).prompts
     uniforms = torch.linspace(0.1, 0.9, 24, dtype=torch.float64, device=prompts.ids.device).view(6, 4)
-    with flat._evaluation(module):
+    with flat.trying(module):
         try:
             drawn = generate(module, prompts, Sampling(samples=3, max_new_tokens=4), uniforms, set(), _exact)
         except Exception as error:  # whatever a foreign architecture raises, the plain loop still works

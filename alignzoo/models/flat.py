@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import attention, forward
+from alignzoo.models import attention, flops, forward
 from alignzoo.models.layout import layout
 from alignzoo.models.prune import pruned
 from alignzoo.settings import Forward
@@ -140,7 +140,7 @@ def refusal(module: Any) -> str | None:
 def _differs(module: Any) -> str | None:
     """What goes wrong when a few tokens run without padding, or None where all is as with padding."""
     sample = _sample(module)
-    with _evaluation(module):
+    with trying(module):
         expected = _read(module, sample, None)
         try:
             found = _read(module, sample, Forward.auto)
@@ -184,12 +184,13 @@ def _sample(module: Any) -> Completions:
 
 
 @contextmanager
-def _evaluation(module: nn.Module) -> Iterator[None]:
-    """Without dropout, every part back to its own mode afterwards."""
+def trying(module: nn.Module) -> Iterator[None]:
+    """Without dropout, every part back to its own mode afterwards, and on nobody's account."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
-        yield
+        with flops.uncounted(module):
+            yield
     finally:
         for part in training:
             part.training = True

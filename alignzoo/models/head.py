@@ -22,6 +22,11 @@ def head_logprobs(states: Tensor, weight: Tensor, ids: Tensor, scale: float, sup
     return _HeadLogprobs.apply(states, weight, ids, scale)
 
 
+def kept(states: Tensor, width: int) -> bool:
+    """Whether the logits of states (n, H) over `width` tokens are kept for the backward pass."""
+    return len(states) * width * states.element_size() <= KEPT_BYTES
+
+
 class _HeadLogprobs(torch.autograd.Function):
     """With z = s W h, p = softmax(z): d log p(a) / dz = onehot(a) - p, so one buffer serves as logits, probabilities and
     gradient in turn.
@@ -30,8 +35,8 @@ class _HeadLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, ids: Tensor, scale: float) -> Tensor:
         wanted = any(ctx.needs_input_grad[:2])
-        keep = wanted and len(states) * len(weight) * states.element_size() <= KEPT_BYTES
-        kept, normalisers, found = [], [], []
+        keep = wanted and kept(states, len(weight))
+        logits_kept, normalisers, found = [], [], []
         for rows, chosen in zip(states.split(ROWS), ids.split(ROWS), strict=True):
             logits = rows @ weight.T
             if scale != 1:
@@ -40,8 +45,8 @@ class _HeadLogprobs(torch.autograd.Function):
             value = logits.gather(1, chosen.clamp(min=0)[:, None])[:, 0] - normaliser
             found.append(value.masked_fill(chosen < 0, -torch.inf))
             normalisers.append(normaliser)
-            kept += [logits] if keep else []
-        ctx.save_for_backward(states, weight, ids, *normalisers, *kept)
+            logits_kept += [logits] if keep else []
+        ctx.save_for_backward(states, weight, ids, *normalisers, *logits_kept)
         ctx.scale, ctx.keep = scale, keep
         return torch.cat(found)
 

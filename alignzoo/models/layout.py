@@ -7,6 +7,7 @@ see their prompt and what stands before them in the same completion.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,6 +43,12 @@ class Plan:
     slices: list[tuple[int, int]]
     rectangles: list[Rectangle]
     place: Tensor | None
+
+    @cached_property
+    def entries(self) -> int:
+        """Pairs of a query and a key that are computed, hidden ones included."""
+        squares = sum((stop - start) ** 2 for start, stop in self.slices)
+        return squares + sum(r.queries.numel() * r.keys.shape[1] for r in self.rectangles)
 
 
 @dataclass(eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.functional.logprobs import entropy, selective_log_softmax
-from alignzoo.models import cascade, flat, generation
+from alignzoo.models import cascade, flat, flops, generation
 from alignzoo.models import forward as padded
-from alignzoo.models.head import head_logprobs
+from alignzoo.models.head import head_logprobs, kept
 from alignzoo.models.noise import Noise
 from alignzoo.settings import Forward, Sampling
 
@@ -36,6 +37,7 @@ class Shared:
     finished: generation.Finished | None = None
     updates: int = 0  # optimizer steps so far: fused optimizers leave no trace in the weights' version counters
     forward: Forward = Forward.auto  # how tokens are laid out
+    drawn: Callable[[Completions], None] | None = None  # hears of all completions sampled
 
     @contextmanager
     def at(self, temperature: float) -> Iterator[None]:
@@ -45,6 +47,11 @@ class Shared:
             yield
         finally:
             self.temperature = before
+
+    @cached_property
+    def supported(self) -> int | None:
+        """How many tokens completions may contain; None: all."""
+        return None if self.support is None else int(self.support.sum())
 
     def shape(self, logits: Tensor) -> Tensor:
         """Raw logits (n, V) to those of the sampling distribution: at least float32, divided by the temperature, -inf
@@ -115,9 +122,11 @@ class PolicyNetwork(Network):
         with self.gradient():
             read = self.readout(c)
             weight = read.plain_weight()
-            if weight is None:
+            if weight is None or read.head is None:
                 return _on_scored(selective_log_softmax, [read], c, (c.ids,))
             found = head_logprobs(read.rows, weight, c.ids[c.scored], 1 / self.shared.temperature, self.shared.support)
+            width = self.shared.supported or len(weight)
+            flops.product(read.head.linear, found, read.rows, weight, width, again=not kept(read.rows, width))
             return _scatter(found, c.scored)
 
     def entropy(self, c: Completions) -> Tensor:
@@ -129,6 +138,8 @@ class PolicyNetwork(Network):
         loop = cascade.generate if cascade.able(self.module, sampling.decoding) else generation.generate
         c = loop(self.module, some, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished)
         c = c if len(prompts) else c.take([])
+        if self.shared.drawn:
+            self.shared.drawn(c)
         return replace(c, stamp=self.stamp())
 
     def stamp(self) -> str | None:
@@ -142,16 +153,25 @@ class PolicyNetwork(Network):
 class AdapterOffNetwork(PolicyNetwork):
     """The policy with its PEFT adapter switched off: a reference that costs no memory."""
 
+    @contextmanager
+    def _off(self) -> Iterator[None]:
+        with self.module.disable_adapter(), flops.counted_as(self.module, "reference"):  # type: ignore[operator]
+            yield
+
     def readout(self, c: Completions) -> Readout:
-        with self.module.disable_adapter():  # type: ignore[operator]
+        with self._off():
             return super().readout(c)
 
+    def logprobs(self, c: Completions) -> Tensor:
+        with flops.counted_as(self.module, "reference"):
+            return super().logprobs(c)
+
     def _logits(self, head: flat.Head, states: Tensor) -> Tensor:
-        with self.module.disable_adapter():  # type: ignore[operator]
+        with self._off():
             return super()._logits(head, states)
 
     def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
-        with self.module.disable_adapter():  # type: ignore[operator]
+        with self._off():
             return super().generate(prompts, sampling, adjust)
 
     def stamp(self) -> str | None:

@@ -21,7 +21,7 @@ from alignzoo.testing.lab import distance
 from alignzoo.testing.reshape import tensors
 from alignzoo.testing.subject import Subject, expect, light_collections
 
-VOLATILE = ("seconds", "tokens_per_second", "peak_memory")
+VOLATILE = ("seconds", "cost/seconds", "tokens_per_second", "peak_memory")
 # four records a step, from rollouts of eight: a rollout is half used at every odd step, and so is the window of a log line
 PACE: dict[str, Any] = {
     "eval_prompts": 2,

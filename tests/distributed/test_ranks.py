@@ -15,7 +15,7 @@ from alignzoo.engine import checkpoint
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 CASES = ["ppo", "dpo", "lopsided", "distill"]
-VOLATILE = {"seconds", "tokens_per_second", "peak_memory"}
+VOLATILE = {"seconds", "cost/seconds", "cost/flops", "tokens_per_second", "peak_memory"}
 
 
 @pytest.fixture(scope="module")

@@ -34,8 +34,8 @@ def test_it_leaves_what_any_run_leaves_and_resumes(plugins: Path, tmp_path: Path
     assert {"gap_closed", "reward", "kl", "metric/distinct_tokens"} <= set(summary["metrics"])
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
-    assert [row["step"] for row in rows if "eval/reward" in row] == [2, 4]
-    assert len((run / "completions.jsonl").read_text().splitlines()) == 8
+    assert [row["step"] for row in rows if "eval/reward" in row] == [0, 2, 4]
+    assert len((run / "completions.jsonl").read_text().splitlines()) == 12
     weights = load_file(run / "model" / "model.safetensors")
 
     # as if it had been killed after step 2

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alignzoo.engine import meters
-from alignzoo.engine.meters import Cost, Meter
-from alignzoo.engine.trainer import tokens_in, weighted_sum
+from alignzoo.engine import cost as costs
+from alignzoo.engine.cost import Cost, tokens_in
+from alignzoo.engine.meters import Meter
+from alignzoo.engine.trainer import weighted_sum
 from alignzoo.testing import toys
 
 
@@ -57,12 +58,12 @@ def test_sums_are_in_float64():
 def test_seconds_go_to_the_innermost_phase(monkeypatch):
     """A clock that says 0, 1, 3, 7, 15 and 31: training has 2 + 8, the rollout in it 4, nobody 1 and 16."""
     clock = iter([0.0, 1.0, 3.0, 7.0, 15.0, 31.0])
-    monkeypatch.setattr(meters.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: next(clock))
     cost = Cost()
     with cost.phase("training"), cost.phase("rollout"):
         pass
     seconds = cost.state_dict()["seconds"]
-    assert seconds == {"rollout": 4.0, "training": 10.0, "evaluation": 0.0, "total": 31.0}
+    assert {name: value for name, value in seconds.items() if value} == {"rollout": 4.0, "training": 10.0, "total": 31.0}
 
 
 def test_counts_add_up_and_come_back():

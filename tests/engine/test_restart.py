@@ -38,7 +38,7 @@ TINY = [
     "trainer.save_steps=1", "trainer.keep_checkpoints=1", "model.config.hidden_size=16", "model.config.intermediate_size=16",
     "model.config.num_hidden_layers=1", "model.config.num_attention_heads=2", "model.config.num_key_value_heads=2",
 ]  # fmt: skip
-VOLATILE = ("seconds", "tokens_per_second", "peak_memory")
+VOLATILE = ("seconds", "cost/seconds", "tokens_per_second", "peak_memory")
 
 
 def config(folder, steps=3, **more):
