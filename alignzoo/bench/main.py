@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 
+from alignzoo import catalogue
 from alignzoo.bench import launch, record
 from alignzoo.bench.job import INTERRUPTED
 from alignzoo.bench.plan import Run, plan
 from alignzoo.bench.request import Request, parse
+from alignzoo.registry import Registry
 
-HELP = """usage: alignzoo bench [suite=exact] [algorithms=[dpo,ppo,...]] [seeds=10] [folder=runs/bench] [jobs=2] [OVERRIDE ...]
+HELP = """\
+usage: alignzoo bench [suite=NAME] [algorithms=[...]] [seeds=N] [folder=FOLDER] [OVERRIDE ...]
 
-Trains each algorithm of a suite with each seed, and reports which is better, by how much, how sure and at what cost. The same
-command again keeps what is finished and goes on with the rest.
+Trains each algorithm of a suite with each seed, every run a process of its own, and reports which is better, by how much, how
+sure, and at what cost. The same command again keeps what is finished and goes on with what is not.
+
+  suite=NAME                  what is compared, and on what: one of those below, or a file NAME.yaml. Without suite=, data= and
+                              experiment= it is exact
+  algorithms=[ppo,half:ppo]   algorithms and presets, as `alignzoo list algorithm` shows them; LABEL:NAME gives one another name
+  seeds=10                    how many (0, 1, ...), or which, as in seeds=[3,4]
+  folder=runs/bench           where the runs go, and the report: FOLDER/report/report.html
+  OVERRIDE                    those of `alignzoo train`, for every run
+  bench.override.half='[trainer.learning_rate=5e-4]'   for the runs of one label, after those for all
+  suite.vary.KEY=[...]        each value is a condition, compared by itself
+  suite.sweep.KEY=[...]       all values together make one frontier, as those of the KL's strength do
+  suite.KEY=...               anything else that the suite's file says: planned, threshold, metric, ...
+  bench.tune=N                so many trials of every algorithm over its search space first, on other seeds
+  bench.threads=1             of each run
+  jobs=2                      runs at a time; without it, as many as the cores have room for, one with a GPU
+  hydra/launcher=joblib       or submitit_local, submitit_slurm, ...: who runs them; hydra.launcher.KEY=... are its settings
 
 """
 
@@ -22,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
     """0 when all runs finished, 1 when one failed, 130 when interrupted. Raises UserError for a mistake, before any run."""
     if any(word in ("-h", "--help") for word in argv):
         print(HELP, end="")
+        catalogue.show_list(Registry(), "suite")
         return 0
     request = parse(argv)
     runs = plan(request)
@@ -30,19 +50,22 @@ def main(argv: Sequence[str]) -> int:
     codes = launch.execute(runs, request)
     record.write(request, runs)
     if INTERRUPTED in codes:
-        print("interrupted; the same command goes on from here")
+        finished = sum(r.finished for r in runs)
+        print(f"interrupted with {finished} of {len(runs)} runs finished; the same command goes on from here")
         return INTERRUPTED
-    return report(request, runs)
+    return conclude(request, runs)
 
 
-def report(request: Request, runs: Sequence[Run]) -> int:
-    """Prints the table and the answer, writes the report."""
+def conclude(request: Request, runs: Sequence[Run]) -> int:
+    """Says which runs failed and why, prints the answer and writes the report."""
     from alignzoo.report.main import write
 
     failed = record.failures(request, runs)
-    for name, why in failed.items():
-        print(f"{name} failed: {why} (all of it in {name}.log)")
     if any(r.finished for r in runs):
         page = write([request.folder], request.folder / "report", request.suite.metric, shlex.join(request.command))
         print(f"\n{page}")
+    for folder, why in failed.items():
+        print(f"alignzoo: {folder} failed: {why}", file=sys.stderr)
+    if failed:
+        print(f"alignzoo: {len(failed)} of {len(runs)} runs failed, each with a log beside its folder", file=sys.stderr)
     return 1 if failed else 0

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from alignzoo import bench, cli, config
+from alignzoo import cli, config
+from alignzoo.bench.job import Job
 from tests.docs.snippets import SHOWN, Snippet
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,8 @@ def small(arguments: list[str]) -> list[str]:
     task = SMALL_EXACT if given.get("data", "exact") == "exact" else SMALL_TEXT
     batch = [f"trainer.batch={given['trainer.batch']}"] if "trainer.batch" in given else []
     few = [re.sub(r"^(seeds?)=.*", r"\1=" + ("1" if arguments[0] == "bench" else "0"), text) for text in arguments]
-    return [*few, *SMALL, *batch, *task]
+    once = ["seeds=1"] if arguments[0] == "bench" and "seeds" not in given else []
+    return [*few, *once, *SMALL, *batch, *task]
 
 
 def check_overrides(overrides: list[str]) -> None:
@@ -96,9 +98,9 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
 
-def in_this_process(runs: Sequence[bench.Run], jobs: int) -> list[bench.Run]:
-    """In place of `bench.execute`: importing torch for every run would take most of the time."""
-    return [r for r in runs if cli.main(r.command[3:]) != 0]
+def in_this_process(jobs: Sequence[Job], _: Any) -> list[int]:
+    """In place of `bench.launch.pool`: importing torch for every run would take most of the time."""
+    return [cli.main(job.command[3:]) for job in jobs]
 
 
 def forget(folder: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import bench, cli, config
+from alignzoo import cli, config
+from alignzoo.bench import launch
 from alignzoo.cli import COMMANDS
 from tests.docs.session import ROOT, Reader, forget, in_this_process, small, targets
 from tests.docs.snippets import anchors, inline_commands, links, snippets
@@ -36,7 +37,8 @@ def test_every_snippet_does_what_the_page_says(
     page: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bench, "execute", in_this_process)
+    monkeypatch.setattr(launch, "pool", in_this_process)
+    monkeypatch.setattr(launch, "launched", in_this_process)
     if page.name == "README.md":  # which takes the reader's own data and reward for given
         Path("pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
         Path("mine.py").write_text("def score(completions):\n    return [float(len(text)) for text in completions]\n")
