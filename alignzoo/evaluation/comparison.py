@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from math import ceil, inf, log2, sqrt
+from math import ceil, comb, inf, log2, sqrt
 
 import numpy as np
 
@@ -54,6 +54,12 @@ def compare(scores: Mapping[str, Mapping[int, float]], pairs: Sequence[tuple[str
         )
         for (first, second, d), p, q in zip(found, ps, corrected, strict=True)
     ]  # fmt: skip
+
+
+def corrected_together(groups: Sequence[Sequence[Comparison]]) -> list[list[Comparison]]:
+    """The same comparisons with Holm's correction over all of them: one family of tests, not one a group."""
+    together = iter(holm([c.p for group in groups for c in group]))
+    return [[replace(c, corrected=next(together)) for c in group] for group in groups]
 
 
 def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
@@ -151,26 +157,47 @@ def performance_profile(scores: Sequence[float], thresholds: Sequence[float]) ->
 
 @dataclass(frozen=True)
 class Reached:
-    """The median over runs of what reaching a threshold took: infinite where half of the runs never did. `censored` runs
-    stopped short of it; of them it is known only that they need more than `beyond`, the least of their ends.
+    """What reaching a threshold took, over runs, of which `censored` stopped short of it. Of those it is known only that they
+    need more than they had. The median is infinite where they leave it open, and then is more than `at_least`. The interval
+    of the median, of at least 95 %, is None below six runs; its upper end is infinite where too many stopped short.
     """
 
     median: float
+    at_least: float
+    interval: tuple[float, float] | None
     runs: int
     censored: int
-    beyond: float
 
 
 def to_threshold(curves: Sequence[tuple[Sequence[float], Sequence[float]]], threshold: float) -> Reached:
     """From curves (cost, score) of evaluations: the cost of the first one at or above the threshold, so an upper bound.
 
-    Raises ValueError where there is no curve, or an empty one.
+    Interval: between order statistics, whose chance to miss the median is that of coins (David and Nagaraja, 2003, "Order
+    statistics", 7.1); it needs no distribution, and censored runs stay in it. Raises ValueError where there is no curve, or an
+    empty one.
     """
     if not curves or not all(len(cost) for cost, _ in curves):
         raise ValueError("no evaluations to look for a threshold in")
     first = [next((x for x, y in zip(*curve, strict=True) if y >= threshold), inf) for curve in curves]
-    ends = [cost[-1] for (cost, _), x in zip(curves, first, strict=True) if x == inf]
-    ordered = sorted(first)
+    latest = sorted(first)
+    earliest = sorted(cost[-1] if x == inf else x for (cost, _), x in zip(curves, first, strict=True))
+    low, high = _median(earliest), _median(latest)
+    rank = _median_rank(len(first))
+    interval = (earliest[rank - 1], latest[-rank]) if rank else None
+    return Reached(high if low == high else inf, low, interval, len(first), sum(x == inf for x in first))
+
+
+def _median(ordered: Sequence[float]) -> float:
     middle = len(ordered) // 2
-    median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-    return Reached(median, len(first), len(ends), min(ends, default=inf))
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _median_rank(count: int, confidence: float = 0.95) -> int:
+    """The largest k for which the k-th least and the k-th largest of `count` hold the median; 0 where even the ends don't."""
+    missed, rank = 0.0, 0
+    while rank <= count:
+        missed += 2 * comb(count, rank) / 2**count
+        if missed > 1 - confidence:
+            break
+        rank += 1
+    return rank

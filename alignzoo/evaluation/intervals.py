@@ -1,9 +1,9 @@
 """What several seeds say about an algorithm: means, and 95 % intervals that hold at five seeds and for skewed scores.
 
-The interval is Student's t, corrected for the scores' skewness by the transformation of Hall (1992), "On the removal of
+That of the mean is Student's t, corrected for the scores' skewness by the transformation of Hall (1992), "On the removal of
 skewness by transformation", J. R. Statist. Soc. B 54(1). `benchmarks/statistics/coverage.py` measures how often it holds:
 93-95 % of the time at 5, 10 and 20 seeds, for normal and for skewed scores. There plain t falls to 91 %, and the BCa bootstrap
-covers 81-85 % at 5 seeds and 88-90 % at 10.
+covers 81-85 % at 5 seeds and 88-90 % at 10. That of the interquartile mean, by the jackknife, holds 93-96 % of the time.
 """
 
 from __future__ import annotations
@@ -15,23 +15,19 @@ from math import sqrt
 import numpy as np
 
 ONE_SEED = "one seed: nothing says how much another would differ"
+Ends = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and interquartile mean of `count` scores, and the interval of the mean: None, for the `reason`, where there
-    is none."""
+    """Mean and interquartile mean of `count` scores, each with its interval: None, for the `reason`, where there is none."""
 
     mean: float
+    interval: Ends | None
     interquartile_mean: float
-    low: float | None
-    high: float | None
+    interquartile_interval: Ends | None
     count: int
     reason: str = ""
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 def summarize(scores: Sequence[float], confidence: float = 0.95) -> Summary:
@@ -43,18 +39,40 @@ def summarize(scores: Sequence[float], confidence: float = 0.95) -> Summary:
         raise ValueError("a score is not finite")
     mean, middle = float(values.mean()), interquartile_mean(values)
     if len(values) == 1:
-        return Summary(mean, middle, None, None, 1, ONE_SEED)
-    return Summary(mean, middle, *mean_interval(values, confidence), len(values))
+        return Summary(mean, None, middle, None, 1, ONE_SEED)
+    ends = mean_interval(values, confidence), interquartile_interval(values, confidence)
+    return Summary(mean, ends[0], middle, ends[1], len(values))
 
 
 def interquartile_mean(scores: Sequence[float] | np.ndarray) -> float:
-    """The mean without the lowest and the highest quarter."""
-    from scipy.stats import trim_mean
+    """The mean of the middle half: a score that is partly in it counts by its part, so that the half is one at every count."""
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    count = len(ordered)
+    rank = np.arange(count)
+    inside = np.clip(np.minimum(rank + 1, 0.75 * count) - np.maximum(rank, 0.25 * count), 0, None)
+    # from the least on, so that the mean of equal scores is that score to the last digit
+    return float(ordered[0] + ((ordered - ordered[0]) * inside).sum() / inside.sum())
 
-    return float(trim_mean(np.asarray(scores, dtype=np.float64), 0.25))
+
+def interquartile_interval(scores: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Ends:
+    """The interval of the interquartile mean of at least two independent scores: the jackknife's standard error, and t with
+    n - 2 floor(n / 4) - 1 degrees of freedom, as for a trimmed mean (Tukey and McLaughlin, 1963, "Less vulnerable confidence
+    and significance procedures for location based on a single sample", Sankhya A 25).
+    """
+    from scipy.special import stdtrit
+
+    values = np.asarray(scores, dtype=np.float64)
+    count = len(values)
+    if count < 2:
+        raise ValueError(ONE_SEED)
+    middle = interquartile_mean(values)
+    moved = np.array([interquartile_mean(np.delete(values, i)) - middle for i in range(count)])
+    error = sqrt((count - 1) / count * float(((moved - moved.mean()) ** 2).sum()))
+    half = float(stdtrit(count - 2 * (count // 4) - 1, (1 + confidence) / 2)) * error
+    return middle - half, middle + half
 
 
-def mean_interval(scores: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+def mean_interval(scores: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Ends:
     """The interval of the mean of at least two independent scores, of zero width where all are equal.
 
     With the mean m, standard error s / sqrt(n), k = skewness / sqrt(n), and q a quantile of t with n - 1 degrees of freedom:

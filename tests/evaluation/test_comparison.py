@@ -7,7 +7,9 @@ import pytest
 from scipy.stats import permutation_test
 
 from alignzoo.evaluation.comparison import (
+    Reached,
     compare,
+    corrected_together,
     holm,
     performance_profile,
     probability_of_improvement,
@@ -132,11 +134,40 @@ def test_to_threshold_by_hand():
     """Reached at 20, at 30, and not up to 50: the median is 30."""
     cost = [10.0, 20.0, 30.0, 50.0]
     curves = [(cost, [0.1, 0.9, 0.95, 1.0]), (cost, [0.1, 0.2, 0.91, 0.5]), (cost, [0.1, 0.2, 0.3, 0.4])]
-    found = to_threshold(curves, 0.9)
-    assert (found.median, found.runs, found.censored, found.beyond) == (30.0, 3, 1, 50.0)
-    never = to_threshold(curves[2:], 0.9)
-    assert (never.median, never.censored, never.beyond) == (math.inf, 1, 50.0)
-    assert to_threshold(curves[:2], 0.9).median == 25.0
-    assert to_threshold(curves[:1], 0.9).beyond == math.inf
+    assert to_threshold(curves, 0.9) == Reached(30.0, 30.0, None, 3, 1)
+    assert to_threshold(curves[2:], 0.9) == Reached(math.inf, 50.0, None, 1, 1)
+    assert to_threshold(curves[:2], 0.9) == Reached(25.0, 25.0, None, 2, 0)
     with pytest.raises(ValueError, match="no evaluations"):
         to_threshold([], 0.9)
+
+
+def test_a_run_that_stopped_early_leaves_the_median_open():
+    """Stopped at 15, reached at 20 and at 30: the median may be 20, or what the first needs, which is more than 15."""
+    curves = [([15.0], [0.1]), ([20.0], [0.9]), ([30.0], [0.9])]
+    assert to_threshold(curves, 0.9) == Reached(math.inf, 20.0, None, 3, 1)
+
+
+def reaching(*costs):
+    return [([cost, 100.0], [0.9, 0.9]) if cost < math.inf else ([1.0, 100.0], [0.1, 0.2]) for cost in costs]
+
+
+def test_the_interval_of_the_median_by_counting_coins():
+    """Six miss it in 2 of 64 ways; ten with their second ones in 2 (1 + 10) of 1024, with their third in 2 (1 + 10 + 45)."""
+    assert to_threshold(reaching(1, 2, 3, 4, 5, 6), 0.9).interval == (1, 6)
+    assert to_threshold(reaching(*range(1, 11)), 0.9).interval == (2, 9)
+    assert to_threshold(reaching(1, 2, 3, 4, 5), 0.9).interval is None
+    found = to_threshold(reaching(1, 2, 3, 4, 5, 6, 7, 8, math.inf, math.inf), 0.9)
+    assert (found.median, found.interval, found.censored) == (5.5, (2, math.inf), 2)
+
+
+def test_the_interval_of_the_median_holds():
+    rng = np.random.default_rng(0)
+    intervals = [to_threshold(reaching(*rng.exponential(1, 10)), 0.9).interval for _ in range(2000)]
+    assert 0.95 <= np.mean([low <= math.log(2) <= high for low, high in intervals]) <= 0.99
+
+
+def test_one_family_of_tests_over_groups():
+    scores = {"a": seeds([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), "b": seeds([0.0] * 6)}
+    groups = corrected_together([compare(scores), compare(scores)])
+    assert [[c.p for c in group] for group in groups] == [[2 / 64], [2 / 64]]
+    assert [[c.corrected for c in group] for group in groups] == [[4 / 64], [4 / 64]]
