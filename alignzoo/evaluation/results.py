@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 
 from alignzoo.settings import UserError
 
+TRIALS = "tuning"
 COSTS = ("steps", "samples", "tokens", "flops", "seconds")
 
 
@@ -35,6 +37,12 @@ class Run:
     def seed(self) -> int:
         return int(self.summary["seed"])
 
+    @property
+    def command(self) -> str:
+        """The command that started it, where it is kept."""
+        said = self.environment.get("command") or ""
+        return shlex.join(map(str, said)) if isinstance(said, list) else str(said)
+
     def score(self, metric: str) -> float | None:
         """The final evaluation's, None where it has none or one that is not finite."""
         value = self.summary["metrics"].get(metric)
@@ -43,7 +51,7 @@ class Run:
     @cached_property
     def cost(self) -> dict[str, float]:
         """Of the whole run: steps, samples (completions drawn, else rows learned from), tokens, seconds; and FLOPs where
-        counted. Evaluation's seconds are not in it.
+        counted. As the last evaluation says, else the summary. What evaluation took is not in it.
         """
         s = self.summary
         steps = s.get("steps", 0)
@@ -51,7 +59,13 @@ class Run:
         samples = s.get("samples") or steps * self.config.get("trainer", {}).get("batch", 0)
         seconds = s.get("total_seconds", 0.0) - s.get("evaluation_seconds", 0.0)
         found = {"steps": steps, "samples": samples, "tokens": tokens, "flops": s.get("flops"), "seconds": seconds}
+        found |= {name: self._evaluated[-1].get(f"cost/{name}", value) for name, value in found.items() if self._evaluated}
         return {name: float(value) for name, value in found.items() if value}
+
+    @cached_property
+    def _evaluated(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl that are evaluations."""
+        return [row for row in _lines(self.folder / "metrics.jsonl") if any(name.startswith("eval/") for name in row)]
 
     @cached_property
     def evaluations(self) -> list[dict[str, float]]:
@@ -59,10 +73,8 @@ class Run:
         proportion to the steps.
         """
         found = []
-        for row in _lines(self.folder / "metrics.jsonl"):
+        for row in self._evaluated:
             metrics = {name.removeprefix("eval/"): value for name, value in row.items() if name.startswith("eval/")}
-            if not metrics:
-                continue
             share = row["step"] / self.cost["steps"] if self.cost.get("steps") else 1.0
             at = {name: row.get(f"cost/{name}", total * share) for name, total in self.cost.items()}
             found.append({**metrics, **{f"cost/{name}": value for name, value in at.items()}})
@@ -115,6 +127,8 @@ def _run_folders(given: Path) -> Iterator[Path]:
     if not given.exists():
         raise UserError(f"{given} does not exist")
     named = [given] if (given / "config.yaml").is_file() else [path.parent for path in sorted(given.glob("**/config.yaml"))]
+    # what a bench tried before its runs lies beside them, and doesn't count
+    named = [path for path in named if TRIALS not in path.relative_to(given).parts]
     for path in map(Path.resolve, named):
         yield path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
@@ -144,8 +158,8 @@ def _why_unfinished(folder: Path) -> str:
 
 def budget(run: Run) -> dict[str, Any]:
     """{dotted key: value} of what the run was allowed; empty where nothing was said."""
-    found = flat({"budget": run.config.get("budget", run.summary.get("budget"))})
-    return {key: value for key, value in found.items() if value is not None}
+    said = run.config.get("budget") or {}
+    return {} if said.get("unit", "none") == "none" else flat({"budget": said})
 
 
 def budget_text(allowed: dict[str, Any]) -> str:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
+from typing import Any
 
-from alignzoo.evaluation.comparison import LEVEL, Comparison, Reached, compare, seeds_needed, smallest_p, to_threshold
-from alignzoo.evaluation.frontier import Point, area
+from alignzoo.evaluation.comparable import picked
+from alignzoo.evaluation.comparison import (
+    LEVEL,
+    Comparison,
+    Reached,
+    compare,
+    corrected_together,
+    seeds_needed,
+    smallest_p,
+    to_threshold,
+)
 from alignzoo.evaluation.intervals import Summary, summarize
 from alignzoo.evaluation.results import Run
+from alignzoo.report.frontier import Frontier, measure
 from alignzoo.report.study import Study
 from alignzoo.settings import UserError
 
-PREFERRED = ("gap_closed", "reward")
+PREFERRED = ("gap_closed", "reward", "accuracy")
 AREA = "frontier_area"
 
 
@@ -34,7 +45,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Analysis:
-    """The runs under one condition. `entries` are in order of their mean, or of their name where no claim is possible."""
+    """The runs under one condition, whose `settings` are the values of what is varied; or the means over conditions, `over` of
+    them. `entries` are in order of their mean, or of their name where no claim is possible. p is corrected for the comparisons
+    of the whole `family`.
+    """
 
     condition: str
     metric: str
@@ -43,6 +57,10 @@ class Analysis:
     reached: dict[str, Reached]
     failed: dict[str, str]
     threshold: float
+    family: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    over: int = 1
+    frontier: Frontier | None = None
 
     @property
     def seeds(self) -> int:
@@ -51,11 +69,11 @@ class Analysis:
 
     @property
     def smallest_p(self) -> float:
-        return smallest_p(self.seeds, len(self.comparisons))
+        return smallest_p(self.seeds, self.family)
 
     @property
     def seeds_needed(self) -> int:
-        return seeds_needed(len(self.comparisons))
+        return seeds_needed(self.family)
 
     @property
     def can_claim(self) -> bool:
@@ -76,28 +94,48 @@ class Analysis:
 
 
 def analyse(runs: Sequence[Run], study: Study, metric: str | None = None) -> list[Analysis]:
-    """One analysis a condition, in the order of the conditions' values. Raises UserError where no metric is common to all."""
+    """One analysis a condition, in the order of the conditions' values; the tests of all are one family. Raises UserError where
+    no metric is common to all.
+    """
     metric = metric or _common_metric(runs)
     conditions = sorted({run.condition for run in runs}, key=natural)
-    return [_one([run for run in runs if run.condition == condition], condition, study, metric) for condition in conditions]
+    found = [_one([run for run in runs if run.condition == condition], condition, study, metric) for condition in conditions]
+    corrected = corrected_together([a.comparisons for a in found])
+    family = sum(len(a.comparisons) for a in found)
+    return [_ordered(replace(a, comparisons=own, family=family)) for a, own in zip(found, corrected, strict=True)]
+
+
+def averaged(analyses: Sequence[Analysis], study: Study) -> Analysis | None:
+    """What holds over all conditions: each algorithm's score is its mean over them, seed by seed, and its tests are a family
+    of their own, decided on before any condition is looked at. None where no algorithm has a seed under every condition.
+    """
+    labels = [e.label for e in analyses[0].entries if all(any(e.label == o.label for o in a.entries) for a in analyses)]
+    scores, runs = {}, {}
+    for label in labels:
+        entries = [next(e for e in a.entries if e.label == label) for a in analyses]
+        seeds = sorted(set.intersection(*(set(e.scores) for e in entries)))
+        if seeds:
+            scores[label] = {seed: sum(e.scores[seed] for e in entries) / len(entries) for seed in seeds}
+            runs[label] = [run for e in entries for run in e.runs]
+    if not scores:
+        return None
+    entries = [Entry(label, runs[label], own, summarize(list(own.values()))) for label, own in scores.items()]
+    compared = _compared(entries, study)
+    whole = Analysis(
+        "", analyses[0].metric, entries, compared, {}, {}, study.threshold, len(compared), over=len(analyses)
+    )  # fmt: skip
+    return _ordered(whole)
+
+
+def _ordered(a: Analysis) -> Analysis:
+    """With its entries in the order that the claims allow."""
+    ranked = len(a.entries) == 1 or a.can_claim
+    return replace(a, entries=sorted(a.entries, key=lambda e: (-e.summary.mean, e.label) if ranked else (0.0, e.label)))
 
 
 def natural(text: str) -> tuple[tuple[float, str], ...]:
     """Sorts 'noise=0.5' before 'noise=10'."""
     return tuple((float(part), "") if _is_number(part) else (inf, part) for part in text.replace("=", " ").split())
-
-
-def points(runs: Sequence[Run]) -> list[Point]:
-    """(KL, reward) where each run ended; exact ones where they are known."""
-    kl, reward = axes(runs)
-    ends = [(run.score(kl), run.score(reward)) for run in runs]
-    return [(x, y) for x, y in ends if x is not None and y is not None]
-
-
-def axes(runs: Sequence[Run]) -> tuple[str, str]:
-    """The names of KL and reward: the exact ones where every run has them."""
-    exact = all("exact_kl" in run.summary["metrics"] and "expected_reward" in run.summary["metrics"] for run in runs)
-    return ("exact_kl", "expected_reward") if exact else ("kl", "reward")
 
 
 def _common_metric(runs: Sequence[Run]) -> str:
@@ -110,21 +148,25 @@ def _common_metric(runs: Sequence[Run]) -> str:
 def _one(runs: list[Run], condition: str, study: Study, metric: str) -> Analysis:
     failed = {str(run.folder): f"no finite {metric}" for run in runs if run.score(metric) is None}
     scored = [run for run in runs if str(run.folder) not in failed]
-    scores = _areas(scored) if study.sweep else _scores(scored, metric)
+    curve = measure(scored, bool(study.sweep))
+    scores = _areas(curve) if study.sweep else _scores(scored, metric)
     if not scores:
         raise UserError(f"no run has a finite {metric}: choose another metric by --metric")
     entries = [
         Entry(label, _of(scored, label), by_seed, summarize(list(by_seed.values()))) for label, by_seed in scores.items()
     ]
-    entries.sort(key=lambda entry: (-entry.summary.mean, entry.label))
-    order = {entry.label: entry.scores for entry in entries}
+    reached, compared = _reached(entries, study.threshold), _compared(entries, study)
+    return Analysis(
+        condition, AREA if study.sweep else metric, entries, compared, reached, failed, study.threshold, len(compared),
+        picked(runs[0], study.vary), frontier=curve,
+    )  # fmt: skip
+
+
+def _compared(entries: Sequence[Entry], study: Study) -> list[Comparison]:
+    """The planned comparisons, else all."""
+    order = {entry.label: entry.scores for entry in sorted(entries, key=lambda entry: (-entry.summary.mean, entry.label))}
     planned = [(a, b) for a, b in study.planned if a in order and b in order]
-    reached = _reached(entries, study.threshold)
-    compared = compare(order, planned or None)
-    analysis = Analysis(condition, AREA if study.sweep else metric, entries, compared, reached, failed, study.threshold)
-    if len(entries) > 1 and not analysis.can_claim:
-        entries.sort(key=lambda entry: entry.label)
-    return analysis
+    return compare(order, planned or None)
 
 
 def _scores(runs: Sequence[Run], metric: str) -> dict[str, dict[int, float]]:
@@ -136,27 +178,15 @@ def _scores(runs: Sequence[Run], metric: str) -> dict[str, dict[int, float]]:
     return found
 
 
-def _areas(runs: Sequence[Run]) -> dict[str, dict[int, float]]:
+def _areas(found: Frontier | None) -> Mapping[str, dict[int, float]]:
     """By algorithm and seed: the area under the frontier of its runs, up to the KL that every algorithm reaches."""
-    families = {run.algorithm: [other for other in runs if other.algorithm == run.algorithm] for run in runs}
-    start = reference_reward(runs)
-    if start is None:
+    areas = {} if found is None else {line.label: line.areas for line in found.lines if line.areas}
+    if not areas:
         raise UserError(
-            "a frontier's area needs the reward of the reference: an evaluation that has J_reference, or frontier.json"
+            "a frontier's area needs KL to the reference in every evaluation, and the reward of the reference: of J_reference, "
+            "frontier.json or reference.json"
         )
-    most = min(max(kl for kl, _ in points(family)) for family in families.values())
-    found: dict[str, dict[int, float]] = {}
-    for name, family in families.items():
-        for seed in sorted({run.seed for run in family}):
-            value = area([(0.0, start), *points([run for run in family if run.seed == seed])], most)
-            if value is not None:
-                found.setdefault(name, {})[seed] = value
-    return found
-
-
-def reference_reward(runs: Sequence[Run]) -> float | None:
-    """At KL 0 the objective is the reward."""
-    return next((float(run.summary["metrics"]["J_reference"]) for run in runs if "J_reference" in run.summary["metrics"]), None)
+    return areas
 
 
 def _of(runs: Sequence[Run], label: str) -> list[Run]:

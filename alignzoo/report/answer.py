@@ -10,6 +10,7 @@ from alignzoo.report.analysis import AREA, Analysis, Entry
 
 TITLES = {"gap_closed": "gap closed", AREA: "area under the frontier"}
 COST_TITLES = {"steps": "steps", "samples": "samples", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
+UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def title(metric: str) -> str:
@@ -18,58 +19,53 @@ def title(metric: str) -> str:
 
 def headline(a: Analysis) -> str:
     """The one sentence to take away."""
-    best = a.best.label
+    best, where = a.best.label, f", on average over {a.over} conditions" if a.over > 1 else ""
     if len(a.entries) == 1:
-        return f"{best}: {score(a, a.best)}. There is nothing to compare it with."
+        return f"{best}: {score(a, a.best)}{where}. There is nothing to compare it with."
     if not a.comparisons:
         return "No claim possible: no comparison was planned."
     if not a.can_claim:
         return f"No claim possible below {a.seeds_needed} seeds."
     beaten, level = _sides(a)
     if not beaten:
-        return f"No algorithm is shown to be the best: {best} has the highest mean, which may be chance."
+        return _undecided(a) + where + "."
     if not level:
-        return (
-            f"{best} is the best of {len(a.entries)}." if len(a.entries) > 2 else f"{best} is better than {beaten[0].second}."
-        )
+        of = f"is the best of {len(a.entries)}" if len(a.entries) > 2 else f"is better than {beaten[0].second}"
+        return f"{best} {of}{where}."
     worse, alike = ([c.second for c in found] for found in (beaten, level))
-    return f"{best} is better than {_listed(worse)}, and not told apart from {_listed(alike)}."
+    return f"{best} is better than {listed(worse)}, and not told apart from {listed(alike)}{where}."
 
 
-def overall(analyses: Sequence[Analysis]) -> str:
-    """The one sentence over several conditions, each of which was tested by itself."""
-    if all(len(a.entries) == 1 for a in analyses):
-        ends = " to ".join(f"{number(a.metric, a.best.summary.mean)} under {a.condition}" for a in (analyses[0], analyses[-1]))
-        return f"{analyses[0].best.label}: from {ends}. There is nothing to compare it with."
-    able = [a for a in analyses if a.can_claim]
-    if not able:
-        needed = max(a.seeds_needed for a in analyses if a.comparisons)
-        return f"No claim possible below {needed} seeds, under any of {len(analyses)} conditions."
-    winners = list(dict.fromkeys(a.best.label for a in able))
-    if len(winners) > 1:
-        return "Which is ahead depends on the condition: " + "; ".join(
-            f"{label} under {_listed([a.condition for a in able if a.best.label == label])}" for label in winners
-        )
-    shown = [a for a in able if not _sides(a)[1]]
-    where = f"all {len(able)}" if len(shown) == len(able) else str(len(shown)) if shown else "none"
-    judged = "" if len(able) == len(analyses) else f" that have seeds enough, of {len(analyses)}"
-    under = f"all {len(able)} conditions{judged}"
-    return f"{winners[0]} has the highest mean under {under}, and is shown to be the best under {where}."
+def _undecided(a: Analysis) -> str:
+    if any(c.separated for c in a.comparisons):
+        return f"No algorithm is shown to be the best: {a.best.label} has the highest mean, which may be chance"
+    names = listed([entry.label for entry in a.entries])
+    same = all(c.difference == 0 and c.p == 1 for c in a.comparisons)
+    return f"{names} are not told apart: " + (
+        "their scores are the same, seed by seed" if same else "differences may be chance"
+    )
 
 
 def details(a: Analysis) -> list[str]:
-    """By how much, how sure, at what cost: a sentence or two each."""
+    """By how much and how sure: a sentence or two each."""
     if len(a.entries) == 1:
-        return [_cost(a)]
+        return [_left_out(a)]
     if not a.can_claim:
-        return [_no_claim(a), _cost(a)]
+        return [_no_claim(a), _left_out(a)]
     beaten, level = _sides(a)
     said = [f"{a.best.label} {_verb(a)} {score(a, a.best)}."]
     if beaten:
-        said.append(f"It is {_listed([_ahead(a, c) for c in beaten])}.")
+        said.append(f"It is {listed([_ahead(a, c) for c in beaten])}.")
     if level:
-        said.append(f"That it is {_listed([_ahead(a, c) for c in level])} is not shown.")
-    return [" ".join(said), _certainty(a), _cost(a)]
+        said.append(f"That it is {listed([_ahead(a, c) for c in level])} is not shown.")
+    return [" ".join(said), _certainty(a), _left_out(a)]
+
+
+def _left_out(a: Analysis) -> str:
+    if not a.failed:
+        return ""
+    runs = "One run" if len(a.failed) == 1 else f"{len(a.failed)} runs"
+    return f"{runs} ended without a finite {title(a.metric)}: no score here counts them. Reproduce, below, names them."
 
 
 def _sides(a: Analysis) -> tuple[list[Comparison], list[Comparison]]:
@@ -88,7 +84,7 @@ def _ahead(a: Analysis, c: Comparison) -> str:
 
 
 def _certainty(a: Analysis) -> str:
-    corrected = f", corrected for {_comparisons(a)}" if len(a.comparisons) > 1 else ""
+    corrected = f", corrected for {_comparisons(a)} (Holm)" if a.family > 1 else ""
     return f"In brackets 95 % intervals and p from {a.seeds} common seeds{corrected}."
 
 
@@ -104,32 +100,20 @@ def _no_claim(a: Analysis) -> str:
 
 
 def _comparisons(a: Analysis) -> str:
-    return "one comparison" if len(a.comparisons) == 1 else f"{len(a.comparisons)} comparisons"
+    return "one comparison" if a.family == 1 else f"{a.family} comparisons"
 
 
-def _cost(a: Analysis) -> str:
-    """What a run takes, of the best where there is one, else of all."""
-    said = []
-    for entry in a.entries[:4]:
-        parts = [amount(name, value) for name in ("samples", "flops", "seconds") if (value := entry.cost(name))]
-        if parts:
-            said.append(f"{entry.label} {', '.join(parts)}")
-    return f"A run costs, evaluation apart: {'; '.join(said)}." if said else ""
-
-
-def amount(cost: str, value: float) -> str:
-    if cost == "seconds":
-        return f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"
-    if cost == "flops":
-        return f"{value:.2e} FLOPs"
-    return f"{value:,.0f} {COST_TITLES[cost]}"
+def short(value: float) -> str:
+    """1234 as 1.23k."""
+    size, prefix = next(((size, prefix) for size, prefix in UNITS if abs(value) >= 0.9995 * size), (1.0, ""))
+    return f"{value / size:.3g}{prefix}"
 
 
 def score(a: Analysis, entry: Entry) -> str:
     """Mean, interval, seeds."""
     s = entry.summary
     seeds = f"{s.count} seeds" if s.count > 1 else s.reason
-    between = f"{bare(a.metric, s.low)} to {bare(a.metric, s.high)}, " if s.low is not None and s.high is not None else ""
+    between = f"{bare(a.metric, s.interval[0])} to {bare(a.metric, s.interval[1])}, " if s.interval else ""
     share = " of the gap to the optimum" if a.metric == "gap_closed" else ""
     return f"{number(a.metric, s.mean)}{share} ({between}{seeds})"
 
@@ -158,10 +142,15 @@ def p_text(p: float) -> str:
 
 
 def reached_text(r: Reached) -> str:
-    """The median of what it took, and how many runs got there."""
-    median = f"{r.median:,.0f}" if r.median < inf else f"> {r.beyond:,.0f}"
-    return f"{median} ({r.runs - r.censored} of {r.runs})"
+    """The median of what it took, its interval, and how many runs got there."""
+    median = f"{r.median:,.0f}" if r.median < inf else f"> {r.at_least:,.0f}"
+    between = ""
+    if r.interval and r.interval[0] < r.interval[1]:
+        low, high = r.interval
+        between = f"{low:,.0f} to {high:,.0f}, " if high < inf else f"> {low:,.0f}, "
+    return f"{median} ({between}{r.runs - r.censored} of {r.runs} runs)"
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -51,18 +51,20 @@ def write(folders: Sequence[Path], out: Path, metric: str | None = None, command
     for a in analyses:
         found = sections.results(a)
         table.show_answer(" ".join([a.condition, answer.headline(a)]).strip(), answer.details(a), found.columns, found.rows)
+        spent = sections.bill(a)
+        table.show_rows(spent.columns, spent.rows)
     return page.write(page.Content(runs, analyses, about, given.skipped | about.failed, command), out)
 
 
-def writable(out: Path) -> None:
-    """Makes the folder. Raises UserError where nothing can be written into it."""
+def writable(out: Path, option: str = "--out") -> None:
+    """Makes the folder that `option` gives. Raises UserError where nothing can be written into it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".probe"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise UserError(f"can't write into {out}: {error.strerror}. Choose another folder by --out") from None
+        raise UserError(f"can't write into {out}: {error.strerror}. Choose another folder by {option}") from None
 
 
 def _beside(folder: Path) -> Path:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alignzoo.evaluation.results import COSTS, Run
-from alignzoo.report import answer, plots, sections
-from alignzoo.report.analysis import AREA, Analysis, axes
+from alignzoo.report import across, answer, costs, plots, reach, sections
+from alignzoo.report.analysis import AREA, Analysis, averaged
+from alignzoo.report.figures import Style, save, styles
 from alignzoo.report.samples import side_by_side
 from alignzoo.report.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCORES = "Each point is a seed; the diamond is the mean, the bar its 95 % interval."
-KNOWN = {"optimum": "the optimum for every strength of the KL", "best_of_n": "best-of-n of the reference"}
+SCORES = "Each point is a seed; the diamond is the mean, the bar and the brackets its 95 % interval."
 TEMPLATES = Path(__file__).parent / "templates"
+Figures = Iterator[tuple[str, str, "Figure | None"]] | Sequence[tuple[str, str, "Figure | None"]]
 
 
 @dataclass(frozen=True)
@@ -34,21 +33,20 @@ class Plot:
 
 @dataclass(frozen=True)
 class Part:
-    """One condition of the study, with its plots by group."""
+    """One condition of the study, or all together, with its plots by group."""
 
     analysis: Analysis
     headline: str
     details: list[str]
+    bill: sections.Table
     results: sections.Table
     comparisons: sections.Table
-    costs: sections.Table
+    costs: list[sections.Table]
     scores: list[Plot]
     curves: list[Plot]
     frontier: list[Plot]
-
-    @property
-    def plots(self) -> list[Plot]:
-        return [*self.scores, *self.curves, *self.frontier]
+    reach: sections.Table | None
+    about_reach: list[str]
 
 
 @dataclass(frozen=True)
@@ -61,17 +59,22 @@ class Content:
     left_out: dict[str, str]
     command: str
 
-    @cached_property
-    def known(self) -> dict[str, Any]:
-        """Best-of-n and the optimum, which runs on a task that knows them leave in frontier.json."""
-        path = next((run.folder / "frontier.json" for run in self.runs if (run.folder / "frontier.json").is_file()), None)
-        return json.loads(path.read_text("utf-8")) if path else {}
-
     @property
     def reproduce(self) -> list[str]:
         """The commands that made the runs, as far as they are known, and the one that made this page."""
-        own = [run.environment["command"] for run in self.runs if run.environment.get("command")]
+        own = [run.command for run in self.runs if run.command]
         return [*(self.about.command or dict.fromkeys(own)), *([self.command] if self.command else [])]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What opens a report on several conditions."""
+
+    headline: str
+    details: list[str]
+    table: sections.Table
+    plots: list[Plot]
+    part: Part | None
 
 
 def write(content: Content, out: Path) -> Path:
@@ -79,14 +82,15 @@ def write(content: Content, out: Path) -> Path:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     (out / "plots").mkdir(exist_ok=True)
-    parts = [_part(content, a, f"{i}-" if len(content.analyses) > 1 else "", out) for i, a in enumerate(content.analyses)]
-    overview = _plots(_overview(content), out)
+    several = len(content.analyses) > 1
+    mean = averaged(content.analyses, content.about) if several else None
+    parts = [_part(a, f"{i}-" if several else "", out) for i, a in enumerate(content.analyses)]
     seed, samples = side_by_side(content.runs)
     values = {
-        "title": content.about.suite or "report", "parts": parts, "overview": overview, "samples": samples, "sample_seed": seed,
+        "title": content.about.suite or "report", "parts": parts, "samples": samples, "sample_seed": seed,
+        "whole": _whole(content.analyses, mean, out) if several else None,
         "method": sections.method(content.runs, content.analyses, content.about), "settings": sections.settings(content.runs),
-        "statistics": sections.statistics(content.analyses[0]),
-        "overall": answer.overall(content.analyses),
+        "statistics": sections.statistics(content.analyses[0], mean),
         "tuning": sections.tuning(content.about) if content.about.tuning else None, "machine": sections.machine(content.runs),
         "left_out": content.left_out | {k: v for a in content.analyses for k, v in a.failed.items()},
         "reproduce": content.reproduce,
@@ -104,55 +108,61 @@ def write(content: Content, out: Path) -> Path:
     return out / "report.html"
 
 
-def _part(content: Content, a: Analysis, prefix: str, out: Path) -> Part:
-    runs = [run for entry in a.entries for run in entry.runs]
-    style = plots.styles([entry.label for entry in a.entries])
-    families = plots.styles(list({run.algorithm for run in runs}))
+def _part(a: Analysis, prefix: str, out: Path) -> Part:
+    style = styles([entry.label for entry in a.entries])
     return Part(
-        a, answer.headline(a), answer.details(a), sections.results(a), sections.comparisons(a), sections.costs(a),
+        a, answer.headline(a), [text for text in answer.details(a) if text], sections.bill(a), sections.results(a),
+        sections.comparisons(a), costs.tables(a),
         _plots([(f"{prefix}scores", SCORES, plots.scores(a, style))], out),
         _plots(_curves(a, prefix, style), out),
-        _plots(_frontier(content, a, prefix, runs, families), out),
+        _plots(_frontier(a, prefix, style), out),
+        reach.table(a.frontier) if a.frontier else None,
+        reach.paragraphs(a.frontier) if a.frontier else [],
     )  # fmt: skip
 
 
-def _curves(a: Analysis, prefix: str, style: plots.Style) -> Iterator[tuple[str, str, Figure | None]]:
-    metric = "expected_reward" if a.metric == AREA else a.metric
-    for cost in COSTS:
+def _whole(analyses: Sequence[Analysis], mean: Analysis | None, out: Path) -> Whole:
+    style = styles(sorted({entry.label for a in analyses for entry in a.entries}))
+    said = [text for text in answer.details(mean) if text] if mean else []
+    shown = plots.conditions_by_setting(analyses, style)
+    caption = "Means over seeds, and their 95 % intervals as bands."
+    return Whole(
+        answer.headline(mean) if mean and len(mean.entries) > 1 else across.headline(analyses),
+        [*said, *across.sentences(analyses)],
+        across.table(analyses, mean),
+        _plots([(f"conditions-{key}" if i else "conditions", caption, found) for i, (key, found) in enumerate(shown)], out),
+        _part(mean, "mean-", out) if mean else None,
+    )
+
+
+def _curves(a: Analysis, prefix: str, style: Style) -> Iterator[tuple[str, str, Figure | None]]:
+    metric = "expected_reward" if a.metric == AREA and a.frontier and a.frontier.names[0] == "exact_kl" else a.metric
+    metric = "reward" if metric == AREA else metric
+    for cost in COSTS if a.over == 1 else ():
         yield (
             f"{prefix}against-{cost}",
-            f"Mean over seeds and its 95 % interval, against {answer.COST_TITLES[cost]}.",
+            f"Against {answer.COST_TITLES[cost]}: the mean over seeds and its 95 % interval.",
             plots.curves(a, cost, metric, style),
         )
     yield f"{prefix}profile", "Performance profile: the share of runs that score at least so much.", plots.profile(a, style)
 
 
-def _frontier(
-    content: Content, a: Analysis, prefix: str, runs: Sequence[Run], style: plots.Style
-) -> Iterator[tuple[str, str, Figure | None]]:
-    known = content.known if len(content.analyses) == 1 else {}
-    grey = [text for key, text in KNOWN.items() if known.get(key)]
-    lines = f" Grey: {' and '.join(grey)}." if grey else ""
-    caption = f"Where runs end, how they got there (thin), and the upper envelope.{lines}"
-    yield f"{prefix}frontier", caption, plots.frontier(runs, axes(runs), known, style)
+def _frontier(a: Analysis, prefix: str, style: Style) -> Iterator[tuple[str, str, Figure | None]]:
+    if a.frontier:
+        known = a.frontier.known
+        lines = [text for text, points in (("the optimum", known.optimum), ("best of n", known.best_of_n)) if points]
+        grey = f" Grey: {' and '.join(lines)}." if lines else ""
+        caption = (
+            f"Points: where runs end. Thin: how they got there. Lines: the upper envelope.{grey} Dotted: the KL of the table."
+        )
+        yield f"{prefix}frontier", caption, plots.frontier(a.frontier, style)
 
 
-def _overview(content: Content) -> Iterator[tuple[str, str, Figure | None]]:
-    labels = sorted({entry.label for a in content.analyses for entry in a.entries})
-    yield (
-        "conditions",
-        "Means and 95 % intervals under each condition.",
-        plots.conditions(content.analyses, plots.styles(labels)),
-    )
-
-
-def _plots(
-    figures: Iterator[tuple[str, str, Figure | None]] | Sequence[tuple[str, str, Figure | None]], out: Path
-) -> list[Plot]:
+def _plots(figures: Figures, out: Path) -> list[Plot]:
     found = []
     for name, caption, figure in figures:
         if figure is not None:
-            found.append(Plot(name, caption, plots.save(figure, out / "plots", name)))
+            found.append(Plot(name, caption, save(figure, out / "plots", name)))
     return found
 
 

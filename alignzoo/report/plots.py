@@ -1,88 +1,50 @@
-"""The report's plots, as matplotlib figures: small, legible on a phone, with one colour and marker an algorithm throughout."""
+"""The report's plots, as matplotlib figures."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from alignzoo.evaluation.comparison import performance_profile
-from alignzoo.evaluation.frontier import Point, envelope
+from alignzoo.evaluation.frontier import Point
 from alignzoo.evaluation.intervals import mean_interval
-from alignzoo.evaluation.results import Run
-from alignzoo.report.analysis import Analysis, points, reference_reward
-from alignzoo.report.answer import COST_TITLES, title
+from alignzoo.report.analysis import Analysis
+from alignzoo.report.answer import COST_TITLES, bare, short, title
+from alignzoo.report.figures import GREY, INK, Style, count_ticks, draw, name_lines
+from alignzoo.report.frontier import Frontier
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito: told apart by the colour-blind
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-WIDTH = 5.2  # inches: 374 points, about a phone's width
-STYLE: Any = {
-    "font.size": 10, "font.family": "sans-serif", "legend.fontsize": 9, "legend.frameon": False, "lines.linewidth": 1.8,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#8a8f98", "axes.labelcolor": "#333a44",
-    "xtick.color": "#555c66", "ytick.color": "#555c66", "axes.grid": True, "grid.color": "#e8eaee", "axes.axisbelow": True,
-    "svg.fonttype": "none",
-}  # fmt: skip
-Style = Mapping[str, tuple[str, str]]  # label: colour, marker
-
-
-def styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """A colour and a marker each, by name, so that they don't change with the ranking."""
-    ordered = sorted(labels)
-    return {label: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, label in enumerate(ordered)}
-
-
-def draw(height: float, paint: Callable[[Axes], None]) -> Figure:
-    """A figure with one pair of axes that `paint` has drawn on."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure as New
-
-    with rc_context(STYLE):
-        figure = New(figsize=(WIDTH, height), layout="constrained")
-        paint(figure.add_subplot())
-    return figure
-
-
-def save(figure: Figure, folder: Path, name: str) -> str:
-    """Writes `name`.svg and `name`.png, the same for the same figure. Returns the <svg> element, to stand in a page."""
-    from matplotlib import rc_context
-
-    with rc_context(STYLE | {"svg.hashsalt": name}):  # ticks take the style when they are drawn
-        figure.savefig(folder / f"{name}.svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        figure.set_layout_engine("none")  # laid out already
-        figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
-    text = (folder / f"{name}.svg").read_text("utf-8")
-    # plots share a page, so only ids that are referred to, which the salt makes unlike, may stay
-    kept = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
-    text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in kept else "", text[text.index("<svg") :])
-    return text.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
-
 
 def scores(a: Analysis, style: Style) -> Figure:
-    """Each seed a point, mean and interval beside; the first on top."""
+    """Each seed a point, mean and interval beside it and in words; the first on top."""
+    from matplotlib.transforms import blended_transform_factory
 
     def paint(axes: Axes) -> None:
         scale = _scale(a.metric)
+        beside = blended_transform_factory(axes.transAxes, axes.transData)
         for row, entry in enumerate(reversed(a.entries)):
-            colour, _ = style[entry.label]
+            colour, s = style[entry.label][0], entry.summary
             values = [scale * value for value in entry.scores.values()]
-            axes.plot(values, [row - 0.18] * len(values), "o", color=colour, alpha=0.35, markersize=5, markeredgewidth=0)
-            if entry.summary.low is not None and entry.summary.high is not None:
-                axes.plot([scale * entry.summary.low, scale * entry.summary.high], [row + 0.12] * 2, color=colour, linewidth=3)
-            axes.plot([scale * entry.summary.mean], [row + 0.12], "D", color=colour, markersize=7)
-        axes.set_yticks(range(len(a.entries)), [entry.label for entry in reversed(a.entries)])
-        axes.set_ylim(-0.6, len(a.entries) - 0.4)
+            axes.plot(values, [row - 0.2] * len(values), "o", color=colour, alpha=0.35, markersize=5.5, markeredgewidth=0)
+            words = bare(a.metric, s.mean)
+            if s.interval is not None:
+                axes.plot([scale * end for end in s.interval], [row + 0.04] * 2, color=colour, linewidth=3)
+                words += f"  ({bare(a.metric, s.interval[0])} to {bare(a.metric, s.interval[1])})"
+            axes.plot([scale * s.mean], [row + 0.04], "D", color=colour, markersize=6.5)
+            axes.text(0, row + 0.3, entry.label, transform=beside, color=colour, fontweight="bold", va="center")
+            axes.text(1, row + 0.3, words, transform=beside, color=INK, ha="right", va="center")
+        axes.set_yticks([])
+        axes.set_ylim(-0.5, len(a.entries) - 0.42)
+        axes.spines["left"].set_visible(False)
         axes.set_xlabel(_axis_title(a.metric))
-        axes.grid(visible=False, axis="y")
+        axes.locator_params(axis="x", nbins=6)
 
-    return draw(0.8 + 0.42 * len(a.entries), paint)
+    return draw(0.55 + 0.52 * len(a.entries), paint)
 
 
 def profile(a: Analysis, style: Style) -> Figure:
@@ -94,31 +56,45 @@ def profile(a: Analysis, style: Style) -> Figure:
         for entry in a.entries:
             share = performance_profile(list(entry.scores.values()), thresholds.tolist())
             axes.step(_scale(a.metric) * thresholds, share, where="post", color=style[entry.label][0], label=entry.label)
-        axes.set_xlabel(f"{_axis_title(a.metric)}: at least")
+        axes.set_xlabel(f"at least so much {_axis_title(a.metric)}")
         axes.set_ylabel("share of runs")
         axes.set_ylim(-0.02, 1.05)
-        _legend(axes)
+        axes.legend(loc="lower left")
 
-    return draw(2.9, paint)
+    return draw(2.6, paint)
 
 
 def curves(a: Analysis, cost: str, metric: str, style: Style) -> Figure | None:
     """The mean over seeds and its interval against what was spent; None where no algorithm has two evaluations."""
-    bands = {entry.label: _band([run.curve(cost, metric) for run in entry.runs]) for entry in a.entries}
+    found = {entry.label: _band([run.curve(cost, metric) for run in entry.runs]) for entry in a.entries}
+    bands = {label: band for label, band in found.items() if len(band[0])}
     if not any(len(x) > 1 for x, *_ in bands.values()):
         return None
 
     def paint(axes: Axes) -> None:
+        scale = _scale(metric)
         for label, (x, mean, low, high) in bands.items():
-            if len(x):
-                colour, marker = style[label]
-                axes.plot(x, _scale(metric) * mean, color=colour, label=label, marker=marker, markersize=3.5)
-                axes.fill_between(x, _scale(metric) * low, _scale(metric) * high, color=colour, alpha=0.15, linewidth=0)
+            colour, marker = style[label]
+            axes.plot(x, scale * mean, color=colour, label=label, marker=marker, markersize=3.5)
+            axes.fill_between(x, scale * low, scale * high, color=colour, alpha=0.18, linewidth=0)
+        axes.set_xlim(left=0)
+        _focus(axes, [scale * np.array([mean, low, high]) for _, mean, low, high in bands.values()], metric)
         axes.set_xlabel(COST_TITLES[cost])
         axes.set_ylabel(_axis_title(metric))
-        _legend(axes)
+        count_ticks(axes)
+        name_lines(axes, {label: (x[-1], scale * mean[-1]) for label, (x, mean, *_) in bands.items()}, style)
 
-    return draw(2.9, paint)
+    return draw(2.6, paint)
+
+
+def _focus(axes: Axes, values: Sequence[np.ndarray], metric: str) -> None:
+    """Bands at few seeds may be as wide as the world: the means decide what is shown."""
+    means = np.concatenate([v[0] for v in values])
+    low, high = float(means.min()), float(means.max())
+    room = 0.12 * (high - low) or 0.05 * abs(high) or 1.0
+    lowest, highest = (min(float(v.min()) for v in values), max(float(v.max()) for v in values))
+    top = min(high + 2 * room, max(high + 0.3 * room, highest))
+    axes.set_ylim(max(low - 2 * room, min(low - 0.3 * room, lowest)), min(top, 101.0) if metric == "gap_closed" else top)
 
 
 def _band(found: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -131,77 +107,89 @@ def _band(found: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[np.
     return x.mean(0), mean, np.array([low for low, _ in ends]), np.array([high for _, high in ends])
 
 
-def frontier(runs: Sequence[Run], names: tuple[str, str], known: Mapping[str, Any], style: Style) -> Figure | None:
+def frontier(found: Frontier, style: Style) -> Figure:
     """Trajectories, end points and envelopes of algorithms, with best-of-n and the optimum where they are known."""
-    families = {name: [run for run in runs if run.algorithm == name] for name in dict.fromkeys(run.algorithm for run in runs)}
-    ends = {name: points(family) for name, family in families.items()}
-    if not any(ends.values()):
-        return None
-    start = known.get("reference", reference_reward(runs))
-    most = 1.25 * max(kl for found in ends.values() for kl, _ in found)
+    most = 1.15 * max(kl for line in found.lines for path in line.paths for kl, _ in path) or 1.0
+    start = found.known.reference
 
     def paint(axes: Axes) -> None:
-        _known_lines(axes, known, most)
-        for name, family in families.items():
-            colour, marker = style[name]
-            for run in family:
-                axes.plot(*_trajectory(run, names), color=colour, alpha=0.25, linewidth=0.8)
-            axes.plot(*_xy(ends[name]), marker, color=colour, markersize=5, alpha=0.8, label=name)
-            hull = envelope([*([(0.0, start)] if start is not None else []), *ends[name]])
-            axes.plot(*_xy(hull), color=colour, linewidth=1.4)
+        if found.at:
+            axes.axvline(found.at, color="#c5c9d0", linewidth=1, linestyle=":")
+        _known_lines(axes, found, most)
+        for line in found.lines:
+            colour, marker = style[line.label]
+            for path in line.paths:
+                axes.plot(*_xy(path), color=colour, alpha=0.3, linewidth=0.8)
+            axes.plot(*_xy(line.hull), color=colour, linewidth=1.4)
+            axes.plot(*_xy(line.ends), marker, color=colour, markersize=4.5, alpha=0.85, label=line.label, markeredgewidth=0)
         if start is not None:
-            axes.plot([0], [start], "o", color="#333a44", markersize=5)
-        axes.set_xlabel("KL to the reference" if names[0] == "exact_kl" else "KL to the reference (sampled)")
+            axes.plot([0], [start], "o", color=INK, markersize=5)
+            axes.annotate("reference", (0, start), (6, -2), textcoords="offset points", color=INK, fontsize=9, va="top")
+        axes.set_xlabel("KL to the reference" if found.names[0] == "exact_kl" else "KL to the reference (sampled)")
         axes.set_ylabel("reward")
-        axes.set_xlim(min(0.0, *(kl for found in ends.values() for kl, _ in found)) - 0.02 * most, most)
+        axes.set_xlim(-0.02 * most, most)
+        axes.margins(y=0.08)
         axes.legend(loc="lower right")
 
-    return draw(3.6, paint)
+    return draw(3.4, paint)
 
 
-def _known_lines(axes: Axes, known: Mapping[str, Any], most: float) -> None:
-    for key, text, line in (("optimum", "optimum", "-"), ("best_of_n", "best of n", "--")):
-        found = [(p["kl"], p["reward"]) for p in known.get(key, []) if p["kl"] <= 1.5 * most]
-        if found:
-            bound = "" if key == "optimum" or known.get("exact") else " (bound on KL)"
-            axes.plot(*_xy(sorted(found)), line, color="#6b7280", linewidth=1.3, label=text + bound)
+def _known_lines(axes: Axes, found: Frontier, most: float) -> None:
+    start = [] if found.known.reference is None else [(0.0, found.known.reference)]
+    bound = "" if found.known.exact else " (KL: upper bound)"
+    for points, text, line in ((found.known.optimum, "optimum", "-"), (found.known.best_of_n, f"best of n{bound}", "--")):
+        shown = [point for point in points if point[0] <= 1.3 * most]
+        if shown:
+            axes.plot(*_xy(sorted({*start, *shown})), line, color=GREY, linewidth=1.3, label=text)
 
 
-def _trajectory(run: Run, names: tuple[str, str]) -> tuple[list[float], list[float]]:
-    return _xy([(e[names[0]], e[names[1]]) for e in run.evaluations if names[0] in e and names[1] in e])
+def conditions_by_setting(analyses: Sequence[Analysis], style: Style) -> list[tuple[str, Figure]]:
+    """For each setting that is varied: the scores over its values, all other settings at those of the first condition."""
+    found = []
+    for key in analyses[0].settings:
+        base = {k: v for k, v in analyses[0].settings.items() if k != key}
+        shown = [a for a in analyses if all(a.settings.get(k) == v for k, v in base.items()) and key in a.settings]
+        if len(shown) > 1:
+            found.append((key, conditions(key, shown, style)))
+    return found
 
 
-def conditions(analyses: Sequence[Analysis], style: Style) -> Figure | None:
-    """Each algorithm's score over the conditions of a study; None for a single one."""
-    if len(analyses) < 2:
-        return None
+def conditions(key: str, analyses: Sequence[Analysis], style: Style) -> Figure:
+    """Each algorithm's score and its interval over the values of one setting. A logarithmic axis for what grows hundredfold."""
+    values = [a.settings[key] for a in analyses]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    places = [float(value) for value in values] if numbers else [float(i) for i in range(len(values))]
+    metric = analyses[0].metric
+    labels = sorted({entry.label for a in analyses for entry in a.entries})
 
     def paint(axes: Axes) -> None:
-        for label, (colour, marker) in style.items():
-            found = [(i, e.summary) for i, a in enumerate(analyses) for e in a.entries if e.label == label]
-            if not found:
-                continue
-            scale = _scale(analyses[0].metric)
-            axes.plot([i for i, _ in found], [scale * s.mean for _, s in found], marker=marker, color=colour, label=label)
-            for i, s in found:
-                if s.low is not None and s.high is not None:
-                    axes.plot([i, i], [scale * s.low, scale * s.high], color=colour, linewidth=1)
-        shown = [a.condition.rsplit("=", 1)[-1] for a in analyses]
-        axes.set_xticks(range(len(analyses)), shown)
-        axes.set_xlabel(analyses[0].condition.rsplit("=", 1)[0])
-        axes.set_ylabel(_axis_title(analyses[0].metric))
-        _legend(axes)
+        ends = {}
+        for label in labels:
+            found = [(x, e.summary) for x, a in zip(places, analyses, strict=True) for e in a.entries if e.label == label]
+            x, mean = [x for x, _ in found], [_scale(metric) * s.mean for _, s in found]
+            colour, marker = style[label]
+            axes.plot(x, mean, marker=marker, markersize=4.5, color=colour, label=label)
+            banded = [(x, s.interval) for x, s in found if s.interval is not None]
+            low, high = ([_scale(metric) * interval[i] for _, interval in banded] for i in (0, 1))
+            axes.fill_between([x for x, _ in banded], low, high, color=colour, alpha=0.18, linewidth=0)
+            ends[label] = (x[-1], mean[-1])
+        _ticks(axes, places, values, numbers)
+        axes.set_xlabel(key)
+        axes.set_ylabel(_axis_title(metric))
+        name_lines(axes, ends, style)
 
-    return draw(2.9, paint)
+    return draw(3.0, paint)
+
+
+def _ticks(axes: Axes, places: Sequence[float], values: Sequence[Any], numbers: bool) -> None:
+    if numbers and min(places) > 0 and max(places) >= 100 * min(places):
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    axes.set_xticks(places, [short(float(value)) if numbers else str(value) for value in values])
 
 
 def _xy(found: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [x for x, _ in found], [y for _, y in found]
-
-
-def _legend(axes: Axes) -> None:
-    """Above the axes, where it hides nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2, handlelength=1.4, columnspacing=1.2)
 
 
 def _scale(metric: str) -> float:

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignzoo.evaluation.results import COSTS, Run, budget, budget_text, flat
+from alignzoo.evaluation.results import Run, budget, budget_text, flat
 from alignzoo.report.analysis import AREA, Analysis, Entry
-from alignzoo.report.answer import COST_TITLES, amount, bare, bare_difference, difference, number, p_text, reached_text, title
+from alignzoo.report.answer import COST_TITLES, bare, bare_difference, difference, p_text, reached_text, short, title
 from alignzoo.report.study import Study
-
-PHASES = ("rollout_seconds", "training_seconds", "evaluation_seconds")
-TOKENS = ("prompt_tokens", "completion_tokens", "trained_tokens")
 
 
 @dataclass(frozen=True)
@@ -24,42 +21,38 @@ class Table:
     rows: list[list[str]]
 
 
+def with_interval(metric: str, mean: float, interval: tuple[float, float] | None) -> str:
+    """98.4 (97.0 to 99.1)"""
+    between = f"{bare(metric, interval[0])} to {bare(metric, interval[1])}" if interval else "no interval: one seed"
+    return f"{bare(metric, mean)} ({between})"
+
+
 def results(a: Analysis) -> Table:
     """One row an algorithm."""
-    columns = ["algorithm", title(a.metric), "95 % interval", "interquartile mean", "seeds"]
+    unit = ", %" if a.metric == "gap_closed" else ""
+    columns = ["algorithm", f"{title(a.metric)}{unit}: mean (95 % interval)", "interquartile mean (95 % interval)", "seeds"]
     extra = [(name, text) for name, text in (("reward", "reward"), ("kl", "KL")) if a.metric != AREA and name != a.metric]
     shown = [(names, text) for name, text in extra if (names := _measured(a, name))]
     rows = []
     for entry in a.entries:
         s = entry.summary
-        between = (
-            f"{bare(a.metric, s.low)} to {bare(a.metric, s.high)}"
-            if s.low is not None and s.high is not None
-            else "none: one seed"
-        )
-        means = [f"{_mean(entry, name):.4g}" for name, _ in shown]
-        reached = (
-            [reached_text(a.reached[entry.label])]
-            if a.reached and entry.label in a.reached
-            else ["not known"]
-            if a.reached
-            else []
-        )
-        cost = [_amount(name, entry.cost(name)) for name in ("samples", "seconds")]
-        rows.append(
-            [
-                entry.label,
-                number(a.metric, s.mean),
-                between,
-                bare(a.metric, s.interquartile_mean),
-                str(s.count),
-                *means,
-                *cost,
-                *reached,
-            ]
-        )
-    to_threshold = [f"samples to {100 * a.threshold:.0f} % (runs that got there)"] if a.reached else []
-    return Table([*columns, *(text for _, text in shown), "samples", "seconds", *to_threshold], rows)
+        means = [
+            with_interval(a.metric, s.mean, s.interval),
+            with_interval(a.metric, s.interquartile_mean, s.interquartile_interval),
+        ]
+        also = [f"{_mean(entry, name):.4g}" for name, _ in shown]
+        found = a.reached.get(entry.label)
+        reached = [reached_text(found) if found else "not known"] if a.reached else []
+        rows.append([entry.label, *means, str(s.count), *also, *reached])
+    to_threshold = [f"samples to {100 * a.threshold:.0f} %: median"] if a.reached else []
+    return Table([*columns, *(text for _, text in shown), *to_threshold], rows)
+
+
+def bill(a: Analysis) -> Table:
+    """What a run of each took, in short: the mean over runs."""
+    names = [name for name in ("samples", "tokens", "flops", "seconds") if any(e.cost(name) is not None for e in a.entries)]
+    rows = [[e.label, *("" if (v := e.cost(name)) is None else short(v) for name in names)] for e in a.entries]
+    return Table(["a run costs", *(COST_TITLES[name] for name in names)], rows)
 
 
 def _measured(a: Analysis, name: str) -> str | None:
@@ -88,39 +81,6 @@ def comparisons(a: Analysis) -> Table:
     return Table(columns, rows)
 
 
-def costs(a: Analysis) -> Table:
-    """One row a kind of cost, one column an algorithm: means over runs."""
-    names = [name for name in COSTS if any(entry.cost(name) is not None for entry in a.entries)]
-    rows = [[_capital(COST_TITLES[name]), *(_amount(name, entry.cost(name)) for entry in a.entries)] for name in names]
-    for name in (*TOKENS, *_extra_flops(a), *PHASES):
-        values = [_mean_of(entry, name) for entry in a.entries]
-        if any(values):
-            kind = "seconds" if name.endswith("seconds") else "flops" if name.startswith("flops") else "tokens"
-            rows.append([f"· {name.replace('_seconds', ', seconds').replace('_', ' ')}", *(_amount(kind, v) for v in values)])
-    memory = [_mean_of(entry, "peak_memory") for entry in a.entries]
-    rows.append(["Peak memory, MB", *("" if m is None else f"{m / 2**20:,.0f}" for m in memory)])
-    return Table(["mean of a run", *(entry.label for entry in a.entries)], rows)
-
-
-def _extra_flops(a: Analysis) -> list[str]:
-    """FLOPs by role, where they are kept."""
-    found = {name for entry in a.entries for run in entry.runs for name in run.summary if name.startswith("flops/")}
-    return sorted(found)
-
-
-def _mean_of(entry: Entry, name: str) -> float | None:
-    found = [run.summary[name] for run in entry.runs if isinstance(run.summary.get(name), int | float)]
-    return sum(found) / len(found) if found else None
-
-
-def _amount(cost: str, value: float | None) -> str:
-    return "" if value is None else amount(cost, value).split(" ")[0]
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
 def method(runs: Sequence[Run], analyses: Sequence[Analysis], about: Study) -> list[str]:
     """How the numbers came about."""
     run, a = runs[0], analyses[0]
@@ -141,21 +101,37 @@ def method(runs: Sequence[Run], analyses: Sequence[Analysis], about: Study) -> l
     return said
 
 
-def statistics(a: Analysis) -> list[str]:
+def statistics(a: Analysis, whole: Analysis | None = None) -> list[str]:
     """How intervals and tests work, and what they could find at most."""
     said = [
-        "Intervals are 95 % intervals of the mean over seeds, by Student's t corrected for skewness (Hall, 1992): simulated, "
-        "they hold 93 to 95 times of 100 with 5, 10 and 20 seeds."
+        "Intervals are 95 % intervals over seeds: of the mean by Student's t corrected for skewness (Hall, 1992), of the "
+        "interquartile mean, which is the mean of the middle half of the seeds, by the jackknife. Simulated, both hold 93 to "
+        "96 times of 100 with 5, 10 and 20 seeds, for normal and for skewed scores."
     ]
-    if a.comparisons:
-        said += [
-            "Pairs are tested by flipping the signs of their differences on common seeds, every way there is (exact, "
-            "two-sided), and p is corrected for the number of comparisons (Holm), under each condition by "
-            f"itself where there are several. The smallest p that {a.seeds} common seeds and {len(a.comparisons)} comparisons "
-            f"can give is {p_text(a.smallest_p)[4:]}.",
-            "P(first better) is how often a run of the first beats one of the second, any seed against any (its interval: "
-            "Newcombe, 2006).",
-        ]
+    if a.reached:
+        said.append(
+            f"Samples to {100 * a.threshold:.0f} % are those at the first evaluation that reaches it, so an upper bound. A run "
+            "that stopped short counts as one that needs more than it had. The interval of the median is between order "
+            "statistics, and needs six runs."
+        )
+    if not a.comparisons:
+        return said
+    family = (
+        f"all {a.family} comparisons of this report" if whole is None else f"all {a.family} comparisons under all conditions"
+    )
+    said += [
+        "Pairs are tested by flipping the signs of their differences on common seeds, every way there is (exact, two-sided), "
+        f"and p is corrected for {family} together (Holm). The smallest p that {a.seeds} common seeds and {a.family} "
+        f"comparisons can give is {p_text(a.smallest_p)[4:]}.",
+        "P(first better) is how often a run of the first beats one of the second, any seed against any (its interval: "
+        "Newcombe, 2006).",
+    ]
+    if whole is not None and whole.comparisons:
+        said.append(
+            "The means over conditions are compared first, as a family of their own: each seed's score is its mean over the "
+            f"{whole.over} conditions, and the smallest p that {whole.seeds} seeds and {whole.family} comparisons can give is "
+            f"{p_text(whole.smallest_p)[4:]}."
+        )
     return said
 
 
@@ -181,7 +157,7 @@ def _metric(metric: str) -> str:
             "Area under the frontier is the mean, over KL from 0 to what every algorithm reaches, of the best reward at that "
             "KL above the reference's."
         )
-    return f"{_capital(title(metric))} is that of the final evaluation, on held-out prompts; more is better."
+    return f"{title(metric).capitalize()} is that of the final evaluation, on held-out prompts; more is better."
 
 
 def settings(runs: Sequence[Run]) -> Table:

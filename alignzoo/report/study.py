@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,13 +47,14 @@ def read(folders: Sequence[Path]) -> Study:
 def _one(path: Path) -> Study:
     try:
         said = json.loads(path.read_text("utf-8"))
-        return Study(**{**said, "command": _listed(said.get("command", []))})
+        return Study(**{**said, "command": _commands(said.get("command", []))})
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is not what alignzoo bench writes: {error}") from None
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+def _commands(said: str | list[str]) -> list[str]:
+    """A command as text, or as the list of its words."""
+    return [] if not said else [said if isinstance(said, str) else shlex.join(said)]
 
 
 def _joined(lists: Sequence[list[Any]]) -> list[Any]:

@@ -27,12 +27,16 @@ def show(runs: Sequence[dict[str, Any]]) -> None:
 
 def show_answer(headline: str, details: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """The answer, and the table that it comes from."""
+    print("\n".join([headline, *(text for text in details if text), ""]))
+    show_rows(columns, rows)
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    print("\n".join([headline, *(text for text in details if text), ""]))
     _print(table)
 
 

@@ -70,7 +70,23 @@ def test_costs_in_metrics_are_used_where_they_are(tmp_path):
     folder = write_run(tmp_path / "dpo-0", "dpo", 0, 0.8)
     rows = [{"step": step, "cost/seconds": step**2, "eval/gap_closed": 0.1} for step in (50, 100)]
     write_lines(folder / "metrics.jsonl", rows)
-    assert find([folder]).runs[0].curve("seconds", "gap_closed")[0] == [2500, 10000]
+    run = find([folder]).runs[0]
+    assert run.curve("seconds", "gap_closed")[0] == [2500, 10000]
+    assert run.cost["seconds"] == 10000 and run.cost["samples"] == 6400  # the last evaluation's, else the summary's
+
+
+def test_trials_of_tuning_are_no_runs(tmp_path):
+    write_run(tmp_path / "dpo-0", "dpo", 0, 0.8)
+    write_run(tmp_path / "tuning" / "dpo-1000", "dpo", 1000, 0.9)
+    assert [run.seed for run in find([tmp_path]).runs] == [0]
+    assert [run.seed for run in find([tmp_path / "tuning"]).runs] == [1000]
+
+
+def test_the_command_of_a_run(tmp_path):
+    folder = write_run(tmp_path / "dpo-0", "dpo", 0, 0.8)
+    assert find([folder]).runs[0].command == ""
+    edit(folder, "environment.json", command=["alignzoo", "train", "algorithm=dpo", "peft={r: 1}"])
+    assert find([folder]).runs[0].command == "alignzoo train algorithm=dpo 'peft={r: 1}'"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +98,7 @@ def test_costs_in_metrics_are_used_where_they_are(tmp_path):
         ({"generation.max_new_tokens": 8}, "another task (generation.max_new_tokens=8, not 4)"),
         ({"reward.scale": 2.0}, "another reward (reward.scale=2.0, not None)"),
         ({"choices.reference": "none"}, "another reference (reference=none, not copy)"),
-        ({"budget.samples": 100}, "another budget (budget.samples=100, not None)"),
+        ({"budget": {"unit": "samples", "amount": 100}}, "another budget (budget.unit=samples, not None)"),
     ],
 )
 def test_what_cant_be_compared_is_refused_by_name(tmp_path, changes, said):
@@ -92,7 +108,22 @@ def test_what_cant_be_compared_is_refused_by_name(tmp_path, changes, said):
     with pytest.raises(UserError) as error:
         check_comparable(runs)
     assert f"{other}: {said}" in str(error.value) and str(tmp_path / "dpo-0") in str(error.value)
-    check_comparable(runs, vary=[*changes, "data", "reference"])
+    check_comparable(runs, vary=[*changes, "data", "reference", "budget.unit", "budget.amount"])
+
+
+def test_other_budgets_are_refused_by_their_amount(tmp_path):
+    for amount in (100, 200):
+        write_run(tmp_path / f"dpo-{amount}", "dpo", 0, 0.8, changes={"budget": {"unit": "samples", "amount": amount}})
+    with pytest.raises(UserError, match=r"dpo-200: another budget \(budget.amount=200, not 100\)"):
+        check_comparable(find([tmp_path]).runs)
+
+
+def test_no_budget_is_none_whether_said_or_not(tmp_path):
+    write_run(tmp_path / "dpo", "dpo", 0, 0.8)
+    write_run(tmp_path / "ppo", "ppo", 0, 0.8, changes={"budget": {"unit": "none", "amount": 0}})
+    runs = find([tmp_path]).runs
+    check_comparable(runs)
+    assert [run.row()["budget"] for run in runs] == ["", ""]
 
 
 def test_the_same_budget_of_all_is_comparable(tmp_path):

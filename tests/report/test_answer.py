@@ -7,8 +7,8 @@ import pytest
 
 from alignzoo.evaluation.comparable import named
 from alignzoo.evaluation.results import find
-from alignzoo.report import answer, sections
-from alignzoo.report.analysis import analyse, natural
+from alignzoo.report import across, answer, sections
+from alignzoo.report.analysis import analyse, averaged, natural
 from alignzoo.report.study import Study
 from alignzoo.settings import UserError
 from tests.report.runs import write_run
@@ -29,7 +29,7 @@ def test_a_clear_winner_by_how_much_how_sure_and_at_what_cost(tmp_path):
     assert answer.headline(a) == "ppo is the best of 3."
     assert "ppo closes 90." in text or "ppo closes 89." in text
     assert "points ahead of dpo (" in text and "p = 0.023" in text  # 3 * 2 / 2^8
-    assert "ppo 6,400 samples, 40 s" in text
+    assert sections.bill(a).rows[0] == ["ppo", "6.4k", "64k", "40"]
 
 
 def test_what_is_alike_is_not_told_apart(tmp_path):
@@ -45,7 +45,7 @@ def test_identical_algorithms_have_no_winner(tmp_path):
         for seed in range(8):
             write_run(tmp_path / f"{algorithm}-{seed}", algorithm, seed, 0.5 + 0.01 * seed)
     (a,) = analyse(named(find([tmp_path]).runs), Study())
-    assert answer.headline(a) == "No algorithm is shown to be the best: that has the highest mean, which may be chance."
+    assert answer.headline(a) == "that and this are not told apart: their scores are the same, seed by seed."
     assert [(c.p, c.corrected) for c in a.comparisons] == [(1.0, 1.0)]
     assert sections.comparisons(a).rows[0][-1] == "not told apart"
 
@@ -67,7 +67,9 @@ def test_one_planned_comparison_needs_fewer_seeds(tmp_path):
 def test_one_seed_shows_no_interval_and_says_why(tmp_path):
     a = analysed(tmp_path, {"ppo": 0.9, "dpo": 0.5}, 1)
     assert answer.headline(a) == "No claim possible below 6 seeds."
-    assert [row[2] for row in sections.results(a).rows] == ["none: one seed"] * 2
+    assert [row[1:4] for row in sections.results(a).rows] == [
+        [f"{100 * e.summary.mean:.1f} (no interval: one seed)"] * 2 + ["1"] for e in a.entries
+    ]
     assert "one common seed" in answer.details(a)[0]
 
 
@@ -103,9 +105,29 @@ def over_noise(tmp_path, levels):
     return analyse(named(find([tmp_path]).runs, ["data.noise"]), Study(vary=["data.noise"]))
 
 
-def test_one_answer_over_conditions(tmp_path):
+def test_the_answer_over_conditions_is_of_means_seed_by_seed(tmp_path):
+    """ppo (0.8 + 0.5) / 2, dpo (0.7 + 0.5) / 2: 5 points apart in each of eight seeds, so p is 2 / 2^8."""
     found = over_noise(tmp_path, {0.1: {"ppo": 0.8, "dpo": 0.7}, 0.4: {"ppo": 0.5, "dpo": 0.5}})
-    assert answer.overall(found).startswith("Which is ahead depends on the condition: ppo under data.noise=0.1; dpo under")
+    whole = averaged(found, Study(vary=["data.noise"]))
+    assert whole.entries[0].scores[1] == pytest.approx(0.65 + 0.01)
+    assert answer.headline(whole) == "ppo is better than dpo, on average over 2 conditions."
+    assert "It is 5.0 points ahead of dpo" in answer.details(whole)[0] and "p = 0.0078" in answer.details(whole)[0]
+    assert (len(whole.comparisons), whole.family, [a.family for a in found]) == (1, 1, [2, 2])
+    assert [c.corrected for a in found for c in a.comparisons] == [4 / 256, 1.0]
+    assert across.sentences(found) == [
+        "Taken by themselves: ppo is the best under data.noise=0.1; none is shown to be under the other 1.",
+        "From data.noise 0.1 to 0.4, dpo by \N{MINUS SIGN}20.0 points (\N{MINUS SIGN}20.0 to \N{MINUS SIGN}20.0); "
+        "ppo by \N{MINUS SIGN}30.0 points (\N{MINUS SIGN}30.0 to \N{MINUS SIGN}30.0).",
+    ]
+
+
+def test_the_table_over_conditions(tmp_path):
+    found = over_noise(tmp_path, {0.1: {"ppo": 0.8, "dpo": 0.7}, 0.4: {"ppo": 0.5}})
+    table = across.table(found, averaged(found, Study(vary=["data.noise"])))
+    assert table.columns == ["algorithm", "mean over conditions", "data.noise=0.1", "data.noise=0.4", "first to last"]
+    ppo, dpo = table.rows
+    assert (ppo[0], ppo[1][:4], ppo[2][:4], ppo[3][:4], ppo[4][:5]) == ("ppo", "65.9", "80.9", "50.9", "\N{MINUS SIGN}30.0")
+    assert (dpo[0], dpo[1], dpo[2][:4], dpo[3:]) == ("dpo", "", "70.9", ["", ""])
 
 
 def test_several_conditions_without_seeds_enough(tmp_path):
@@ -113,12 +135,14 @@ def test_several_conditions_without_seeds_enough(tmp_path):
         for algorithm in ("ppo", "dpo"):
             write_run(tmp_path / f"{algorithm}-{noise}", algorithm, 0, 0.5, changes={"data.noise": noise})
     found = analyse(named(find([tmp_path]).runs, ["data.noise"]), Study(vary=["data.noise"]))
-    assert answer.overall(found) == "No claim possible below 6 seeds, under any of 2 conditions."
+    assert answer.headline(averaged(found, Study())) == "No claim possible below 6 seeds."
+    assert across.sentences(found)[0] == "Taken by itself, no condition shows a best algorithm: that needs 7 seeds."
 
 
-def test_one_winner_over_conditions(tmp_path):
-    found = over_noise(tmp_path, {0.1: {"ppo": 0.8, "dpo": 0.7}, 0.4: {"ppo": 0.5, "dpo": 0.1}})
-    assert answer.overall(found) == "ppo has the highest mean under all 2 conditions, and is shown to be the best under all 2."
+def test_conditions_of_different_algorithms_have_no_mean(tmp_path):
+    found = over_noise(tmp_path, {0.1: {"ppo": 0.8}, 0.4: {"dpo": 0.1}})
+    assert averaged(found, Study()) is None
+    assert across.headline(found).startswith("ppo: from 80.9 % under data.noise=0.1 to 10.9 %")
 
 
 def test_a_sweep_compares_areas_under_frontiers(tmp_path):
@@ -141,12 +165,12 @@ def test_other_metrics_and_none(tmp_path):
     runs = named(find([tmp_path]).runs)
     (a,) = analyse(runs, Study(), "reward")
     assert a.metric == "reward" and a.entries[0].scores == {0: pytest.approx(0.6)}
-    runs[0].summary["metrics"] = {"accuracy": 0.5}
+    runs[0].summary["metrics"] = {"bleu": 0.5}
     with pytest.raises(UserError, match="--metric"):
         analyse(runs, Study())
 
 
 def test_numbers_are_written_as_they_are_read():
     assert [answer.p_text(p) for p in (1.0, 0.046875, 0.00001)] == ["p = 1", "p = 0.047", "p < 0.0001"]
-    assert answer.amount("seconds", 3.14) == "3.1 s" and answer.amount("flops", 2.5e12) == "2.50e+12 FLOPs"
+    assert [answer.short(x) for x in (3.14, 999.9, 64_000, 2.5e12)] == ["3.14", "1k", "64k", "2.5T"]
     assert sections._ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"

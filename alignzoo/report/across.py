@@ -1,0 +1,112 @@
+"""A study with several conditions, seen as one: who is ahead where, and what changes from the first condition to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alignzoo.evaluation.intervals import Summary, summarize
+from alignzoo.report.analysis import Analysis, Entry
+from alignzoo.report.answer import bare, bare_difference, difference, listed, number
+from alignzoo.report.sections import Table, with_interval
+
+
+def headline(analyses: Sequence[Analysis]) -> str:
+    """Where no algorithm has a mean over conditions: what each condition says by itself."""
+    if all(len(a.entries) == 1 for a in analyses):
+        ends = " to ".join(f"{number(a.metric, a.best.summary.mean)} under {a.condition}" for a in (analyses[0], analyses[-1]))
+        return f"{analyses[0].best.label}: from {ends}. There is nothing to compare it with."
+    return f"{len(analyses)} conditions, and no algorithm has runs under all of them: each is compared by itself."
+
+
+def sentences(analyses: Sequence[Analysis]) -> list[str]:
+    """Who is ahead where; who loses least from the first condition to the last."""
+    return [text for text in (_ahead(analyses), _changed(analyses)) if text]
+
+
+def _ahead(analyses: Sequence[Analysis]) -> str:
+    if max(len(a.entries) for a in analyses) < 2:
+        return ""
+    shown = {a.condition: winner for a in analyses if (winner := _winner(a))}
+    if not shown:
+        able = any(a.can_claim for a in analyses)
+        return (
+            "Taken by itself, no condition shows a best algorithm"
+            + ("." if able else f": that needs {max(a.seeds_needed for a in analyses)} seeds.")
+        )  # fmt: skip
+    where = {label: [c for c, winner in shown.items() if winner == label] for label in dict.fromkeys(shown.values())}
+    said = [
+        f"{label} is the best under {listed(at) if len(at) < len(analyses) else f'all {len(at)} conditions'}"
+        for label, at in where.items()
+    ]
+    left = len(analyses) - len(shown)
+    return f"Taken by themselves: {'; '.join(said)}{f'; none is shown to be under the other {left}' if left else ''}."
+
+
+def _winner(a: Analysis) -> str | None:
+    """The algorithm that is separated from all others."""
+    pairs = [a.against(a.best.label, e.label) for e in a.entries if e is not a.best]
+    sure = a.can_claim and all(c is not None and c.separated and c.difference > 0 for c in pairs)
+    return a.best.label if sure else None
+
+
+def _changed(analyses: Sequence[Analysis]) -> str:
+    if len(analyses[0].settings) != 1:
+        return ""
+    found = {label: s for label in _labels(analyses) if (s := change(analyses, label))}
+    if len(found) < 2:
+        return ""
+    ordered = sorted(found, key=lambda label: -found[label].mean)
+    first, last = (next(iter(a.settings.values())) for a in (analyses[0], analyses[-1]))
+    most, least = (f"{label} by {_change_text(analyses[0], found[label])}" for label in (ordered[0], ordered[-1]))
+    return f"From {analyses[0].condition.split('=')[0]} {first} to {last}, {most}; {least}."
+
+
+def _change_text(a: Analysis, s: Summary) -> str:
+    between = f" ({bare_difference(a, s.interval[0])} to {bare_difference(a, s.interval[1])})" if s.interval else ""
+    sign = "+" if s.mean > 0 else ""
+    return f"{sign}{difference(a, s.mean)}{between}"
+
+
+def change(analyses: Sequence[Analysis], label: str) -> Summary | None:
+    """Of a label's score from the first condition to the last, seed by seed; None where no seed is in both."""
+    ends = [next((e for e in a.entries if e.label == label), None) for a in (analyses[0], analyses[-1])]
+    if not all(ends):
+        return None
+    first, last = (e.scores for e in ends if e is not None)
+    differences = [last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())]
+    return summarize(differences) if differences else None
+
+
+def table(analyses: Sequence[Analysis], whole: Analysis | None) -> Table:
+    """One row an algorithm, one column a condition."""
+    metric, order = analyses[0].metric, [e.label for e in whole.entries] if whole else []
+    rows = []
+    for label in [*order, *(x for x in _labels(analyses) if x not in order)]:
+        cells = [_cell(a, label) for a in analyses]
+        mean = next((e for e in whole.entries if e.label == label), None) if whole else None
+        moved = change(analyses, label)
+        rows.append(
+            [
+                label,
+                _mean(metric, mean),
+                *cells,
+                "" if moved is None else _change_text(analyses[0], moved).replace(" points", ""),
+            ]
+        )
+    return Table(["algorithm", "mean over conditions", *(a.condition for a in analyses), "first to last"], rows)
+
+
+def _mean(metric: str, entry: Entry | None) -> str:
+    return "" if entry is None else with_interval(metric, entry.summary.mean, entry.summary.interval)
+
+
+def _cell(a: Analysis, label: str) -> str:
+    entry = next((e for e in a.entries if e.label == label), None)
+    if entry is None:
+        return ""
+    s = entry.summary
+    return bare(a.metric, s.mean) if s.interval is None else with_interval(a.metric, s.mean, s.interval)
+
+
+def _labels(analyses: Sequence[Analysis]) -> list[str]:
+    return sorted({e.label for a in analyses for e in a.entries})
