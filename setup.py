@@ -9,7 +9,15 @@ setup(
     packages=[*core, "alignzoo_conf", "alignzoo_plugins", *plugins],
     package_dir={"alignzoo_conf": "conf", "alignzoo_plugins": "plugins"},
     package_data={
-        "alignzoo": ["py.typed", "**/*.json", "**/*.jsonl", "**/*.safetensors", "report/templates/*", "templates/**/*"],
+        "alignzoo": [
+            "py.typed",
+            "**/*.json",
+            "**/*.jsonl",
+            "**/*.safetensors",
+            "report/templates/*",
+            "templates/**/*",
+            "stories/*",
+        ],
         "alignzoo_conf": ["**/*.yaml"],
         "alignzoo_plugins": ["**/*.yaml", "**/README.md"],
     },

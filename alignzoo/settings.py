@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
+from pathlib import Path
 from typing import Any, get_type_hints
 
 
@@ -25,6 +26,18 @@ def nearest(name: str, options: Iterable[str]) -> str:
     """ " Did you mean 'x'?" for the likeliest of `options`, or nothing where none is near."""
     near = difflib.get_close_matches(name, list(options), n=2, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def embedded(path: str) -> str:
+    """The folder of a model that comes with alignzoo, as `alignzoo://stories` does; any other path as it is. Raises UserError
+    for a model that does not come with it."""
+    scheme, found, name = path.partition("alignzoo://")
+    if scheme or not found:
+        return path
+    folders = {file.parent.name: file.parent for file in Path(__file__).parent.glob("*/model.safetensors")}
+    if name not in folders:
+        raise UserError(f"{path}: no such model comes with alignzoo.{nearest(name, folders)} There is {', '.join(folders)}")
+    return str(folders[name])
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,8 @@ class Model:
             raise UserError(
                 "model.path names a model that exists and model.config describes a fresh one: choose model=hf with model.path"
             )
+        self.path = self.path and embedded(self.path)
+        self.tokenizer = self.tokenizer and embedded(self.tokenizer)
 
 
 @dataclass(kw_only=True)

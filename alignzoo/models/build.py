@@ -12,7 +12,7 @@ from torch import nn
 
 from alignzoo.contracts import Kind, Role
 from alignzoo.models.networks import Headed
-from alignzoo.settings import Model, Peft, UserError, nearest
+from alignzoo.settings import Model, Peft, UserError, embedded, nearest
 
 DROPOUTS = (
     "dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob",
@@ -140,6 +140,7 @@ def role_module(name: str, role: Role, start: nn.Module, path: str | None, setti
 def _pretrained(name: str, path: str, settings: Model) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    path = embedded(path)
     _exists(path, f"roles.{name}")
     made = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
     kind: Any = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM

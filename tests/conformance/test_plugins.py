@@ -100,6 +100,7 @@ def shipped(tmp_path: Path) -> dict[str, list[str]]:
     return {
         "reward=function": ["reward.path=alignzoo.rewards.text:length"],
         "data=jsonl": [f"data.path={tmp_path / 'rows.jsonl'}"],
+        "data=stories": ["data.max_prompt_tokens=40"],  # the context that is checked with is a small one
         "reference=copy": [],
         "reference=cached": [f"reference.path={tmp_path / 'cache.sqlite'}"],
         "reference=none": [],
@@ -109,7 +110,15 @@ def shipped(tmp_path: Path) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize(
     "target",
-    ["reward=function", "data=jsonl", "reference=copy", "reference=cached", "reference=none", "metric=distinct_tokens"],
+    [
+        "reward=function",
+        "data=jsonl",
+        "data=stories",
+        "reference=copy",
+        "reference=cached",
+        "reference=none",
+        "metric=distinct_tokens",
+    ],
 )
 def test_what_ships_has_every_property(target: str, tmp_path: Path) -> None:
     (subject,) = conformance.subjects(target, tmp_path, shipped(tmp_path)[target])

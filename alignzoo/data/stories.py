@@ -1,0 +1,50 @@
+"""Openings and titles of stories, and how they go on, that come with alignzoo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from alignzoo.batch import Batch, Completions
+from alignzoo.contracts import Context, Tables
+from alignzoo.data.files import JsonLines
+from alignzoo.settings import UserError
+
+FOLDER = Path(__file__).parents[1] / "stories" / "data"
+
+
+class Part(Enum):
+    """Which rows: `continuations` have a prompt and what follows it, `prompts` are more varied and have nothing else."""
+
+    auto = "auto"  # continuations for algorithms that learn from demonstrations, prompts for others
+    prompts = "prompts"
+    continuations = "continuations"
+
+
+@dataclass(kw_only=True)
+class Stories(JsonLines):
+    """Openings and titles of stories in lower case, alone or with what follows them; nothing to download."""
+
+    part: Part = field(
+        default=Part.auto, metadata={"help": "prompts alone, or with a continuation; auto: as the algorithm needs"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._view: type[Batch] | None = None
+        if self.path or self.heldout_path:
+            raise UserError("data=stories brings its own files: leave data.path out, or take data=jsonl for yours")
+
+    def tables(self, view: type[Batch], context: Context) -> Tables:
+        self._view = view
+        return super().tables(view, context)
+
+    def read(self, heldout: bool) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """The rows of one side. Held-out rows have files of their own, of stories that model=stories was not trained on."""
+        part = self.part
+        if part is Part.auto:
+            part = Part.continuations if self._view is Completions else Part.prompts
+        return self.read_file(FOLDER / f"{part.value}_{'heldout' if heldout else 'train'}.jsonl")
