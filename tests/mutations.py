@@ -463,4 +463,58 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/evaluation/test_exact.py",
     ),
     ("alignzoo/evaluation/exact.py", "(upto**n - below**n)", "(upto**n - below)", "tests/evaluation/test_exact.py"),
+    (
+        "alignzoo/functional/ratings.py",
+        "desirable_weight * (-gain).sigmoid(), undesirable",
+        "desirable_weight * gain.sigmoid(), undesirable",
+        "tests/functional/test_kto.py",
+    ),
+    (
+        "alignzoo/functional/ratings.py",
+        "(log_ratio - reference_point.detach())",
+        "(log_ratio - reference_point)",
+        "tests/functional/test_kto.py",
+    ),
+    (
+        "plugins/kto/kto.py",
+        "models.sum).clamp(min=0)",
+        "models.sum)",
+        "tests/functional/test_kto.py",
+    ),
+    (
+        "plugins/kto/mismatch.py",
+        "own.row) - 1]",
+        "own.row)]",
+        "tests/functional/test_kto.py",
+    ),
+    (
+        "plugins/kto/mismatch.py",
+        "order = order[scored[order].any(1)]",
+        "order = order",
+        "tests/functional/test_kto.py",
+    ),
+    (
+        "alignzoo/functional/advantages.py",
+        "/ (count - 1).clamp(min=1)",
+        "/ count.clamp(min=1)",
+        "tests/functional/test_grpo.py",
+    ),
+    (
+        "alignzoo/functional/policy.py",
+        "ratio.clamp(1 - epsilon, 1 + high) * advantages",
+        "ratio.clamp(1 - epsilon, 1 + epsilon) * advantages",
+        "tests/functional/test_grpo.py",
+    ),
+    (
+        "plugins/grpo/grpo.py",
+        "c.sum(loss) / longest",
+        "c.sum(loss) / c.ids.shape[1]",
+        "tests/functional/test_grpo.py",
+    ),
+    (
+        "plugins/grpo/grpo.py",
+        "kept = kept & ~c.truncated",
+        "kept = kept & c.truncated",
+        "tests/functional/test_grpo.py",
+    ),
 ]

@@ -1,10 +1,12 @@
 """Formulas as pure functions: tensors in, an unreduced tensor out."""
 
-from alignzoo.functional.advantages import discounted_returns, gae, leave_one_out, masked_mean, whiten
+from alignzoo.functional.advantages import discounted_returns, gae, group_advantages, leave_one_out, masked_mean, whiten
 from alignzoo.functional.divergences import forward_kl, generalised_jsd, k1, k2, k3, reverse_kl
 from alignzoo.functional.logprobs import entropy, selective_log_softmax
 from alignzoo.functional.policy import adapted_kl_coefficient, clipped_surrogate, clipped_value_loss, reinforce
 from alignzoo.functional.preference import bradley_terry_loss, dpo_loss
+from alignzoo.functional.ratings import kto_loss
+from alignzoo.functional.scores import plackett_luce_loss, rating_cross_entropy, rating_squared_error
 
 __all__ = [
     "adapted_kl_coefficient",
@@ -17,11 +19,16 @@ __all__ = [
     "forward_kl",
     "gae",
     "generalised_jsd",
+    "group_advantages",
     "k1",
     "k2",
     "k3",
+    "kto_loss",
     "leave_one_out",
     "masked_mean",
+    "plackett_luce_loss",
+    "rating_cross_entropy",
+    "rating_squared_error",
     "reinforce",
     "reverse_kl",
     "selective_log_softmax",

@@ -63,6 +63,31 @@ def leave_one_out(values: Tensor, group: Tensor, valid: Tensor | None = None) ->
     return torch.where(others > 0, (sums - torch.where(valid, values, 0)) / others.clamp(min=1), values)
 
 
+def group_advantages(
+    values: Tensor, group: Tensor, valid: Tensor | None = None, scale: bool = True, epsilon: float = 1e-4
+) -> Tensor:
+    """What a value has over the mean of its group, in units of the group's standard deviation.
+
+        A_i = (R_i - mean R) / (sd R + epsilon)        sd^2 = 1 / (k - 1) sum (R_j - mean R)^2
+
+    Without `scale` the deviation alone. Values that are not valid are left out and get 0, as does one without others.
+
+    values (B,); group (B,) integers; valid (B,) bool, default all -> (B,).
+
+    Shao et al. 2024, DeepSeekMath, section 4.1.2; without scale Liu et al. 2025, Understanding R1-Zero-like training, eq. 3.
+    """
+    valid = torch.ones_like(group, dtype=torch.bool) if valid is None else valid
+    member, weight = group.unique(return_inverse=True)[1], valid.to(values.dtype)
+
+    def summed(x: Tensor) -> Tensor:
+        return x.new_zeros(len(x)).index_add(0, member, x * weight)[member]
+
+    values, count = torch.where(valid, values, 0), summed(weight)
+    deviation = (values - summed(values) / count.clamp(min=1)) * weight
+    variance = summed(deviation**2) / (count - 1).clamp(min=1)
+    return deviation / (variance.sqrt() + epsilon) if scale else deviation
+
+
 def _identity(x: Tensor) -> Tensor:
     return x
 

@@ -16,18 +16,21 @@ def reinforce(logprobs: Tensor, advantages: Tensor) -> Tensor:
     return -advantages.detach() * logprobs
 
 
-def clipped_surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
+def clipped_surrogate(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float, epsilon_high: float | None = None
+) -> Tensor:
     """PPO's pessimistic surrogate, negated.
 
-        L_t = - min(r_t A_t, clip(r_t, 1 - epsilon, 1 + epsilon) A_t)        r_t = pi(a_t | s_t) / pi_old(a_t | s_t)
+        L_t = - min(r_t A_t, clip(r_t, 1 - epsilon, 1 + epsilon_high) A_t)        r_t = pi(a_t | s_t) / pi_old(a_t | s_t)
 
-    logprobs, old_logprobs, advantages (B, T) -> (B, T). Only `logprobs` carries gradient.
+    logprobs, old_logprobs, advantages (B, T) -> (B, T). Only `logprobs` carries gradient. epsilon_high None: epsilon.
 
-    Schulman et al. 2017, Proximal policy optimization algorithms, eq. 7.
+    Schulman et al. 2017, Proximal policy optimization algorithms, eq. 7; with two epsilons Yu et al. 2025, DAPO, eq. 10.
     """
+    high = epsilon if epsilon_high is None else epsilon_high
     ratio = (logprobs - old_logprobs.detach()).exp()
     advantages = advantages.detach()
-    return -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * advantages)
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + high) * advantages)
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, epsilon: float | None) -> Tensor:

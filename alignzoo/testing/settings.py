@@ -8,7 +8,8 @@ from enum import Enum
 from typing import Any, get_args
 
 from alignzoo.contracts import Algorithm
-from alignzoo.settings import UserError
+from alignzoo.settings import Rollout, UserError
+from alignzoo.testing import toys
 from alignzoo.testing.reshape import tensors
 from alignzoo.testing.subject import Subject, expect, leaves, varied
 from alignzoo.testing.training import numbers, train
@@ -18,18 +19,17 @@ CAUSE = "no code reads it there: refuse it in `__post_init__` where it does noth
 
 
 def hyperparameters(subject: Subject) -> None:
-    """Changing a hyperparameter changes what is learned, or is refused until another one gives it a meaning."""
+    """Changing a hyperparameter changes what is learned, by itself or beside another choice that gives it a meaning."""
     choices = {path: list(others(value, kind)) for path, value, kind in leaves(subject.algorithm)}
     for path, values in choices.items():
         taken = [{path: value} for value in values if _made(subject, {path: value})]
-        if taken:
-            matters = any(_ending(subject, change) != _ending(subject, {}) for change in taken)
-            expect(matters, f"{path} to matter", f"the same outcome with {_values(taken)}", CAUSE)
-        elif values:
-            contexts = [{name: value} for name, other in choices.items() for value in other if name != path]
-            pairs = [(c, c | {path: v}) for c in contexts if _made(subject, c) for v in values if _made(subject, c | {path: v})]
-            matters = any(_ending(subject, context) != _ending(subject, change) for context, change in pairs)
-            expect(matters, f"{path} to matter beside some other choice", f"the same outcome in {len(pairs)} tries", CAUSE)
+        if not values or any(_ending(subject, change) != _ending(subject, {}) for change in taken):
+            continue
+        contexts = [{name: value} for name, other in choices.items() for value in other if name != path]
+        pairs = [(c, c | {path: v}) for c in contexts if _made(subject, c) for v in values if _made(subject, c | {path: v})]
+        matters = any(_ending(subject, context) != _ending(subject, change) for context, change in pairs)
+        found = f"the same outcome with {_values(taken)}" if taken else f"the same outcome in {len(pairs)} tries"
+        expect(matters, f"{path} to matter" + ("" if taken else " beside some other choice"), found, CAUSE)
 
 
 def others(value: Any, kind: Any) -> Iterator[Any]:
@@ -53,13 +53,15 @@ def _made(subject: Subject, changes: Mapping[str, Any]) -> Algorithm | None:
         return None
 
 
-def _ending(subject: Subject, changes: Mapping[str, Any]) -> str:
-    """A digest of a short run with these changes; where the toy task can't run it, of what it asks for."""
-    key = f"ending {sorted(changes.items())}"
+def _ending(subject: Subject, chosen: Mapping[str, Any]) -> str:
+    """A digest of a short run with what is chosen; where the toy task can't run it, of what it asks for."""
+    key = f"ending {sorted(chosen.items())}"
     if key not in subject.runs:
-        algorithm = varied(subject.algorithm, changes)
+        algorithm = varied(subject.algorithm, chosen)
         try:
-            end = train(subject, "varied", algorithm, max_steps=STEPS)
+            # some scores equal, and rollouts of two steps, so that options for these cases show
+            changes: dict[str, Any] = {"reward": toys.CountReward(coarse=True), "rollout": Rollout(prompts=8, samples=2)}
+            end = train(subject, "varied", algorithm, max_steps=STEPS, **changes)
             parts = [x.numpy().tobytes() for _, x in tensors([end.weights, end.state])] + [numbers(end.state).encode()]
         except UserError:
             parts = [repr(sorted(algorithm.roles().items())).encode()]

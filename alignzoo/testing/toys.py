@@ -100,10 +100,13 @@ class ToyTable:
 
 @dataclass(kw_only=True)
 class CountReward(Reward):
-    """1 for every token below 8 in the completion, minus 0.1 a token."""
+    """1 for every token below 8 in the completion, minus 0.1 a token; rounded, so that scores are often equal, if `coarse`."""
+
+    coarse: bool = False
 
     def __call__(self, c: Completions) -> Scores:
         total = c.sum((c.ids < 8).float()) - 0.1 * c.length
+        total = 2 * (total / 2).round() if self.coarse else total
         return Scores(total=total, parts={"count": total})
 
 

@@ -71,7 +71,7 @@ def train(
     folder = subject.folder / "runs" / subject.name / label
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    settings = {key: changes.pop(key) for key in list(changes) if key not in ("model", "rollout")}
+    settings = {key: changes.pop(key) for key in list(changes) if key not in ("model", "reward", "rollout")}
     trainer = toys.trainer(subject.setup(algorithm, training=settings, **changes), folder)
     light_collections()
     if resume is not None:

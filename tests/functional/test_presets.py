@@ -1,5 +1,7 @@
 """Each named preset is the mathematics its name stands for: golden values through the plugin's own loss or rollout."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +10,19 @@ import torch
 from omegaconf import OmegaConf
 
 import alignzoo_plugins
-from alignzoo.batch import Completions, Pairs, Prompts
+from alignzoo.batch import Completions, Pairs, Prompts, Rated
 from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
 from alignzoo.testing.fakes import FakeModels, TablePolicy, TableValue, completions, constant, prompts, table
 from alignzoo_plugins.distill.distill import Distill
 from alignzoo_plugins.dpo.dpo import DPO
+from alignzoo_plugins.grpo.grpo import GRPO
+from alignzoo_plugins.kto.kto import KTO
 from alignzoo_plugins.ppo.kl import Estimator
 from alignzoo_plugins.ppo.ppo import PPO
 from alignzoo_plugins.reinforce.reinforce import Reinforce
 
 PLUGINS = Path(next(iter(alignzoo_plugins.__path__)))
-CLASSES = {"dpo": DPO, "reinforce": Reinforce, "ppo": PPO, "distill": Distill}
+CLASSES = {"dpo": DPO, "reinforce": Reinforce, "ppo": PPO, "distill": Distill, "grpo": GRPO, "kto": KTO}
 PRESETS = {path.stem: path for path in sorted(PLUGINS.glob("*/presets/*.yaml"))}
 UNIFORM = torch.zeros(3, 3, dtype=torch.float64)
 SKEWED = torch.tensor([[0.5, 0.25, 0.25]] * 3, dtype=torch.float64).log()
@@ -53,6 +57,41 @@ def test_preset_cdpo() -> None:
     pairs = Pairs(chosen=completions(OF, [0], [[0]]), rejected=completions(OF, [0], [[1]]))
     loss, _ = preset("cdpo").loss(models(), pairs)
     assert loss.item() == pytest.approx(0.666021, abs=1e-5)
+
+
+def test_preset_apo_zero_unpaired() -> None:
+    """h = log 3/2 (desirable) and log 3/4 (undesirable) at beta 0.1: sigma(-0.0405465) and sigma(-0.0287682)."""
+    of = prompts(1, 1)
+    rated = Rated(**vars(completions(of, [0, 1], [[0], [1]])), rating=torch.tensor([1.0, 0.0]))
+    algorithm = preset("apo_zero_unpaired")
+    loss, _ = algorithm.loss(models(), *algorithm.prepare(models(), [rated]))
+    assert loss.tolist() == pytest.approx([0.489865, 0.492808], abs=1e-6)
+
+
+def _surrogate(name: str, longest: int = 64) -> list[list[float]]:
+    """Of ratio 1.25 and advantages -2, -1, 3, unless scaled by sqrt 7."""
+    algorithm, given = preset(name), models()
+    given.sampling.max_new_tokens = longest
+    made = algorithm.experience(given, OF)
+    moved = replace(made, old_logprobs=made.old_logprobs - math.log(1.25))
+    assert "reference" not in algorithm.roles()
+    return algorithm.loss(given, moved)[0].tolist()
+
+
+def test_preset_dr_grpo() -> None:
+    """2 * 1.25 / 4, 1.25 / 4, and - 3 * 1.2 / 4, cut at 1.2."""
+    assert _surrogate("dr_grpo", longest=4) == pytest.approx([0.625, 0.3125, -0.9])
+
+
+def test_preset_dapo() -> None:
+    """1.25 is inside 1.28; one value a token; equal rewards leave nothing."""
+    assert [row[0] for row in _surrogate("dapo")] == pytest.approx([0.944875, 0.472437, -1.417312], abs=1e-5)
+    assert len(preset("dapo").experience(models(score=constant([2.0, 2.0, 2.0])), OF)) == 0
+
+
+def test_preset_gspo() -> None:
+    """Cut at 1.0004: 0.755900 and 0.377950 times 1.25, -1.133850 times 1.0004."""
+    assert _surrogate("gspo") == pytest.approx([0.944875, 0.472437, -1.134303], abs=1e-5)
 
 
 def test_preset_rloo() -> None:

@@ -1,8 +1,9 @@
-"""Losses and gradients of SFT, DPO and distillation equal TRL's, on the batches that TRL's own trainers collate."""
+"""Losses and gradients of SFT, DPO, KTO, GRPO and distillation equal TRL's, on the batches that TRL's own trainers collate."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from alignzoo.batch import Completions, Pairs, Prompts
+from alignzoo.batch import Completions, Pairs, Prompts, Rated
 from alignzoo.data.tokenizers import byte_level
 from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
 from alignzoo.models import forward
+from alignzoo.settings import Sampling
 from alignzoo.testing.fakes import FakeModels, TablePolicy
 from alignzoo_plugins.dpo.dpo import DPO
+from alignzoo_plugins.grpo.grpo import GRPO, Average, Grouped, Ratio
+from alignzoo_plugins.kto.kto import KTO, ReferencePoint
 from alignzoo_plugins.sft.sft import SFT
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL's and its dependencies' own
@@ -116,6 +120,93 @@ def test_dpo(tmp_path: Path, beta: float) -> None:
     logged = trainer._metrics["eval"]
     assert metrics["rewards/margin"].mean().item() == pytest.approx(logged["rewards/margins"][0], rel=1e-4)
     assert metrics["rewards/accuracy"].mean().item() == pytest.approx(logged["rewards/accuracies"][0])
+
+
+@pytest.mark.parametrize("kind", ["kto", "apo_zero_unpaired"])
+def test_kto(tmp_path: Path, kind: str) -> None:
+    """The four records are TRL's micro-batch and our optimizer step, so both estimate the reference point from the same."""
+    from datasets import Dataset
+    from trl import KTOConfig, KTOTrainer
+
+    labels = [True, False, False, True]
+    texts = [*PAIRS, ("Go?", "", " never")]
+    rows = Dataset.from_list([{"prompt": p, "completion": t, "label": k} for (p, _, t), k in zip(texts, labels, strict=True)])
+    module, reference = model(0), model(1)
+    theirs = copy.deepcopy(module)
+    arguments = KTOConfig(
+        **options(tmp_path) | {"per_device_train_batch_size": 4}, beta=0.3, loss_type=kind, undesirable_weight=1.5
+    )
+    trainer = KTOTrainer(
+        theirs, ref_model=copy.deepcopy(reference), args=arguments, train_dataset=rows, processing_class=byte_level()
+    )
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+    c = completions(batch["input_ids"], batch["attention_mask"].bool(), batch["completion_mask"].bool())
+    models = FakeModels(ModulePolicy(module), reference=ModulePolicy(reference.requires_grad_(False)))
+    algorithm = KTO(
+        beta=0.3, undesirable_weight=1.5, reference_point=ReferencePoint.kl if kind == "kto" else ReferencePoint.zero
+    )
+    with torch.no_grad():
+        (judged,) = algorithm.prepare(models, [Rated(**vars(c), rating=torch.tensor(labels).float())])
+    terms, _ = algorithm.loss(models, judged)
+    assert_same(terms.mean(), module, trainer.compute_loss(theirs, batch), theirs)
+    assert judged.reference_point[0].item() == pytest.approx(trainer._metrics["eval"]["kl"][0], rel=1e-4)
+
+
+GROUPED = {  # settings of ours and of TRL
+    "grpo": ({"beta": 0.04}, {"loss_type": "grpo", "beta": 0.04, "use_bias_correction_kl": False}),
+    "weighed": ({"beta": 0.04, "weigh_kl": True}, {"loss_type": "grpo", "beta": 0.04}),
+    "dr_grpo": ({"beta": 0.0, "average": Average.constant}, {"loss_type": "dr_grpo"}),
+    "dapo": (
+        {"beta": 0.04, "clip_high": 0.28, "average": Average.token},
+        {"loss_type": "dapo", "beta": 0.04, "epsilon_high": 0.28, "use_bias_correction_kl": False},
+    ),
+    "gspo": (
+        {"beta": 0.0, "clip": 3e-2, "clip_high": 4e-2, "ratio": Ratio.completion},
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-2, "epsilon_high": 4e-2},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_grpo(tmp_path: Path, name: str) -> None:
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    ours, their_settings = GROUPED[name]
+    module = model(0)
+    module.save_pretrained(tmp_path)
+    theirs = copy.deepcopy(module)
+    theirs.config._name_or_path = str(tmp_path)  # where TRL looks for the reference
+    shared = options(tmp_path) | {"per_device_train_batch_size": 2, "num_generations": 2, "max_completion_length": 9}
+    shared.pop("max_length")
+    trainer = GRPOTrainer(
+        theirs, reward_funcs=lambda completions, **_: [0.0] * len(completions), args=GRPOConfig(**shared, **their_settings),
+        train_dataset=Dataset.from_list([{"prompt": p} for p, _, _ in PAIRS]), processing_class=byte_level(),
+    )  # fmt: skip
+    theirs.eval()
+    torch.manual_seed(0)
+    width, rows = 4, torch.arange(3)
+    scored = torch.arange(width) < torch.tensor([[4], [2], [3]])
+    c = Completions(
+        prompts=Prompts(ids=torch.randint(3, 200, (3, 5)), attended=torch.ones(3, 5, dtype=torch.bool), row=rows),
+        prompt_of=rows, ids=torch.randint(3, 200, (3, width)) * scored, attended=scored, scored=scored,
+        truncated=torch.zeros(3, dtype=torch.bool), row=rows,
+    )  # fmt: skip
+    with torch.no_grad():
+        now = ModulePolicy(module).logprobs(c)
+    old, reference = (torch.where(scored, now + 0.3 * torch.randn(now.shape), 0) for _ in range(2))
+    advantages = torch.tensor([1.0, -0.5, 2.0])
+    batch = Grouped(**vars(c), old_logprobs=old, advantages=advantages, reward=advantages, reference_logprobs=reference)
+    batch = batch if ours["beta"] else replace(batch, reference_logprobs=None)
+    given = FakeModels(ModulePolicy(module), sampling=Sampling(max_new_tokens=9))
+    terms, _ = GRPO(**ours).loss(given, batch)
+    mine = terms[scored].mean() if terms.dim() == 2 else terms.mean()
+    inputs = {
+        "prompt_ids": c.prompts.ids, "prompt_mask": c.prompts.attended.long(), "completion_ids": c.ids,
+        "completion_mask": scored.long(), "advantages": advantages, "old_per_token_logps": old,
+        "ref_per_token_logps": reference, "num_items_in_batch": scored.sum().float(),
+    }  # fmt: skip
+    assert_same(mine, module, trainer._compute_loss(theirs, inputs), theirs)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 0.9, 1.0])
