@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from alignzoo import catalogue
-from alignzoo.bench import launch, record
+from alignzoo.bench import launch, record, tuning
 from alignzoo.bench.job import INTERRUPTED
 from alignzoo.bench.plan import Run, plan
 from alignzoo.bench.request import Request, parse
@@ -44,11 +44,15 @@ def main(argv: Sequence[str]) -> int:
         catalogue.show_list(Registry(), "suite")
         return 0
     request = parse(argv)
-    runs = plan(request)
-    record.prepare(request, runs)
+    tunings, runs = tuning.plan(request), plan(request)
+    record.prepare(request, runs, first=tuning.runs(tunings))
     record.write(request, runs)
-    codes = launch.execute(runs, request)
-    record.write(request, runs)
+    tried = tuning.carry_out(request, tunings)
+    if tried:
+        runs = plan(request, tuning.tuned(tried))
+        record.prepare(request, runs)
+    codes = [INTERRUPTED] if tried is None else launch.execute(runs, request)
+    record.write(request, runs, tried or [])
     if INTERRUPTED in codes:
         finished = sum(r.finished for r in runs)
         print(f"interrupted with {finished} of {len(runs)} runs finished; the same command goes on from here")

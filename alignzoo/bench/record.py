@@ -18,14 +18,17 @@ from alignzoo.settings import UserError
 TUNING = "tuning"  # the folder, in that of the bench, of runs that don't count
 
 
-def prepare(request: Request, runs: Sequence[Run]) -> None:
-    """The folder is there, can be written and holds no other bench's runs. Raises UserError where it isn't so."""
+def prepare(request: Request, runs: Sequence[Run], first: Sequence[Run] = ()) -> None:
+    """The folder is there, can be written and holds no other bench's runs. Raises UserError where it isn't so.
+
+    Of runs whose settings will be known when others have ended, those to do `first`, only the places are checked.
+    """
     foreign = _others(request.folder, {r.folder for r in runs})
     if foreign:
         names = ", ".join(str(path.relative_to(request.folder)) for path in foreign[:3])
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise UserError(f"folder={request.folder} holds runs of another bench ({names}{more}): choose another folder=")
-    for r in runs:
+    for r in first or runs:
         r.check_folder()
     writable(request.folder, "folder=")
     (request.folder / STOP).unlink(missing_ok=True)

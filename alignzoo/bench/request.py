@@ -19,7 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignzoo import config, config_errors
 from alignzoo.bench.overrides import take_overrides
-from alignzoo.bench.suite import BenchConfig, Suite, grid, labelled, pairs_of, seeds_of
+from alignzoo.bench.space import flat
+from alignzoo.bench.suite import BenchConfig, Options, Suite, grid, labelled, pairs_of, seeds_of, tuning_seeds
 from alignzoo.settings import UserError, nearest, require
 
 SEARCH_PATH = "hydra.searchpath"
@@ -32,7 +33,7 @@ PER_RUN = {
     "resume": "the same command",
     "label": "LABEL:NAME",
 }
-FREE = ("suite.override.", "suite.vary.", "suite.sweep.")  # nodes whose keys nobody declares
+FREE = ("suite.override.", "suite.vary.", "suite.sweep.", "suite.search.", "bench.search.")  # nodes whose keys nobody declares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,8 @@ class Request:
     tune: int
     overrides: list[str] = field(default_factory=list)
     override: dict[str, list[str]] = field(default_factory=dict)
+    tune_seeds: list[int] = field(default_factory=list)
+    search: dict[str, Any] = field(default_factory=dict)  # {key or label.key: range as written}
     launcher: str | None = None  # Hydra's, by name; none: a pool of this process
     own: list[str] = field(default_factory=list)  # for Hydra: everything but the overrides of runs
 
@@ -75,10 +78,29 @@ def parse(argv: Sequence[str]) -> Request:
         command=["alignzoo", "bench", *argv], suite_name=name, suite=asked.suite, algorithms=algorithms,
         seeds=seeds_of(asked.suite.seeds if asked.seeds is None else asked.seeds),
         folder=Path(asked.folder), jobs=asked.jobs, threads=asked.bench.threads,
-        tune=asked.suite.tune if asked.bench.tune is None else asked.bench.tune,
+        tune=_tune(asked), tune_seeds=tuning_seeds(asked.bench.tune_seeds), search=_search(asked, algorithms),
         overrides=[str(o.input_line) for o in parsed if not _is_own(o) or o.get_key_element() == SEARCH_PATH],
         override=override, launcher=_launcher(parsed, asked.jobs), own=own,
     )  # fmt: skip
+
+
+def _tune(asked: BenchConfig) -> int:
+    """How many trials. Raises UserError for what is said of none."""
+    tune = asked.suite.tune if asked.bench.tune is None else asked.bench.tune
+    for name, given in (("search", bool(asked.bench.search)), ("tune_seeds", asked.bench.tune_seeds != Options().tune_seeds)):
+        if given and not tune:
+            raise UserError(f"bench.{name} is for tuning, and nothing is tuned: give bench.tune=N too")
+    return tune
+
+
+def _search(asked: BenchConfig, algorithms: dict[str, str]) -> dict[str, Any]:
+    """{key or label.key: range as written}, the user's in place of the suite's."""
+    suite, own = flat(asked.suite.search), flat(asked.bench.search)
+    for key in own:
+        label = key.split(".")[0]
+        if label in labelled(asked.suite.algorithms) and label not in algorithms:
+            raise UserError(f"bench.search.{key}: this bench has no {label!r}. It has {', '.join(algorithms)}")
+    return suite | own
 
 
 def _is_own(override: Override) -> bool:
@@ -126,7 +148,7 @@ def _own(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     given = config.value_of(parsed, "suite")
     if given is None:
         described = any(config.value_of(parsed, name) is not None for name in ("data", "experiment"))
-        return ("", [*lines, "suite=null"]) if described else ("exact", lines)
+        return ("", [*lines, "~suite"]) if described else ("exact", lines)
     path = Path(str(given))
     if path.suffix != ".yaml":
         return str(given), lines

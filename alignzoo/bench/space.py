@@ -111,7 +111,7 @@ def given(node: Mapping[str, Any], labels: list[str]) -> tuple[dict[str, Any], d
     nested or dotted."""
     everyone: dict[str, Any] = {}
     single: dict[str, dict[str, Any]] = {}
-    for key, value in _flat(node):
+    for key, value in flat(node).items():
         first, _, rest = key.partition(".")
         if first in labels and rest:
             single.setdefault(first, {})[rest] = value
@@ -149,13 +149,14 @@ def plain(value: Any) -> Any:
     return value.name if isinstance(value, Enum) else value
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{dotted key: range as written}."""
+    found: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, dict) and not set(value) <= RANGE:
-            found += _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            found.append((f"{prefix}{key}", value))
+            found[f"{prefix}{key}"] = value
     return found
 
 

@@ -12,6 +12,7 @@ from alignzoo.settings import UserError, require
 
 ALGORITHMS = ("dpo", "ppo", "distill", "reinforce")
 TRIALS = ">= 2, the first being what is configured; or 0"
+FIRST_TUNING_SEED = 10_000
 LABEL = re.compile(r"[A-Za-z_][\w-]*")
 
 
@@ -105,6 +106,11 @@ def seeds_of(value: Any) -> list[int]:
     if not seeds:
         raise UserError(f"seeds={value} is out of range: must be a number >= 1, or a list of seeds")
     return list(dict.fromkeys(seeds))
+
+
+def tuning_seeds(value: Any) -> list[int]:
+    """How many, far from those of the runs that count, or which."""
+    return [FIRST_TUNING_SEED + seed for seed in seeds_of(value)] if isinstance(value, int) else seeds_of(value)
 
 
 def pairs_of(planned: list[Any]) -> list[list[str]]:
