@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignzoo.evaluation.results import COSTS, Run
-from alignzoo.report import across, answer, costs, plots, reach, sections
+from alignzoo.report import across, answer, costs, plots, reach, sections, tuning
 from alignzoo.report.analysis import AREA, Analysis, averaged
 from alignzoo.report.figures import Style, save, styles
 from alignzoo.report.samples import side_by_side
@@ -91,7 +91,7 @@ def write(content: Content, out: Path) -> Path:
         "whole": _whole(content.analyses, mean, out) if several else None,
         "method": sections.method(content.runs, content.analyses, content.about), "settings": sections.settings(content.runs),
         "statistics": sections.statistics(content.analyses[0], mean),
-        "tuning": sections.tuning(content.about) if content.about.tuning else None, "machine": sections.machine(content.runs),
+        "tuning": tuning.section(content.about.tuning), "machine": sections.machine(content.runs),
         "left_out": content.left_out | {k: v for a in content.analyses for k, v in a.failed.items()},
         "reproduce": content.reproduce,
     }  # fmt: skip

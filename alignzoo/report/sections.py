@@ -176,12 +176,6 @@ def settings(runs: Sequence[Run]) -> Table:
     return Table(["algorithm", "settings"], rows)
 
 
-def tuning(about: Study) -> Table:
-    """What bench tried beforehand, one row a trial."""
-    columns = list(dict.fromkeys(key for trial in about.tuning for key in trial))
-    return Table(columns, [[_cell(trial.get(key, "")) for key in columns] for trial in about.tuning])
-
-
 def machine(runs: Sequence[Run]) -> Table:
     """Versions and hardware; several values where runs differ."""
     rows = []
@@ -195,10 +189,6 @@ def machine(runs: Sequence[Run]) -> Table:
 def _distinct(values: Sequence[Any]) -> str:
     shown = [", ".join(map(str, v)) or "no accelerator" if isinstance(v, list) else str(v) for v in values if v is not None]
     return "; ".join(dict.fromkeys(shown))
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

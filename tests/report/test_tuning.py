@@ -1,0 +1,80 @@
+"""What the report says of tuning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignzoo.report.tuning import section
+
+RATE, CLIP = "trainer.learning_rate", "algorithm.clip"
+
+
+def trial(score: float | None, error: str = "", **settings: Any) -> dict[str, Any]:
+    return {"settings": settings, "scores": {"10000": score}, "score": score, "error": error}
+
+
+def outcome(label: str, *trials: dict[str, Any], chosen: int | None, **others: Any) -> dict[str, Any]:
+    cost = {"steps": 30.0, "samples": 1500.0, "seconds": 2.5}
+    return {
+        "label": label, "condition": "", "metric": "gap_closed", "trials": list(trials), "chosen": chosen, "edges": [],
+        "space": {RATE: "1e-05 to 0.01, log", CLIP: "0.05 to 0.5, log"}, "cost": cost,
+        "left_out": {"algorithm.kl.beta": "tied to ${data.beta}"},
+    } | others  # fmt: skip
+
+
+PPO = outcome(
+    "ppo", trial(0.5, **{RATE: 1e-3, CLIP: 0.2}), trial(0.81234, **{RATE: 0.009876, CLIP: 0.1}),
+    trial(None, "CUDA out of memory", **{RATE: 1e-4, CLIP: 0.3}), chosen=1, edges=[RATE],
+)  # fmt: skip
+
+
+def test_nothing_is_said_where_nothing_was_tuned() -> None:
+    assert section([]) is None
+
+
+def test_how_it_was_tuned_and_what_it_cost() -> None:
+    found = section([PPO, outcome("dpo", *[trial(0.1, **{RATE: 1e-3, CLIP: 0.2})] * 3, chosen=0)])
+    assert found is not None
+    assert "3 trials each" in found.said[0] and "on seed 10000, which is none of theirs" in found.said[0]
+    assert found.said[1].startswith("Tuning took 6 runs and cost 3k samples and 5 seconds, which is not in the costs")
+
+
+def test_failures_and_edges_are_told() -> None:
+    found = section([PPO])
+    assert found is not None
+    assert found.said[2:] == [
+        "ppo: one trial of 3 failed and counted as the worst (CUDA out of memory).",
+        f"ppo: {RATE}=0.009876 lies at the end of its range (1e-05 to 0.01, log). The range may be too narrow.",
+    ]
+    broken = section([outcome("ppo", trial(None, "no", **{RATE: 1e-3, CLIP: 0.2}), chosen=None)])
+    assert broken is not None and broken.said[2:] == ["ppo: all 1 trials failed (no), so it ran as configured."]
+
+
+def test_every_trial_and_every_range_is_shown() -> None:
+    found = section([PPO])
+    assert found is not None
+    assert found.trials.rows == [
+        ["ppo, trial 0", "learning_rate=0.001, clip=0.2", "50.0 %", "as configured"],
+        ["ppo, trial 1", "learning_rate=0.009876, clip=0.1", "81.2 %", "kept"],
+        ["ppo, trial 2", "learning_rate=0.0001, clip=0.3", "failed: CUDA out of memory", ""],
+    ]
+    assert found.ranges.rows == [
+        ["ppo", RATE, "1e-05 to 0.01, log", "0.009876"],
+        ["ppo", CLIP, "0.05 to 0.5, log", "0.1"],
+        ["ppo", "algorithm.kl.beta", "not searched: tied to ${data.beta}", "as configured"],
+    ]
+
+
+def test_each_tuning_seed_and_each_condition_is_shown() -> None:
+    first = trial(0.5, **{RATE: 1e-3, CLIP: 0.2}) | {"scores": {"10000": 0.4, "10001": 0.6}}
+    found = section([outcome("ppo", first, chosen=0, condition="data.noise=0.1")])
+    assert found is not None and "seeds 10000 and 10001, which are none of theirs" in found.said[0]
+    assert found.trials.rows[0] == [
+        "ppo (data.noise=0.1), trial 0", "learning_rate=0.001, clip=0.2", "50.0 % (40.0 %, 60.0 %)", "kept",
+    ]  # fmt: skip
+
+
+def test_an_algorithm_without_a_range_is_told() -> None:
+    found = section([PPO, outcome("sft", trial(0.3), chosen=0, space={}, left_out={})])
+    assert found is not None and "3 trials each" in found.said[0]
+    assert "sft: no setting is searched, so it ran as configured." in found.said
