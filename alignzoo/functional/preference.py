@@ -28,8 +28,8 @@ def bradley_terry_loss(
 
     e = c = m = 0: Bradley and Terry 1952, as in Ouyang et al. 2022 (Training language models to follow instructions, eq. 1,
     K = 2). m: how much better the chosen one is (Touvron et al. 2023, Llama 2, eq. 2). e: the share of labels taken to be
-    wrong, by noisy raters (conservative, Mitchell 2023, eq. 3). c: centring (Eisenstein et al. 2023, Helping or herding?,
-    section 2.1), which leaves preferences as they are: they don't depend on a common shift of the scores. At equal scores of 0
+    wrong, by noisy raters (conservative, Mitchell 2023, eq. 3). c: centring (Eisenstein et al. 2023, Helping or herding?),
+    which leaves preferences as they are: they don't depend on a common shift of the scores. At equal scores of 0
     and m = 0 the loss is log 2.
 
     chosen, rejected, margin (B,): scores of each side, and m -> (B,).

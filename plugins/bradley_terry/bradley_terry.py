@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from alignzoo.batch import Pairs
-from alignzoo.contracts import Algorithm, Kind, Models, Role, UserError, require
+from alignzoo.contracts import Algorithm, Kind, Models, Role, Search, UserError, require
 from alignzoo.functional import bradley_terry_loss
 
 
@@ -17,14 +17,19 @@ class BradleyTerry(Algorithm):
     """L = - (1 - e) log sigma(d) - e log sigma(-d) + c (r_chosen + r_rejected)^2, where d = r_chosen - r_rejected - k m.
 
     r is the scorer's score of prompt and completion, m the pair's margin. Ouyang et al. 2022, eq. 1 (K = 2); margin: Touvron
-    et al. 2023 (Llama 2), eq. 2; label smoothing e: Mitchell 2023, eq. 3; centring c: Eisenstein et al. 2023, section 2.1.
+    et al. 2023 (Llama 2), eq. 2; label smoothing e: Mitchell 2023, eq. 3; centring c: Eisenstein et al. 2023.
     """
 
     data = Pairs
 
     margin: float = field(default=0.0, metadata={"help": "times the data's `margin`, by which the chosen score is to win"})
-    label_smoothing: float = field(default=0.0, metadata={"help": "share of labels taken to be wrong, by noisy raters"})
-    centring: float = field(default=0.0, metadata={"help": "weight of the squared sum of a pair's scores"})
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "share of labels taken to be wrong, by noisy raters", "search": Search(0.0, 0.3)}
+    )
+    centring: float = field(
+        default=0.0,
+        metadata={"help": "weight of the squared sum of a pair's scores", "search": Search(options=(0.0, 0.01, 0.1))},
+    )
 
     def __post_init__(self) -> None:
         require(self.margin >= 0, "algorithm.margin", self.margin, ">= 0")
