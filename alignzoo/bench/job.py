@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from alignzoo.bench.overrides import written
+
 INTERRUPTED = 130
 JOURNAL, STOP = "progress.jsonl", ".stop"
 PATIENCE = 0.1  # seconds between looks at whether a run has ended, or is to
@@ -37,7 +39,13 @@ class Job:
     def command(self) -> list[str]:
         """Goes on where an earlier attempt was stopped."""
         unfinished = any(Path(self.folder, "checkpoints").glob("checkpoint-*"))
-        return [sys.executable, "-m", "alignzoo", "train", *([f"resume={self.folder}"] if unfinished else self.overrides)]
+        return [
+            sys.executable,
+            "-m",
+            "alignzoo",
+            "train",
+            *([f"resume={written(self.folder)}"] if unfinished else self.overrides),
+        ]
 
     def finished(self) -> bool:
         return Path(self.folder, "summary.json").is_file()

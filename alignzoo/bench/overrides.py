@@ -1,9 +1,12 @@
-"""bench.override.LABEL=[key=value,...]: overrides in a list, which Hydra's grammar has no room for."""
+"""Overrides as text: lists of them, bench.override.LABEL=[key=value,...], which Hydra's grammar has no room for; and values."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 from alignzoo import config, config_errors
 from alignzoo.bench.suite import Options
@@ -59,3 +62,24 @@ def split_list(text: str) -> list[str]:
 def _unquoted(part: str) -> str:
     whole = len(part) > 1 and part[0] in QUOTES and part[-1] == part[0] and part[0] not in part[1:-1]
     return part[1:-1] if whole else part
+
+
+def written(value: Any) -> str:
+    """A value as Hydra's grammar reads it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(written, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return _quoted(str(value)) if isinstance(value, str | Path) else str(value)
+
+
+def _quoted(text: str) -> str:
+    """In quotes a backslash stands for itself, but before a quote."""
+    plain = re.fullmatch(r"[A-Za-z_/.-][\w/.-]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf", "-inf")
+    return text if plain else "'" + re.sub(r"(\\*)('|$)", _escaped, text) + "'"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[1] * 2 + ("\\'" if found[2] else "")

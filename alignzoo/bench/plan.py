@@ -12,7 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from alignzoo import config, run
+from alignzoo.bench.overrides import written
 from alignzoo.bench.request import Request
 from alignzoo.settings import UserError
 
@@ -69,6 +72,7 @@ def plan(request: Request, tuned: Mapping[tuple[str, str], dict[str, Any]] = NOT
     ]
     for r in runs:
         if r.seed == request.seeds[0]:
+            _check_values(r)
             config.instantiate(r.config)
     return runs
 
@@ -84,12 +88,12 @@ def made(
     """A run with these settings on top of what was asked for; its folder is the grid's unless given."""
     algorithm = request.algorithms[label]
     folder = folder or request.folder / name_of(point) / f"{label}-{seed}"
-    chosen = [f"algorithm={algorithm}", f"seed={seed}", f"run_dir={folder}"]
+    chosen = [f"algorithm={algorithm}", f"seed={seed}", f"run_dir={written(folder)}"]
     if label != algorithm:
         chosen.append(f"label={label}")
     overrides = (
         *request.suite.overrides, *request.suite.override.get(label, []), *request.overrides, *request.override.get(label, []),
-        *(f"{key}={_written(value)}" for key, value in {**settings, **point}.items()), *chosen,
+        *(f"{key}={written(value)}" for key, value in {**settings, **point}.items()), *chosen,
     )  # fmt: skip
     return Run(label, algorithm, seed, point, folder, overrides)
 
@@ -109,28 +113,23 @@ def name_of(point: Mapping[str, Any]) -> str:
     return f"{name[:LONGEST]}-{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
 
 
-def _written(value: Any) -> str:
-    """As an override's value, in Hydra's grammar."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(_written(item) for item in value)}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
-    return str(value) if isinstance(value, int | float) or re.fullmatch(r"[\w./-]+", value) else _quoted(value)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def _check_keys(request: Request) -> None:
     """What is varied or swept is not also set to one value, which would be ignored. Raises UserError."""
     if both := set(request.vary) & set(request.sweep):
         raise UserError(f"{sorted(both)[0]} is in vary and in sweep: choose one")
     for name, node in (("vary", request.vary), ("sweep", request.sweep)):
+        for key, values in node.items():
+            if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+                raise UserError(f"suite.{name}: {key} has the value {twice[0]} twice")
         for given in (request.overrides, *request.override.values()):
             for o in config.parse(given):
                 if o.get_key_element().lstrip("+~") in node:
                     key = o.get_key_element().lstrip("+~")
                     raise UserError(f"{o.input_line}: the suite has several values of it. Give suite.{name}.{key}=[...]")
+
+
+def _check_values(r: Run) -> None:
+    """What varies are single values, by which the report can tell the runs apart. Raises UserError."""
+    for key in r.point:
+        if isinstance(OmegaConf.select(r.config, key), DictConfig):
+            raise UserError(f"{key} is a group of settings: vary or sweep one of them, as in {key}.KEY=[...]")
