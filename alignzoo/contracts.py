@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -376,6 +377,13 @@ class Hosting:
     # of a trainer that declares a trained SCORER and no policy, a sequence classifier with one label
     start: Path  # a folder with that model as it starts and its tokenizer, for trainers that load models by path
     models: Models  # the roles that were declared; `models.reward(c)` is the checked reward
+    modules: Mapping[str, torch.nn.Module]  # the networks behind them, by role, where there is one
+    records: Callable[[int, int], Any]  # the training records from one position to another of the order our loader would take
+    reward: Callable[[Completions], Scores]  # the checked reward of what is sampled to train on
+    rollout: Callable[[], AbstractContextManager[None]]  # around sampling, which is then booked as that
+    sampled: Callable[[int, int], None]  # inside it: so many tokens of prompts were read, and so many of completions written
+    multiplied: Callable[[Any, Tensor, int], None]  # by a network's output embedding, outside of it: (network, result, rows)
+    support: Tensor | None  # (V,) bool: the tokens completions may contain, or None for all
 
 
 class TrainerPlugin(ABC):
@@ -394,6 +402,17 @@ class TrainerPlugin(ABC):
         """The networks this instance needs, by name: a trained policy, or a trained scorer, and what else it takes from
         `Hosting.models`.
         """
+
+    online: ClassVar[bool] = False  # its trainer samples: the groups `rollout` and `generation` apply
+    needs_logprobs_of_samples: ClassVar[bool] = False  # as in `OnlineAlgorithm`
+    renamed: ClassVar[Mapping[str, str | None]] = {}  # from names its trainer logs under to ours; None: not logged
+
+    def passes(self) -> int:
+        """How many times a rollout is gone through."""
+        return 1
+
+    def check(self, settings: Any, ranks: int) -> None:
+        """Called before any model is built; raises UserError for a config, or a number of processes, it can't run with."""
 
     def sampled(self, batch: int) -> int:
         """How many completions the trainer samples by itself for an optimizer step over `batch` records, on average."""

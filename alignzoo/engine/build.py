@@ -39,7 +39,7 @@ class Builder:
         declared = self.algorithm.roles()
         self.main = main_role([name for name, role in declared.items() if role.trained] or list(declared))
         self.reward = setup.reward.resolve(setup.data) if self.main == "policy" else None
-        self.online = isinstance(self.algorithm, OnlineAlgorithm)
+        self.online = isinstance(self.algorithm, OnlineAlgorithm) or getattr(self.algorithm, "online", False)
         self.sampling = Sampling(**vars(setup.generation), samples=setup.rollout.samples)
 
     def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> AlignTrainer:

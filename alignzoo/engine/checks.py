@@ -61,9 +61,9 @@ def _check_reference(name: str, role_name: str, role: Role, reference: Reference
         )
 
 
-def check_sampling(name: str, algorithm: Algorithm, generation: Generation) -> None:
+def check_sampling(name: str, algorithm: Algorithm | TrainerPlugin, generation: Generation) -> None:
     """Ratio and score-function gradients need the log-probs of what was sampled from."""
-    needs = isinstance(algorithm, OnlineAlgorithm) and algorithm.needs_logprobs_of_samples
+    needs = isinstance(algorithm, OnlineAlgorithm | TrainerPlugin) and algorithm.needs_logprobs_of_samples
     if needs and generation.temperature == 0:
         raise UserError(
             f"{name} learns from its own samples, and generation.temperature=0 never varies them: choose a temperature > 0"

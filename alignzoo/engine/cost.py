@@ -43,13 +43,17 @@ class Cost:
 
     def drawn(self, c: Completions) -> None:
         """Count completions just sampled, if it is for a rollout; each comes with its prompt."""
-        if "rollout" in self._phases and not self.evaluating:
+        if self.sampling and not self.evaluating:
             written = tokens_in(c, prompts=False)
             self.count(samples=len(c), completion_tokens=written, prompt_tokens=tokens_in(c) - written)
 
     def delivered(self, records: Any, rows: int) -> None:
         """Count the completions in records of the data, which has so many rows; in later epochs row numbers go on from there."""
         self.count(samples=completions_in(records, rows))
+
+    @property
+    def sampling(self) -> bool:
+        return "rollout" in self._phases
 
     @property
     def evaluating(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.engine.cost import Cost, modules_in
-from alignzoo.models.flops import watch
+from alignzoo.models.flops import body, watch
 
 ROLES = {
     "ref_model": "reference", "reward_funcs": "reward", "reward_model": "reward", "teacher_model": "teacher",
@@ -20,14 +20,15 @@ ROLES = {
 def watch_trainer(cost: Cost, foreign: Any, main: str) -> None:
     """Count FLOPs and tokens of all networks among the trainer's attributes; `main` is the role of the one it trains."""
     watch(foreign.model, cost.flops, main)
-    foreign.model.register_forward_pre_hook(partial(_count_tokens, cost), with_kwargs=True)
+    body(foreign.model).register_forward_pre_hook(partial(_count_tokens, cost), with_kwargs=True)
     for name, value in vars(foreign).items():
         for module in modules_in(value):
             watch(module, cost.flops, ROLES.get(name, name))
 
 
 def _count_tokens(cost: Cost, model: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-    """A forward with gradient trains on its tokens. One without that has a cache reads prompts, then a token a row."""
+    """A forward with gradient trains on its tokens. One without that has a cache reads prompts, then a token a row; a trainer
+    that says when it samples counts these itself."""
     ids = inputs[0] if inputs else keywords.get("input_ids")
     if not isinstance(ids, Tensor) or cost.evaluating:
         return
@@ -35,5 +36,5 @@ def _count_tokens(cost: Cost, model: nn.Module, inputs: tuple[Any, ...], keyword
     tokens = int(mask.sum()) if isinstance(mask, Tensor) and mask.shape == ids.shape else ids.numel()
     if torch.is_grad_enabled():
         cost.count(trained_tokens=tokens)
-    elif keywords.get("past_key_values") is not None or keywords.get("use_cache"):
+    elif not cost.sampling and (keywords.get("past_key_values") is not None or keywords.get("use_cache")):
         cost.count(**({"completion_tokens": len(ids)} if ids.shape[1] == 1 else {"prompt_tokens": tokens}))

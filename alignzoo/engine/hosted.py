@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,21 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer
 
-from alignzoo.contracts import Hosting, Tables
+from alignzoo.batch import Completions
+from alignzoo.contracts import Hosting, Scores, Tables
 from alignzoo.engine import checkpoint, checks, records
 from alignzoo.engine.build import Builder, arguments, keywords
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
 from alignzoo.engine.cost import Cost, completions_in, watch_networks
 from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.foreign import watch_trainer
+from alignzoo.engine.loader import Order
 from alignzoo.engine.logs import Lines
 from alignzoo.engine.scoring import checked
 from alignzoo.engine.trainer import evaluation_row
+from alignzoo.models.flops import head_product
 from alignzoo.models.roles import Models, Trained, gather_objects
 from alignzoo.settings import UserError
-
 
 COST = "cost"  # in a checkpoint: the account of each rank
 
@@ -38,7 +40,9 @@ class HostBuilder(Builder):
         checks.check_adapter(setup.reference, setup.peft)
         checks.check_main(name, self.main, setup.choices)
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
+        checks.check_sampling(name, self.algorithm, setup.generation)
         args = arguments(setup.training, self.folder, setup.seed)
+        self.algorithm.check(setup, args.world_size)
         micro = checks.micro_batch(setup.training, args.world_size)
         context, config = self._context(args)
         tables = self.source.tables(self.algorithm.data, context)
@@ -61,6 +65,10 @@ class HostBuilder(Builder):
         hosting = Hosting(
             settings=setup, arguments=keywords(setup.training, self.folder, setup.seed) | sizes, tables=tables,
             tokenizer=context.tokenizer, policy=trained.main, start=start, models=models,
+            modules={role: network.module for role, network in models.networks.items() if hasattr(network, "module")},
+            records=Order(tables.train, setup.seed).records, support=models.shared.support,
+            reward=partial(_reward_of_samples, models), rollout=partial(cost.phase, "rollout"), multiplied=head_product,
+            sampled=lambda prompt, completion: cost.count(prompt_tokens=prompt, completion_tokens=completion),
         )  # fmt: skip
         foreign = self.algorithm.build(hosting)
         if not isinstance(foreign, Trainer):
@@ -70,6 +78,7 @@ class HostBuilder(Builder):
         flow = HostedFlow(setup.training, interrupt)
         flow.trainer = Hosted(foreign, trained, models, self._evaluator(tables), tables, context.tokenizer, self.folder)
         flow.trainer.keep, flow.trainer.cost = setup.training.keep_checkpoints, cost
+        flow.trainer.renamed = self.algorithm.renamed
         flow.trainer.samples = partial(self._samples, tables)
         weakref.finalize(flow.trainer, shutil.rmtree, start, ignore_errors=True)
         foreign.remove_callback(PrinterCallback)
@@ -91,6 +100,7 @@ class Hosted:
     keep: int
     cost: Cost
     samples: Callable[[int], int]
+    renamed: Mapping[str, str | None]
 
     def __init__(
         self, foreign: Trainer, trained: Trained, models: Models, evaluator: Evaluator, tables: Tables, tokenizer: Any,
@@ -121,7 +131,8 @@ class Hosted:
         self.cost.counts["samples"] = self.samples(self.foreign.state.global_step) * self.foreign.is_world_process_zero()
 
     def note(self, logs: dict[str, float]) -> None:
-        row = {name: value for name, value in logs.items() if name != "epoch"}
+        names = {name: self.renamed.get(name, name) for name in logs if name != "epoch"}
+        row = {ours: logs[name] for name, ours in names.items() if ours is not None}
         self.cost.used()
         seconds = self.cost.seconds["total"]
         self.metrics_file.write({"step": self.foreign.state.global_step, **row, "seconds": seconds})
@@ -157,6 +168,12 @@ class Hosted:
         model: Any = self.foreign.accelerator.unwrap_model(self.foreign.model)
         if model is not self.trained.main:
             self.trained.main.load_state_dict(model.state_dict(), strict=True)
+
+
+def _reward_of_samples(models: Models, c: Completions) -> Scores:
+    """The reward of what is sampled to train on; noise in it is a function of the draws alone."""
+    with models.shared.noise.during("rollout", 0):
+        return models.reward(c)
 
 
 class HostedFlow(Flow):

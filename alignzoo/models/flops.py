@@ -93,20 +93,20 @@ _watched: WeakKeyDictionary[nn.Module, tuple[Account, str]] = WeakKeyDictionary(
 
 def watch(module: nn.Module, account: Account, role: str) -> None:
     """Count what this network does from now on. Parts that are watched already, such as a shared trunk, keep their role."""
-    tally, unknown = account.tally(role), set()
+    new = [part for part in module.modules() if part not in _watched or _watched[part][0] is not account]
+    if not new:
+        return
+    tally, unknown, trunk = account.tally(role), set(), body(module)
     _count_attention()
-    for part in module.modules():
-        if part in _watched and _watched[part][0] is account:
-            continue
+    for part in new:
         _watched[part] = (account, role)
         hook = _hook_for(part, tally)
         if hook is not None:
             part.register_forward_hook(hook)
         elif _multiplies(part):
             unknown.add(type(part).__name__)
-    body = _body(module)
-    if _watched[body] == (account, role):
-        body.register_forward_hook(tally.note_pass)
+    if trunk in new:
+        trunk.register_forward_hook(tally.note_pass)
     if unknown:
         logger.warning("FLOPs of the %s leave out %s: what they compute isn't known", role, ", ".join(sorted(unknown)))
 
@@ -137,6 +137,14 @@ def product(owner: nn.Module, output: Tensor, rows: Tensor, weight: Tensor, widt
     if owner in _watched:
         once = 2 * rows.numel() * width
         _tally(owner).note(output, once, once * (rows.requires_grad + weight.requires_grad + again))
+
+
+def head_product(module: Any, output: Tensor, rows: int) -> None:
+    """Count the product of so many states with a network's output embedding, made outside of it."""
+    head = module.get_output_embeddings()
+    if head in _watched:
+        once = 2 * rows * head.weight.numel()
+        _tally(head).note(output, once, once * (1 + head.weight.requires_grad))
 
 
 def attention(
@@ -230,7 +238,7 @@ def _counting(function: Callable[..., Any]) -> Callable[..., Any]:
     return attend
 
 
-def _body(module: Any) -> nn.Module:
+def body(module: Any) -> nn.Module:
     """The part that every call of the network runs once: without its head, which may be left out or run in chunks."""
     inner = module.get_base_model() if hasattr(module, "get_base_model") else module
     found = getattr(inner, "trunk", None) or getattr(inner, "base_model", None) or inner

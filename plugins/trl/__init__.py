@@ -1,0 +1,1 @@
+"""TRL's own trainers, hosted: the same data, reward, reference and evaluation, another loop."""

@@ -1,0 +1,138 @@
+"""What hosting one of TRL's trainers takes, whichever it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from alignzoo.contracts import Hosting, TrainerPlugin, UserError
+
+from .rows import Row, dataset
+
+LEAST = (1, 16)  # the version of TRL that was read for this
+OUTSIDE = -1e4  # the logit of a token outside the support: its probability is 0 in every precision, and 0 times it is 0
+
+
+@dataclasses.dataclass(kw_only=True)
+class Hosted(TrainerPlugin):
+    """One of TRL's trainers: a subclass says which (`trainer`), and what its config is beside what all share (`options`)."""
+
+    trainer: ClassVar[str]  # its name in `trl`; that of its config is the same with Config for Trainer
+    renamed: ClassVar[Mapping[str, str | None]] = {
+        "num_tokens": None, "epoch": None, "step_time": None, "logits/chosen": None, "logits/rejected": None,
+        "rewards/accuracies": "rewards/accuracy", "rewards/margins": "rewards/margin",
+    }  # fmt: skip
+
+    @abstractmethod
+    def options(self, hosting: Hosting) -> dict[str, Any]:
+        """Keywords of the trainer's config."""
+
+    @abstractmethod
+    def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
+        """The trainer, given its class and its config."""
+
+    def check(self, settings: Any, ranks: int) -> None:
+        name = settings.choices["algorithm"]
+        _check_version(name)
+        if ranks > 1:
+            raise UserError(f"{name} runs in one process, not in {ranks}: TRL would deal out other rows to each of them")
+        if settings.peft.enabled:
+            raise UserError(f"{name} takes no adapter: choose peft=none, or train with our own {name.removeprefix('trl_')}")
+        if settings.training.role_learning_rates:
+            raise UserError(f"{name} has one learning rate: leave trainer.role_learning_rates out")
+
+    def build(self, hosting: Hosting) -> Any:
+        if getattr(hosting.policy.config, "is_encoder_decoder", False):
+            raise UserError(f"{hosting.settings.choices['algorithm']} trains decoders, and this model is an encoder-decoder")
+        if hosting.support is not None:
+            for module in hosting.modules.values():
+                confine(module, hosting.support)
+        for role in ("policy", "reference"):
+            if role in hosting.modules:
+                hosting.modules[role].register_forward_hook(_head(hosting), with_kwargs=True)
+        import trl
+
+        return self.make(_quiet(getattr(trl, self.trainer)), self._config(trl, hosting), hosting)
+
+    def _config(self, trl: Any, hosting: Hosting) -> Any:
+        kind = getattr(trl, self.trainer.removesuffix("Trainer") + "Config")
+        model = hosting.settings.model
+        # what Trainer has under the same name in both is given by `arguments`; the rest are TRL's own defaults undone
+        ours = {"gradient_checkpointing": model.gradient_checkpointing, "disable_dropout": False}
+        known = {field.name for field in dataclasses.fields(kind)}
+        given = hosting.arguments | {name: value for name, value in ours.items() if name in known} | self.options(hosting)
+        if missing := sorted(set(given) - known):
+            raise UserError(f"TRL {metadata.version('trl')} has no {kind.__name__}.{missing[0]}: pip install trl==1.16")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # TRL sets what transformers has renamed
+            return kind(**given)
+
+
+def rows(hosting: Hosting, columns: Callable[[Any], list[Row]]) -> Any:
+    """The training records in the order in which our own loader has them, one item each."""
+    return dataset(hosting.records, hosting.arguments["max_steps"] * hosting.settings.training.batch, columns)
+
+
+def confine(module: Any, support: Tensor) -> None:
+    """Give the output embedding a bias that no token outside the support survives, in training, sampling and evaluation.
+
+    It is no weight: nothing saves or trains it. Raises UserError where the embedding has a bias already.
+    """
+    head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+    if head is None:
+        return
+    if head.bias is not None:
+        raise UserError("this task confines completions to few tokens, which needs an output embedding without bias")
+    del head._parameters["bias"]
+    bias = torch.where(support, 0.0, OUTSIDE).to(head.weight)
+    nn.Module.register_buffer(head, "bias", bias, persistent=False)
+
+
+def _head(hosting: Hosting) -> Callable[..., None]:
+    """A hook that tells the account of the head's product, which TRL makes outside of the network's own forward."""
+
+    def told(module: nn.Module, inputs: Any, keywords: dict[str, Any], output: Any) -> None:
+        if keywords.get("fused_lm_head"):
+            hosting.multiplied(module, output.log_probs, output.label_mask.numel())
+
+    return told
+
+
+def _quiet(trainer: type) -> type:
+    """The trainer without telemetry and model cards, taking rows as they are and in their order."""
+
+    def nothing(self: Any, *arguments: Any, **keywords: Any) -> None:
+        pass
+
+    def as_it_is(self: Any, dataset: Any, *arguments: Any, **keywords: Any) -> Any:
+        return dataset
+
+    own = {"_send_telemetry": nothing, "create_model_card": nothing, "_prepare_dataset": as_it_is}
+    return type(trainer.__name__, (trainer,), own)
+
+
+def in_order(trainer: type) -> type:
+    """The trainer, reading rows in the order in which they stand."""
+
+    def sampler(self: Any, dataset: Any = None) -> Any:
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    return type(trainer.__name__, (trainer,), {"_get_train_sampler": sampler})
+
+
+def _check_version(name: str) -> None:
+    try:
+        found = metadata.version("trl")
+    except metadata.PackageNotFoundError as error:
+        raise UserError(f"{name} hosts TRL, which is not installed: pip install trl") from error
+    numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
+    if numbers < LEAST:
+        wanted = ".".join(map(str, LEAST))
+        raise UserError(f"{name} needs TRL {wanted} or later, and {found} is installed: pip install -U trl")

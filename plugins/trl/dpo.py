@@ -1,0 +1,42 @@
+"""TRL's DPOTrainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignzoo.batch import Pairs
+from alignzoo.contracts import Hosting, Kind, Role, Search, require
+
+from .base import Hosted, in_order, rows
+from .rows import pairs
+
+
+@dataclass(kw_only=True)
+class TRLDPO(Hosted):
+    """TRL's DPOTrainer: the mathematics of `dpo`."""
+
+    data = Pairs
+    trainer = "DPOTrainer"
+
+    beta: float = field(
+        default=0.1, metadata={"help": "strength of the tie to the reference", "search": Search(0.01, 1.0, log=True)}
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "share of labels taken to be wrong"})
+
+    def __post_init__(self) -> None:
+        require(self.beta > 0, "algorithm.beta", self.beta, "> 0")
+        require(0 <= self.label_smoothing < 0.5, "algorithm.label_smoothing", self.label_smoothing, "in [0, 0.5)")
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"policy": Role(kind=Kind.POLICY, trained=True), "reference": Role(kind=Kind.POLICY, start="reference")}
+
+    def options(self, hosting: Hosting) -> dict[str, Any]:
+        return {"beta": self.beta, "label_smoothing": self.label_smoothing, "loss_type": ["sigmoid"], "max_length": None}
+
+    def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
+        return in_order(trainer)(
+            hosting.policy, ref_model=hosting.modules["reference"], args=config, train_dataset=rows(hosting, pairs),
+            processing_class=hosting.tokenizer,
+        )  # fmt: skip

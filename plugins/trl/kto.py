@@ -1,0 +1,57 @@
+"""TRL's KTOTrainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignzoo.batch import Rated
+from alignzoo.contracts import Hosting, Kind, Role, Search, require
+
+from .base import Hosted, in_order, rows
+from .rows import Row, judged
+
+
+@dataclass(kw_only=True)
+class TRLKTO(Hosted):
+    """TRL's KTOTrainer: the mathematics of `kto`, where a micro-batch is the whole batch."""
+
+    data = Rated
+    trainer = "KTOTrainer"
+
+    beta: float = field(
+        default=0.1, metadata={"help": "strength of the tie to the reference", "search": Search(0.01, 1.0, log=True)}
+    )
+    desirable_weight: float = field(default=1.0, metadata={"help": "w_D", "search": Search(0.5, 2.0, log=True)})
+    undesirable_weight: float = field(default=1.0, metadata={"help": "w_U", "search": Search(0.5, 2.0, log=True)})
+    threshold: float = field(default=0.5, metadata={"help": "completions rated above it are desirable"})
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "desirable_weight", "undesirable_weight"):
+            require(getattr(self, name) > 0, f"algorithm.{name}", getattr(self, name), "> 0")
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"policy": Role(kind=Kind.POLICY, trained=True), "reference": Role(kind=Kind.POLICY, start="reference")}
+
+    def options(self, hosting: Hosting) -> dict[str, Any]:
+        weights = {"desirable_weight": self.desirable_weight, "undesirable_weight": self.undesirable_weight}
+        return {"beta": self.beta, "loss_type": "kto", "max_length": None, **weights}
+
+    def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
+        made = in_order(trainer)(
+            hosting.policy, ref_model=hosting.modules["reference"], args=config,
+            train_dataset=rows(hosting, judged(self.threshold)), processing_class=hosting.tokenizer,
+        )  # fmt: skip
+        collate = made.data_collator
+        made.data_collator = lambda examples: collate(mismatched(examples))
+        return made
+
+
+def mismatched(examples: list[Row]) -> list[Row]:
+    """Each prompt of a micro-batch with the completion of the row before it, the first with the last: z is estimated on these.
+    TRL does this to its data when it tokenises them."""
+    order = sorted(range(len(examples)), key=lambda i: examples[i]["row"])
+    for place, i in enumerate(order):
+        examples[i]["KL_completion_ids"] = examples[order[place - 1]]["completion_ids"]
+    return examples
