@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alignzoo.evaluation.intervals import Summary, summarize
-from alignzoo.report.analysis import Analysis, Entry
-from alignzoo.report.answer import bare, bare_difference, difference, listed, number
+from alignzoo.report.analysis import Analysis
+from alignzoo.report.answer import bare, bare_difference, difference, listed, number, setting_title, title
 from alignzoo.report.sections import Table, with_interval
 
 
@@ -56,9 +56,10 @@ def _changed(analyses: Sequence[Analysis]) -> str:
     if len(found) < 2:
         return ""
     ordered = sorted(found, key=lambda label: -found[label].mean)
-    first, last = (next(iter(a.settings.values())) for a in (analyses[0], analyses[-1]))
-    most, least = (f"{label} by {_change_text(analyses[0], found[label])}" for label in (ordered[0], ordered[-1]))
-    return f"From {analyses[0].condition.split('=')[0]} {first} to {last}, {most}; {least}."
+    ((key, first),), last = analyses[0].settings.items(), next(iter(analyses[-1].settings.values()))
+    ends = [f"by {_change_text(analyses[0], found[label])} for {label}" for label in (ordered[0], ordered[-1])]
+    what = title(analyses[0].metric)
+    return f"From {first} to {last} of {setting_title(key, analyses[0])}, the {what} changes {ends[0]}, and {ends[1]}."
 
 
 def _change_text(a: Analysis, s: Summary) -> str:
@@ -78,26 +79,15 @@ def change(analyses: Sequence[Analysis], label: str) -> Summary | None:
 
 
 def table(analyses: Sequence[Analysis], whole: Analysis | None) -> Table:
-    """One row an algorithm, one column a condition."""
-    metric, order = analyses[0].metric, [e.label for e in whole.entries] if whole else []
-    rows = []
-    for label in [*order, *(x for x in _labels(analyses) if x not in order)]:
-        cells = [_cell(a, label) for a in analyses]
-        mean = next((e for e in whole.entries if e.label == label), None) if whole else None
-        moved = change(analyses, label)
-        rows.append(
-            [
-                label,
-                _mean(metric, mean),
-                *cells,
-                "" if moved is None else _change_text(analyses[0], moved).replace(" points", ""),
-            ]
-        )
-    return Table(["algorithm", "mean over conditions", *(a.condition for a in analyses), "first to last"], rows)
-
-
-def _mean(metric: str, entry: Entry | None) -> str:
-    return "" if entry is None else with_interval(metric, entry.summary.mean, entry.summary.interval)
+    """One row a condition, then the mean over them and the change from first to last; one column an algorithm."""
+    order = [e.label for e in whole.entries] if whole else []
+    labels = [*order, *(x for x in _labels(analyses) if x not in order)]
+    rows = [[a.condition, *(_cell(a, label) for label in labels)] for a in analyses]
+    if whole:
+        rows.append(["mean over conditions", *(_cell(whole, label) for label in labels)])
+    changes = [change(analyses, label) for label in labels]
+    moved = ["" if s is None else _change_text(analyses[0], s).replace(" points", "") for s in changes]
+    return Table(["condition", *labels], [*rows, ["first to last", *moved]])
 
 
 def _cell(a: Analysis, label: str) -> str:

@@ -122,7 +122,7 @@ def averaged(analyses: Sequence[Analysis], study: Study) -> Analysis | None:
     entries = [Entry(label, runs[label], own, summarize(list(own.values()))) for label, own in scores.items()]
     compared = _compared(entries, study)
     whole = Analysis(
-        "", analyses[0].metric, entries, compared, {}, {}, study.threshold, len(compared), over=len(analyses)
+        "", analyses[0].metric, entries, compared, {}, {}, study.threshold, len(compared), analyses[0].settings, len(analyses)
     )  # fmt: skip
     return _ordered(whole)
 
@@ -155,7 +155,8 @@ def _one(runs: list[Run], condition: str, study: Study, metric: str) -> Analysis
     entries = [
         Entry(label, _of(scored, label), by_seed, summarize(list(by_seed.values()))) for label, by_seed in scores.items()
     ]
-    reached, compared = _reached(entries, study.threshold), _compared(entries, study)
+    reached = {} if study.sweep else _reached(entries, study.threshold)
+    compared = _compared(entries, study)
     return Analysis(
         condition, AREA if study.sweep else metric, entries, compared, reached, failed, study.threshold, len(compared),
         picked(runs[0], study.vary), frontier=curve,

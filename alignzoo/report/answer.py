@@ -19,7 +19,7 @@ def title(metric: str) -> str:
 
 def headline(a: Analysis) -> str:
     """The one sentence to take away."""
-    best, where = a.best.label, f", on average over {a.over} conditions" if a.over > 1 else ""
+    best, where = a.best.label, f", on average over {a.over} {_values(a)}" if a.over > 1 else ""
     if len(a.entries) == 1:
         return f"{best}: {score(a, a.best)}{where}. There is nothing to compare it with."
     if not a.comparisons:
@@ -34,6 +34,19 @@ def headline(a: Analysis) -> str:
         return f"{best} {of}{where}."
     worse, alike = ([c.second for c in found] for found in (beaten, level))
     return f"{best} is better than {listed(worse)}, and not told apart from {listed(alike)}{where}."
+
+
+def _values(a: Analysis) -> str:
+    """What the mean is over: its settings are those of the first condition."""
+    return f"values of {setting_title(next(iter(a.settings)), a)}" if len(a.settings) == 1 else "conditions"
+
+
+def setting_title(key: str, a: Analysis) -> str:
+    """A varied setting, as it reads in a sentence."""
+    if key != "budget.amount":
+        return key
+    unit = a.entries[0].runs[0].config["budget"]["unit"]
+    return f"the budget ({COST_TITLES.get(unit, unit)})"
 
 
 def _undecided(a: Analysis) -> str:
@@ -75,7 +88,11 @@ def _sides(a: Analysis) -> tuple[list[Comparison], list[Comparison]]:
 
 
 def _verb(a: Analysis) -> str:
-    return "closes" if a.metric == "gap_closed" else f"reaches a {title(a.metric)} of"
+    return (
+        "closes"
+        if a.metric == "gap_closed"
+        else f"reaches {'an' if title(a.metric)[0] in 'aeiou' else 'a'} {title(a.metric)} of"
+    )
 
 
 def _ahead(a: Analysis, c: Comparison) -> str:
@@ -124,7 +141,7 @@ def number(metric: str, value: float) -> str:
 
 def bare(metric: str, value: float) -> str:
     """A score without its unit."""
-    return f"{100 * value:.1f}" if metric == "gap_closed" else f"{value:.4g}"
+    return f"{100 * value:.1f}" if metric == "gap_closed" else f"{value:.3g}" if metric == AREA else f"{value:.4g}"
 
 
 def difference(a: Analysis, value: float) -> str:
@@ -143,11 +160,11 @@ def p_text(p: float) -> str:
 
 def reached_text(r: Reached) -> str:
     """The median of what it took, its interval, and how many runs got there."""
-    median = f"{r.median:,.0f}" if r.median < inf else f"> {r.at_least:,.0f}"
+    median = f"{r.median:,.0f}" if r.median < inf else f"more than {r.at_least:,.0f}"
     between = ""
-    if r.interval and r.interval[0] < r.interval[1]:
+    if r.interval and r.median < inf:
         low, high = r.interval
-        between = f"{low:,.0f} to {high:,.0f}, " if high < inf else f"> {low:,.0f}, "
+        between = f"{low:,.0f} to {high:,.0f}, " if high < inf else f"{low:,.0f} or more, "
     return f"{median} ({between}{r.runs - r.censored} of {r.runs} runs)"
 
 

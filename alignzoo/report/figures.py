@@ -20,7 +20,8 @@ WIDTH = 4.2  # inches: 400 pixels, about a phone's width
 LINE = 17  # of text, in pixels of matplotlib's
 INK, GREY = "#1b2129", "#6b7280"
 STYLE: Any = {
-    "font.size": 9.5, "font.family": "sans-serif", "legend.fontsize": 9, "legend.frameon": False, "lines.linewidth": 1.8,
+    "font.size": 9.5, "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],
+    "legend.fontsize": 9, "legend.frameon": False, "lines.linewidth": 1.8,
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#b4b9c2", "axes.labelcolor": "#333a44",
     "xtick.color": "#555c66", "ytick.color": "#555c66", "axes.grid": True, "grid.color": "#eceef1", "axes.axisbelow": True,
     "xtick.major.size": 3, "ytick.major.size": 0, "svg.fonttype": "none",
@@ -58,6 +59,9 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     kept = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in kept else "", text[text.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    # a tenth of a pixel is enough
+    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d)\d+", r"\1", found[0]), text)
+    text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
     return text.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
 
 

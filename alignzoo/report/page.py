@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCORES = "Each point is a seed; the diamond is the mean, the bar and the brackets its 95 % interval."
+SHORTER = ("samples",)  # what curves are shown against where there are several conditions
 TEMPLATES = Path(__file__).parent / "templates"
 Figures = Iterator[tuple[str, str, "Figure | None"]] | Sequence[tuple[str, str, "Figure | None"]]
 
@@ -47,6 +48,16 @@ class Part:
     frontier: list[Plot]
     reach: sections.Table | None
     about_reach: list[str]
+
+    @property
+    def first(self) -> list[Plot]:
+        """What the answer is seen in."""
+        return self.frontier if self.analysis.metric == AREA else self.scores
+
+    @property
+    def then(self) -> list[Plot]:
+        """What stands beside the results."""
+        return self.scores if self.analysis.metric == AREA else []
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,8 @@ def write(content: Content, out: Path) -> Path:
     parts = [_part(a, f"{i}-" if several else "", out) for i, a in enumerate(content.analyses)]
     seed, samples = side_by_side(content.runs)
     values = {
-        "title": content.about.suite or "report", "parts": parts, "samples": samples, "sample_seed": seed,
+        "title": content.about.suite or "report", "counts": sections.counts(content.runs),
+        "parts": parts, "samples": samples, "sample_seed": seed,
         "whole": _whole(content.analyses, mean, out) if several else None,
         "method": sections.method(content.runs, content.analyses, content.about), "settings": sections.settings(content.runs),
         "statistics": sections.statistics(content.analyses[0], mean),
@@ -136,13 +148,11 @@ def _whole(analyses: Sequence[Analysis], mean: Analysis | None, out: Path) -> Wh
 
 
 def _curves(a: Analysis, prefix: str, style: Style) -> Iterator[tuple[str, str, Figure | None]]:
-    metric = "expected_reward" if a.metric == AREA and a.frontier and a.frontier.names[0] == "exact_kl" else a.metric
-    metric = "reward" if metric == AREA else metric
-    for cost in COSTS if a.over == 1 else ():
+    for cost in () if a.over > 1 or a.metric == AREA else SHORTER if prefix else COSTS:
         yield (
             f"{prefix}against-{cost}",
             f"Against {answer.COST_TITLES[cost]}: the mean over seeds and its 95 % interval.",
-            plots.curves(a, cost, metric, style),
+            plots.curves(a, cost, a.metric, style),
         )
     yield f"{prefix}profile", "Performance profile: the share of runs that score at least so much.", plots.profile(a, style)
 

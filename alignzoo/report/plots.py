@@ -11,7 +11,7 @@ from alignzoo.evaluation.comparison import performance_profile
 from alignzoo.evaluation.frontier import Point
 from alignzoo.evaluation.intervals import mean_interval
 from alignzoo.report.analysis import Analysis
-from alignzoo.report.answer import COST_TITLES, bare, short, title
+from alignzoo.report.answer import COST_TITLES, bare, setting_title, short, title
 from alignzoo.report.figures import GREY, INK, Style, count_ticks, draw, name_lines
 from alignzoo.report.frontier import Frontier
 
@@ -118,8 +118,8 @@ def frontier(found: Frontier, style: Style) -> Figure:
         _known_lines(axes, found, most)
         for line in found.lines:
             colour, marker = style[line.label]
-            for path in line.paths:
-                axes.plot(*_xy(path), color=colour, alpha=0.3, linewidth=0.8)
+            broken = [point for path in line.paths for point in [*path, (np.nan, np.nan)]]
+            axes.plot(*_xy(broken), color=colour, alpha=0.3, linewidth=0.8)
             axes.plot(*_xy(line.hull), color=colour, linewidth=1.4)
             axes.plot(*_xy(line.ends), marker, color=colour, markersize=4.5, alpha=0.85, label=line.label, markeredgewidth=0)
         if start is not None:
@@ -174,7 +174,7 @@ def conditions(key: str, analyses: Sequence[Analysis], style: Style) -> Figure:
             axes.fill_between([x for x, _ in banded], low, high, color=colour, alpha=0.18, linewidth=0)
             ends[label] = (x[-1], mean[-1])
         _ticks(axes, places, values, numbers)
-        axes.set_xlabel(key)
+        axes.set_xlabel(setting_title(key, analyses[0]).removeprefix("the "))
         axes.set_ylabel(_axis_title(metric))
         name_lines(axes, ends, style)
 

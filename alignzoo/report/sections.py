@@ -81,6 +81,12 @@ def comparisons(a: Analysis) -> Table:
     return Table(columns, rows)
 
 
+def counts(runs: Sequence[Run]) -> str:
+    """How much there is."""
+    found = ((len({run.algorithm for run in runs}), "algorithm"), (len({run.seed for run in runs}), "seed"), (len(runs), "run"))
+    return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in found)
+
+
 def method(runs: Sequence[Run], analyses: Sequence[Analysis], about: Study) -> list[str]:
     """How the numbers came about."""
     run, a = runs[0], analyses[0]

@@ -82,7 +82,7 @@ def outline(written) -> Outline:
 
 
 def test_the_page_opens_with_the_answer(outline):
-    body = outline.text[outline.text.index("alignzoo · exact") + 1 :]
+    body = outline.text[outline.text.index("alignzoo · exact · 4 algorithms, 9 seeds, 35 runs") + 1 :]
     assert body[0] == "ppo is better than dpo and distill, and not told apart from reinforce."
     assert body[1].startswith("ppo closes 91.") and "of the gap to the optimum" in body[1]
 
