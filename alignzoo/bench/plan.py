@@ -65,8 +65,9 @@ def plan(request: Request, tuned: Mapping[tuple[str, str], dict[str, Any]] = NOT
     """
     _check_keys(request)
     runs = [
-        made(request, point, label, seed, tuned.get((label, condition(request, point)), {}))
-        for point in points({**request.vary, **request.sweep})
+        made(request, point | swept, label, seed, tuned.get((label, condition(request, point)), {}))
+        for point in conditions(request)
+        for swept in points(request.sweep)
         for seed in request.seeds
         for label in request.algorithms
     ]
@@ -96,6 +97,14 @@ def made(
         *(f"{key}={written(value)}" for key, value in {**settings, **point}.items()), *chosen,
     )  # fmt: skip
     return Run(label, algorithm, seed, point, folder, overrides)
+
+def conditions(request: Request) -> list[dict[str, Any]]:
+    """Every combination of what varies; where the suite's are not crossed, those that differ from the first in one key."""
+    found = list(points(request.vary))
+    if request.suite.crossed:
+        return found
+    return [point for point in found if sum(point[key] != found[0][key] for key in point) <= 1]
+
 
 
 def points(grid: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

@@ -30,6 +30,7 @@ class Suite:
     overrides: list[str] = field(default_factory=list)  # of every run
     override: dict[str, list[str]] = field(default_factory=dict)  # of the runs of one label
     vary: dict[str, Any] = field(default_factory=dict)  # {key: values} that make conditions, each compared by itself
+    crossed: bool = True  # every combination of what is varied; false: one key at a time, the others at their first value
     sweep: dict[str, Any] = field(default_factory=dict)  # {key: values} that make one frontier
     planned: list[Any] = field(default_factory=list)  # pairs of labels to compare; none: all
     threshold: float = 0.9  # the share of the gap that learning curves are asked about

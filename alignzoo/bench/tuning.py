@@ -15,7 +15,7 @@ from alignzoo import config
 from alignzoo.bench import launch, record
 from alignzoo.bench import space as spaces
 from alignzoo.bench.job import INTERRUPTED
-from alignzoo.bench.plan import Run, condition, made, points
+from alignzoo.bench.plan import Run, condition, conditions, made
 from alignzoo.bench.request import Request
 from alignzoo.bench.suite import labelled
 from alignzoo.evaluation import results
@@ -49,7 +49,7 @@ def plan(request: Request) -> list[Tuning]:
         return []
     if both := set(request.tune_seeds) & set(request.seeds):
         raise UserError(f"bench.tune_seeds={request.tune_seeds}: {sorted(both)[0]} is among seeds= too; tune on others")
-    cases = [(label, point) for point in points(request.vary) for label in request.algorithms]
+    cases = [(label, point) for point in conditions(request) for label in request.algorithms]
     first = {(label, condition(request, point)): made(request, point, label, request.seeds[0], {}) for label, point in cases}
     asked = _asked(request, {label: run for (label, _), run in first.items()})
     found = []

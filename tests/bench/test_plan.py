@@ -56,6 +56,17 @@ def test_every_combination_of_what_varies() -> None:
     assert [(r.config.data.vocabulary, r.config.algorithm.beta) for r in found] == [(4, 0.5), (4, 1.0), (6, 0.5), (6, 1.0)]
 
 
+def test_one_setting_at_a_time() -> None:
+    """The first value of each is where the others stay; what is swept is swept everywhere."""
+    found = runs(
+        "algorithms=[dpo]", "seeds=1", "suite.vary.data.label_flips=[0,0.1,0.4]", "suite.vary.data.reward_noise=[0,2]",
+        "suite.sweep.data.beta=[0.5,1]", "suite.crossed=false",
+    )  # fmt: skip
+    assert [(r.point["data.label_flips"], r.point["data.reward_noise"], r.point["data.beta"]) for r in found] == [
+        (flips, noise, beta) for flips, noise in [(0, 0), (0, 2), (0.1, 0), (0.4, 0)] for beta in (0.5, 1)
+    ]
+
+
 def test_a_name_made_from_values_is_one_folder_and_its_own() -> None:
     assert name_of({"a.b": 0.5, "c": "x-y"}) == "a.b=0.5,c=x-y"
     first, second = name_of({"path": "a/b"}), name_of({"path": "a_b"})
