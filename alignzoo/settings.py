@@ -238,6 +238,7 @@ class Training:
     logging_steps: int = 10
     eval_steps: int = 0  # 0: only at the end
     eval_prompts: int = 64  # held-out prompts that evaluation samples from, one completion each
+    reference_samples: int = 4  # completions of each before training, with eval_steps: the report's best-of-n; 0 is none
     save_steps: int = 0  # 0: no checkpoints but those asked for by Ctrl-C or SIGTERM
     keep_checkpoints: int = 2
     bf16: bool = False  # mixed precision
@@ -245,7 +246,8 @@ class Training:
     arguments: dict[str, Any] = field(default_factory=dict)  # anything else of transformers.TrainingArguments
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "warmup_steps", "logging_steps", "eval_steps", "save_steps", "eval_prompts"):
+        counts = ("max_steps", "warmup_steps", "logging_steps", "eval_steps", "save_steps", "eval_prompts", "reference_samples")
+        for name in counts:
             require(getattr(self, name) >= 0, f"trainer.{name}", getattr(self, name), ">= 0")
         for name in ("batch", "keep_checkpoints"):
             require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), ">= 1")

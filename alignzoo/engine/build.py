@@ -111,7 +111,8 @@ class Builder:
     def _evaluator(self, tables: Tables) -> Evaluator:
         setup, sampling = self.setup, Sampling(**vars(self.setup.generation), samples=1)
         records = isinstance(self.algorithm, Algorithm) and not self.online
-        return Evaluator(tables, self.source, sampling, setup.training.eval_prompts, not records, setup.measures)
+        best_of = 0 if type(self.source).curves is not Source.curves else setup.training.reference_samples
+        return Evaluator(tables, self.source, sampling, setup.training.eval_prompts, not records, setup.measures, best_of)
 
     # --- networks ---
 

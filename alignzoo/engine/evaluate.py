@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -14,6 +14,7 @@ from alignzoo.contracts import Metric, Source, Table, Tables
 from alignzoo.engine import judging
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.trainer import AlignTrainer, default_weights, named_terms, weight_of, weighted_sum
+from alignzoo.evaluation import sampled
 from alignzoo.models.roles import Models, bound, gather_objects, main_role
 from alignzoo.settings import Sampling
 
@@ -32,13 +33,34 @@ class Evaluator:
     prompts: int
     online: bool
     metrics: Mapping[str, Metric] = field(default_factory=dict)  # plugins, by name
+    best_of: int = 0  # completions of each prompt whose rewards are kept, before training: the policy is the reference then
 
     def __call__(self, trainer: Any) -> dict[str, float]:
         # one forward of the wrapped module for everything: data-parallel wrappers synchronise at each
         metrics, rows = trainer.model_wrapped(bound(self._measure, trainer))
         for row in sorted((row for part in gather_objects(rows) for row in part), key=lambda row: row["row"]):
             trainer.completions_file.write({"step": trainer.state.global_step, **row})
+        if trainer.state.global_step == 0 and self.best_of and trainer.roles.has_reward:
+            rewards = trainer.model_wrapped(bound(self._reference_rewards, trainer))
+            if trainer.is_world_process_zero():
+                sampled.write(trainer.folder, rewards)
         return metrics
+
+    def _reference_rewards(self, trainer: AlignTrainer) -> dict[str, list[float]]:
+        """By prompt, those whose completions all have one, gathered over ranks."""
+        sampling, found = replace(self.sampling, samples=self.best_of), dict[str, list[float]]()
+        with trainer.roles.shared.at(sampling.temperature):
+            for prompts in _chunks(trainer, self.tables.prompts, self.prompts, max(1, CHUNK // self.best_of)):
+                c: Completions = trainer.roles.policy.generate(prompts, sampling)
+                scores = trainer.roles.reward(c)
+                total = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
+                valid = torch.ones_like(total, dtype=torch.bool) if scores.valid is None else scores.valid
+                for text, rewards, known in zip(
+                    prompts.text, *(x.view(len(prompts.text), -1) for x in (total, valid)), strict=True
+                ):
+                    if bool(known.all()):
+                        found[text] = rewards.tolist()
+        return {text: rewards for part in gather_objects(found) for text, rewards in part.items()}
 
     def _measure(self, trainer: AlignTrainer) -> tuple[dict[str, float], list[dict[str, Any]]]:
         meter, rows, writes = Meter(), [], "policy" in trainer.roles.networks
@@ -60,12 +82,12 @@ class Evaluator:
         return metrics
 
 
-def _chunks(trainer: AlignTrainer, table: Table | None, limit: int | None) -> Iterator[Any]:
+def _chunks(trainer: AlignTrainer, table: Table | None, limit: int | None, size: int = CHUNK) -> Iterator[Any]:
     """This rank's share of the first `limit` records of a table, if there is one."""
     count = 0 if table is None else len(table) if limit is None else min(limit, len(table))
     mine = range(trainer.accelerator.process_index, count, trainer.accelerator.num_processes)
-    for start in range(0, len(mine), CHUNK):
-        yield cast(Table, table).batch(mine[start : start + CHUNK]).to(trainer.args.device)
+    for start in range(0, len(mine), size):
+        yield cast(Table, table).batch(mine[start : start + size]).to(trainer.args.device)
 
 
 def _measure_samples(

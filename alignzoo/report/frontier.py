@@ -10,14 +10,12 @@ from math import floor, isfinite, log10
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from alignzoo.evaluation import sampled
 from alignzoo.evaluation.frontier import Point, area, best_of_n_estimate, envelope, reward_at
 from alignzoo.evaluation.intervals import Summary, summarize
 from alignzoo.evaluation.results import Run
 
 EXACT = "frontier.json"
-SAMPLED = "reference.json"
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,8 @@ def _rounded_down(kl: float) -> float:
 
 
 def known(runs: Sequence[Run]) -> Known:
-    """From what runs leave in their folders: computed where the task can be (frontier.json), else from samples of the
-    reference (reference.json).
+    """From what runs leave in their folders: computed where the task can be (frontier.json), else from rewards of the
+    reference's samples (reference.json).
     """
     computed = next((read for run in runs if (read := _read(run.folder / EXACT))), None)
     if computed:
@@ -135,17 +133,22 @@ def known(runs: Sequence[Run]) -> Known:
             sorted((p["kl"], p["reward"]) for p in computed.get("optimum", [])),
             bool(computed.get("exact", True)),
         )
-    start = next((float(m["J_reference"]) for run in runs if "J_reference" in (m := run.summary["metrics"])), None)
-    sampled = _sampled(runs)
-    return Known(start if start is not None else sampled[0][1] if sampled else None, sampled, [], False)
+    # runs of one seed have sampled the same
+    one_a_seed = list({run.seed: run for run in runs}.values())
+    table = sampled.read([run.folder for run in one_a_seed])
+    curve = [] if table is None else [(p["kl"], p["reward"]) for p in best_of_n_estimate(table)]
+    return Known(_start(runs, one_a_seed, curve), curve, [], False)
 
 
-def _sampled(runs: Sequence[Run]) -> list[Point]:
-    """Best-of-n from sampled rewards of the reference, the mean over the runs that have them."""
-    tables = [np.asarray(read["rewards"]) for run in runs if (read := _read(run.folder / SAMPLED)) and read.get("rewards")]
-    curves = [best_of_n_estimate(table) for table in tables]
-    count = min((len(curve) for curve in curves), default=0)
-    return [(curves[0][i]["kl"], sum(curve[i]["reward"] for curve in curves) / len(curves)) for i in range(count)]
+def _start(runs: Sequence[Run], one_a_seed: Sequence[Run], curve: Sequence[Point]) -> float | None:
+    """The reference's reward: computed, else of the samples, else of the evaluations before training."""
+    for run in runs:
+        if "J_reference" in run.summary["metrics"]:
+            return float(run.summary["metrics"]["J_reference"])
+    if curve:
+        return curve[0][1]
+    before = [e["reward"] for run in one_a_seed for e in run.evaluations[:1] if "reward" in e and e.get("cost/steps") == 0]
+    return sum(before) / len(before) if before else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def paragraphs(found: Frontier) -> list[str]:
         )
     else:
         said.append(
-            "Best of n is not shown: no run left frontier.json or reference.json (trainer.reference_samples) in its folder."
+            "Best of n is not shown: no run has frontier.json, or reference.json, which runs with trainer.eval_steps and "
+            "trainer.reference_samples leave."
         )
     if found.known.optimum:
         said.append("The optimum is the best policy for every strength of the KL: nothing can lie above it.")
