@@ -191,8 +191,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/functional/policy.py",
-        "ratio.clamp(1 - epsilon, 1 + epsilon)",
-        "ratio.clamp(max=1 + epsilon)",
+        "ratio.clamp(1 - epsilon, 1 + high) * advantages",
+        "ratio.clamp(max=1 + high) * advantages",
         "tests/functional/test_policy.py",
     ),
     (
