@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignzoo import config, run
+from alignzoo import config
 from alignzoo.bench.overrides import written
 from alignzoo.bench.request import Request
 from alignzoo.settings import UserError
@@ -51,11 +51,10 @@ class Run:
     def log(self) -> Path:
         return self.folder.with_name(self.folder.name + ".log")
 
-    def check_folder(self) -> None:
-        """Raises UserError where the folder holds a run with other settings."""
-        saved = self.folder / "config.yaml"
-        if saved.exists() and saved.read_text("utf-8") != run.identity(self.config):
-            raise UserError(f"{self.folder} holds a run with other settings: choose another folder=, or remove it")
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Its overrides without those that tell it from the runs of other seeds."""
+        return tuple(text for text in self.overrides if not text.startswith(("seed=", "run_dir=")))
 
 
 def plan(request: Request, tuned: Mapping[tuple[str, str], dict[str, Any]] = NOTHING) -> list[Run]:
@@ -98,13 +97,13 @@ def made(
     )  # fmt: skip
     return Run(label, algorithm, seed, point, folder, overrides)
 
+
 def conditions(request: Request) -> list[dict[str, Any]]:
     """Every combination of what varies; where the suite's are not crossed, those that differ from the first in one key."""
     found = list(points(request.vary))
     if request.suite.crossed:
         return found
     return [point for point in found if sum(point[key] != found[0][key] for key in point) <= 1]
-
 
 
 def points(grid: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from alignzoo import run
 from alignzoo.bench.job import INTERRUPTED, STOP, journal
 from alignzoo.bench.plan import Run
 from alignzoo.bench.request import Request
@@ -28,10 +29,25 @@ def prepare(request: Request, runs: Sequence[Run], first: Sequence[Run] = ()) ->
         names = ", ".join(str(path.relative_to(request.folder)) for path in foreign[:3])
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise UserError(f"folder={request.folder} holds runs of another bench ({names}{more}): choose another folder=")
-    for r in first or runs:
-        r.check_folder()
+    _check_settings(first or runs)
     writable(request.folder, "folder=")
     (request.folder / STOP).unlink(missing_ok=True)
+
+
+def _check_settings(runs: Sequence[Run]) -> None:
+    """Raises UserError where a folder holds a run with other settings than it is to have."""
+    known: dict[tuple[str, ...], tuple[int, str]] = {}
+    for r in runs:
+        saved = r.folder / "config.yaml"
+        if not saved.exists():
+            continue
+        if r.shared not in known:
+            known[r.shared] = r.seed, run.identity(r.config)
+        seed, text = known[r.shared]
+        # composing takes a while: most often only the seed differs
+        there, likely = saved.read_text("utf-8"), text.replace(f"\nseed: {seed}\n", f"\nseed: {r.seed}\n")
+        if there != likely and there != run.identity(r.config):
+            raise UserError(f"{r.folder} holds a run with other settings: choose another folder=, or remove it")
 
 
 def _others(folder: Path, mine: set[Path]) -> list[Path]:
