@@ -6,14 +6,26 @@ from collections.abc import Sequence
 
 from alignzoo.evaluation.intervals import Summary, summarize
 from alignzoo.report.analysis import Analysis
-from alignzoo.report.answer import bare, bare_difference, difference, listed, number, setting_title, title
+from alignzoo.report.answer import (
+    bare,
+    bare_difference,
+    condition_text,
+    difference,
+    listed,
+    number,
+    setting_title,
+    title,
+    value_text,
+)
 from alignzoo.report.sections import Table, with_interval
 
 
 def headline(analyses: Sequence[Analysis]) -> str:
     """Where no algorithm has a mean over conditions: what each condition says by itself."""
     if all(len(a.entries) == 1 for a in analyses):
-        ends = " to ".join(f"{number(a.metric, a.best.summary.mean)} under {a.condition}" for a in (analyses[0], analyses[-1]))
+        ends = " to ".join(
+            f"{number(a.metric, a.best.summary.mean)} under {condition_text(a)}" for a in (analyses[0], analyses[-1])
+        )
         return f"{analyses[0].best.label}: from {ends}. There is nothing to compare it with."
     return f"{len(analyses)} conditions, and no algorithm has runs under all of them: each is compared by itself."
 
@@ -26,7 +38,7 @@ def sentences(analyses: Sequence[Analysis]) -> list[str]:
 def _ahead(analyses: Sequence[Analysis]) -> str:
     if max(len(a.entries) for a in analyses) < 2:
         return ""
-    shown = {a.condition: winner for a in analyses if (winner := _winner(a))}
+    shown = {condition_text(a): winner for a in analyses if (winner := _winner(a))}
     if not shown:
         able = any(a.can_claim for a in analyses)
         return (
@@ -58,8 +70,8 @@ def _changed(analyses: Sequence[Analysis]) -> str:
     ordered = sorted(found, key=lambda label: -found[label].mean)
     ((key, first),), last = analyses[0].settings.items(), next(iter(analyses[-1].settings.values()))
     ends = [f"by {_change_text(analyses[0], found[label])} for {label}" for label in (ordered[0], ordered[-1])]
-    what = title(analyses[0].metric)
-    return f"From {first} to {last} of {setting_title(key, analyses[0])}, the {what} changes {ends[0]}, and {ends[1]}."
+    over, what = setting_title(key, analyses[0]), title(analyses[0].metric)
+    return f"From {value_text(first)} to {value_text(last)} of {over}, the {what} changes {ends[0]}, and {ends[1]}."
 
 
 def _change_text(a: Analysis, s: Summary) -> str:
@@ -82,7 +94,7 @@ def table(analyses: Sequence[Analysis], whole: Analysis | None) -> Table:
     """One row a condition, then the mean over them and the change from first to last; one column an algorithm."""
     order = [e.label for e in whole.entries] if whole else []
     labels = [*order, *(x for x in _labels(analyses) if x not in order)]
-    rows = [[a.condition, *(_cell(a, label) for label in labels)] for a in analyses]
+    rows = [[condition_text(a), *(_cell(a, label) for label in labels)] for a in analyses]
     if whole:
         rows.append(["mean over conditions", *(_cell(whole, label) for label in labels)])
     changes = [change(analyses, label) for label in labels]

@@ -49,6 +49,16 @@ def setting_title(key: str, a: Analysis) -> str:
     return f"the budget ({COST_TITLES.get(unit, unit)})"
 
 
+def value_text(value: object) -> str:
+    """Of a setting."""
+    return short(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def condition_text(a: Analysis) -> str:
+    """The settings of a condition, as they read in a sentence."""
+    return ", ".join(f"{setting_title(key, a)} {value_text(value)}" for key, value in a.settings.items())
+
+
 def _undecided(a: Analysis) -> str:
     if any(c.separated for c in a.comparisons):
         return f"No algorithm is shown to be the best: {a.best.label} has the highest mean, which may be chance"

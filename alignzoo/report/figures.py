@@ -74,12 +74,12 @@ def name_lines(axes: Axes, ends: Mapping[str, tuple[float, float]], style: Style
             loc="lower left", bbox_to_anchor=(0, 1), ncols=1 if any(len(x) > 22 for x in ends) else 2, borderaxespad=0.2
         )
         return
-    low, high = axes.get_ylim()
+    to_share = axes.transData + axes.transAxes.inverted()
     distance = LINE / axes.get_window_extent().height
     heights: list[float] = []
     ordered = sorted(ends, key=lambda label: (ends[label][1], label))
     for label in ordered:
-        share = (ends[label][1] - low) / (high - low)
+        share = float(to_share.transform((axes.get_xlim()[0], ends[label][1]))[1])
         heights.append(max(share, heights[-1] + distance) if heights else share)
     for i in reversed(range(len(heights))):  # and down again, where they went beyond the top
         limit = 1.0 if i == len(heights) - 1 else heights[i + 1] - distance

@@ -50,7 +50,12 @@ def write(folders: Sequence[Path], out: Path, metric: str | None = None, command
     results.write_rows([run.row() for run in runs], out)
     for a in analyses:
         found = sections.results(a)
-        table.show_answer(" ".join([a.condition, answer.headline(a)]).strip(), answer.details(a), found.columns, found.rows)
+        table.show_answer(
+            ": ".join(filter(None, [answer.condition_text(a), answer.headline(a)])),
+            answer.details(a),
+            found.columns,
+            found.rows,
+        )
         spent = sections.bill(a)
         table.show_rows(spent.columns, spent.rows)
     return page.write(page.Content(runs, analyses, about, given.skipped | about.failed, command), out)

@@ -50,6 +50,10 @@ class Part:
     about_reach: list[str]
 
     @property
+    def condition(self) -> str:
+        return answer.condition_text(self.analysis)
+
+    @property
     def first(self) -> list[Plot]:
         """What the answer is seen in."""
         return self.frontier if self.analysis.metric == AREA else self.scores
@@ -96,7 +100,7 @@ def write(content: Content, out: Path) -> Path:
     several = len(content.analyses) > 1
     mean = averaged(content.analyses, content.about) if several else None
     parts = [_part(a, f"{i}-" if several else "", out) for i, a in enumerate(content.analyses)]
-    seed, samples = side_by_side(content.runs)
+    seed, samples = side_by_side([run for run in content.runs if run.condition == content.analyses[-1].condition])
     values = {
         "title": content.about.suite or "report", "counts": sections.counts(content.runs),
         "parts": parts, "samples": samples, "sample_seed": seed,
@@ -148,10 +152,11 @@ def _whole(analyses: Sequence[Analysis], mean: Analysis | None, out: Path) -> Wh
 
 
 def _curves(a: Analysis, prefix: str, style: Style) -> Iterator[tuple[str, str, Figure | None]]:
+    stretched = " The axis stretches towards 100 %." if a.metric == "gap_closed" else ""
     for cost in () if a.over > 1 or a.metric == AREA else SHORTER if prefix else COSTS:
         yield (
             f"{prefix}against-{cost}",
-            f"Against {answer.COST_TITLES[cost]}: the mean over seeds and its 95 % interval.",
+            f"Against {answer.COST_TITLES[cost]}: the mean over seeds and its 95 % interval.{stretched}",
             plots.curves(a, cost, a.metric, style),
         )
     yield f"{prefix}profile", "Performance profile: the share of runs that score at least so much.", plots.profile(a, style)

@@ -59,7 +59,7 @@ def profile(a: Analysis, style: Style) -> Figure:
         axes.set_xlabel(f"at least so much {_axis_title(a.metric)}")
         axes.set_ylabel("share of runs")
         axes.set_ylim(-0.02, 1.05)
-        axes.legend(loc="lower left")
+        axes.legend(loc="best")
 
     return draw(2.6, paint)
 
@@ -78,7 +78,8 @@ def curves(a: Analysis, cost: str, metric: str, style: Style) -> Figure | None:
             axes.plot(x, scale * mean, color=colour, label=label, marker=marker, markersize=3.5)
             axes.fill_between(x, scale * low, scale * high, color=colour, alpha=0.18, linewidth=0)
         axes.set_xlim(left=0)
-        _focus(axes, [scale * np.array([mean, low, high]) for _, mean, low, high in bands.values()], metric)
+        shown = [scale * np.array([mean, low, high]) for _, mean, low, high in bands.values()]
+        _stretch(axes, shown) if metric == "gap_closed" else _focus(axes, shown)
         axes.set_xlabel(COST_TITLES[cost])
         axes.set_ylabel(_axis_title(metric))
         count_ticks(axes)
@@ -87,14 +88,31 @@ def curves(a: Analysis, cost: str, metric: str, style: Style) -> Figure | None:
     return draw(2.6, paint)
 
 
-def _focus(axes: Axes, values: Sequence[np.ndarray], metric: str) -> None:
+def _focus(axes: Axes, values: Sequence[np.ndarray]) -> None:
     """Bands at few seeds may be as wide as the world: the means decide what is shown."""
     means = np.concatenate([v[0] for v in values])
     low, high = float(means.min()), float(means.max())
-    room = 0.12 * (high - low) or 0.05 * abs(high) or 1.0
+    room = 0.25 * (high - low) or 0.05 * abs(high) or 1.0
     lowest, highest = (min(float(v.min()) for v in values), max(float(v.max()) for v in values))
-    top = min(high + 2 * room, max(high + 0.3 * room, highest))
-    axes.set_ylim(max(low - 2 * room, min(low - 0.3 * room, lowest)), min(top, 101.0) if metric == "gap_closed" else top)
+    axes.set_ylim(max(low - room, lowest - 0.1 * room), min(high + room, highest + 0.1 * room))
+
+
+def _stretch(axes: Axes, values: Sequence[np.ndarray]) -> None:
+    """Percent of the gap, by the logarithm of what is left of it: 90 to 99 is as long as 0 to 90."""
+    left = 0.3  # beyond 100 - this, the axis ends
+    means = np.concatenate([v[0] for v in values])
+    low, high = max(float(means.min()), -50.0), min(float(means.max()), 99.5)
+
+    def place(y: Any) -> Any:
+        return -np.log10(np.maximum(100.0 - np.asarray(y, dtype=np.float64), left))
+
+    axes.set_yscale("function", functions=(place, lambda x: 100.0 - 10.0 ** (-np.asarray(x))))
+    room = 0.08 * (place(high) - place(low)) or 0.05
+    bottom, top = 100 - 10 ** -(place(low) - room), min(100 - 10 ** -(place(high) + room), 100 - left)
+    axes.set_ylim(float(bottom), float(top))
+    ticks = [t for t in (-50, 0, 20, 40, 60, 70, 80, 90, 95, 98, 99, 99.5) if bottom <= t <= top]
+    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
 
 
 def _band(found: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -115,7 +115,7 @@ def test_the_answer_over_conditions_is_of_means_seed_by_seed(tmp_path):
     assert (len(whole.comparisons), whole.family, [a.family for a in found]) == (1, 1, [2, 2])
     assert [c.corrected for a in found for c in a.comparisons] == [4 / 256, 1.0]
     assert across.sentences(found) == [
-        "Taken by themselves: ppo is the best under data.noise=0.1; none is shown to be under the other 1.",
+        "Taken by themselves: ppo is the best under data.noise 0.1; none is shown to be under the other 1.",
         "From 0.1 to 0.4 of data.noise, the gap closed changes by \N{MINUS SIGN}20.0 points (\N{MINUS SIGN}20.0 to "
         "\N{MINUS SIGN}20.0) for dpo, and by \N{MINUS SIGN}30.0 points (\N{MINUS SIGN}30.0 to \N{MINUS SIGN}30.0) for ppo.",
     ]
@@ -142,7 +142,7 @@ def test_several_conditions_without_seeds_enough(tmp_path):
 def test_conditions_of_different_algorithms_have_no_mean(tmp_path):
     found = over_noise(tmp_path, {0.1: {"ppo": 0.8}, 0.4: {"dpo": 0.1}})
     assert averaged(found, Study()) is None
-    assert across.headline(found).startswith("ppo: from 80.9 % under data.noise=0.1 to 10.9 %")
+    assert across.headline(found).startswith("ppo: from 80.9 % under data.noise 0.1 to 10.9 %")
 
 
 def test_a_sweep_compares_areas_under_frontiers(tmp_path):
