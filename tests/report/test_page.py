@@ -172,6 +172,32 @@ def test_a_folder_that_cant_be_written(tmp_path):
         write([tmp_path / "dpo-0"], tmp_path / "file")
 
 
+def test_runs_from_anywhere_make_one_report_and_unfinished_ones_are_named(tmp_path, capsys):
+    write_run(tmp_path / "here" / "ppo-0", "ppo", 0, 0.9)
+    alone = write_run(tmp_path / "there" / "dpo-0", "dpo", 0, 0.5)
+    killed = write_run(tmp_path / "there" / "dpo-1", "dpo", 1, 0.5)
+    (killed / "summary.json").unlink()
+    out = tmp_path / "out"
+    assert report.main([str(tmp_path / "here"), str(alone), str(killed), "--out", str(out)]) == 0
+    assert f"{killed} is left out: no summary.json" in capsys.readouterr().err
+    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert [(row["label"], row["seed"]) for row in rows] == [("dpo", 0), ("ppo", 0)]
+    assert str(killed) in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("subject", "changes"),
+    [("task", {"choices.data": "jsonl"}), ("reward", {"choices.reward": "model"}), ("reference", {"choices.reference": "cached"}),
+     ("budget", {"budget": {"unit": "flops", "amount": 1e12}})],
+)  # fmt: skip
+def test_the_command_refuses_what_is_not_comparable_and_writes_nothing(tmp_path, subject, changes):
+    write_run(tmp_path / "a", "ppo", 0, 0.9)
+    other = write_run(tmp_path / "b", "dpo", 0, 0.5, changes=changes)
+    with pytest.raises(UserError, match=rf"(?s)not comparable with .*/a.*{other}: another {subject} \("):
+        report.main([str(tmp_path / "a"), str(other), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bench_file_of_another_kind(tmp_path):
     write_run(tmp_path / "dpo-0", "dpo", 0, 0.5)
     (tmp_path / "bench.json").write_text('{"wary": []}')
