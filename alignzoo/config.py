@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignzoo import config_errors
 from alignzoo.registry import GROUPS, Registry, unknown
-from alignzoo.settings import Generation, Model, Peft, Rollout, Training, UserError
+from alignzoo.settings import Budget, Generation, Model, Peft, Rollout, Training, UserError
 
 _plugins_dir: ContextVar[str] = ContextVar("plugins_dir", default="")
 
@@ -44,6 +44,7 @@ class RunConfig:
     reference: Any = MISSING
     peft: Peft = field(default_factory=Peft)
     trainer: Training = field(default_factory=Training)
+    budget: Budget = field(default_factory=Budget)
     generation: Generation = field(default_factory=Generation)
     rollout: Rollout = field(default_factory=Rollout)
     seed: int = 0

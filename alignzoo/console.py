@@ -8,7 +8,15 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 KEY_METRICS = ("loss", "reward", "kl", "entropy", "length", "accuracy", "grad_norm", "tokens_per_second")
@@ -16,25 +24,30 @@ FIRST_EVALUATED = ("eval/gap_closed", "eval/reward", "eval/kl", "eval/accuracy")
 
 
 class Display:
-    """Shows where a run of `total_steps` optimizer steps is. `update` may come at any step, and leave steps out."""
+    """Shows where a run of `total_steps` optimizer steps is; None: one that a budget ends. `update` may come at any step, and
+    leave steps out.
+    """
 
-    def __init__(self, total_steps: int, title: str, console: Console | None = None) -> None:
+    def __init__(self, total_steps: int | None, title: str, console: Console | None = None) -> None:
         self.total, self.title = total_steps, title
         self.console = console or Console(stderr=True)
         self.started, self.first = time.monotonic(), None
         self.seen: dict[str, float] = {}
         self.live = self._live() if self.console.is_terminal else None
 
-    def update(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Show the metrics of `step`; those of an evaluation stay beside the training metrics that follow."""
+    def update(self, step: int, metrics: Mapping[str, Any], share: float = 0.0) -> None:
+        """Show the metrics of `step`, and the share of the budget used; those of an evaluation stay beside the training metrics
+        that follow.
+        """
         now = {n: float(v) for n, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
         self.seen |= now
         if self.live is None:
             shown = _line(now)
             if shown:
-                self.console.print(f"step {step}/{self.total}  {shown}", highlight=False, soft_wrap=True, markup=False)
+                place = f"{step}/{self.total}" if self.total else f"{step} ({share:.0%} of the budget)"
+                self.console.print(f"step {place}  {shown}", highlight=False, soft_wrap=True, markup=False)
             return
-        self.progress.update(self.task, completed=step)
+        self.progress.update(self.task, completed=step if self.total else min(share, 1.0))
         self.metrics.plain = _line(self.seen)
 
     def close(self) -> None:
@@ -42,9 +55,10 @@ class Display:
             self.live.stop()
 
     def _live(self) -> Live:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.speed:.2f}/s"))
+        steps = (MofNCompleteColumn(), TextColumn("{task.speed:.2f}/s")) if self.total else (TaskProgressColumn(),)
+        columns = (TextColumn("{task.description}"), BarColumn(), *steps)
         self.progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console)
-        self.task = self.progress.add_task(self.title, total=self.total)
+        self.task = self.progress.add_task(self.title, total=self.total or 1.0)
         self.metrics = Text()
         live = Live(Group(self.progress, self.metrics), console=self.console, refresh_per_second=4)
         live.start()

@@ -45,14 +45,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     def show(step: int, row: dict[str, float]) -> None:
         for display in displays:
-            display.update(step, row)
+            display.update(step, row, trainer.allowance.share)
 
     with interrupt.listening():
         trainer = _builder(setup)(setup, folder, cache_folder()).trainer(interrupt, show)
         if trainer.is_world_process_zero():
             if checkpoint is None:
                 _begin(cfg, folder)
-            displays.append(Display(trainer.args.max_steps, f"{setup.choices['algorithm']} on {setup.choices['data']}"))
+            total = None if trainer.allowance.limited else trainer.args.max_steps
+            displays.append(Display(total, f"{setup.choices['algorithm']} on {setup.choices['data']}"))
         trainer.accelerator.wait_for_everyone()
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -188,12 +189,13 @@ def _finish(trainer: Any, setup: Any, folder: Path) -> dict[str, Any]:
     """Save the model and the summary; an interrupted run has its checkpoint already."""
     from alignzoo.engine.cost import peak_memory
 
-    finished = trainer.state.global_step >= trainer.state.max_steps
+    finished = trainer.ended or trainer.state.global_step >= trainer.state.max_steps
     cost = trainer.cost.columns()  # a collective: every rank takes part
     summary = {
         **{group: setup.choices[group] for group in ("algorithm", "data", "model", "reward", "reference")},
         "seed": setup.seed, "status": "finished" if finished else "interrupted", "run_dir": str(folder),
         "steps": trainer.state.global_step, **cost,
+        **({"budget_used": cost[str(setup.budget.unit.value)]} if trainer.allowance.limited else {}),
         "peak_memory": peak_memory(), "data_report": trainer.tables_report,
         "metrics": {name.removeprefix("eval/"): value for name, value in trainer.evaluated[1].items()},
     }  # fmt: skip

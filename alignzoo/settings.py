@@ -118,6 +118,16 @@ class Decoding(Enum):
     auto = "auto"  # cascade wherever the network can
 
 
+class Unit(Enum):
+    """What a budget is counted in."""
+
+    none = "none"
+    samples = "samples"  # completions drawn to learn from, or delivered by the data, each row once
+    tokens = "tokens"  # prompts and completions of rollouts, and all tokens trained on
+    flops = "flops"  # as executed, of all roles, forward and backward
+    seconds = "seconds"
+
+
 class Schedule(Enum):
     constant = "constant"
     constant_with_warmup = "constant_with_warmup"
@@ -214,6 +224,21 @@ class Rollout:
     def __post_init__(self) -> None:
         require(self.prompts >= 1, "rollout.prompts", self.prompts, ">= 1")
         require(self.samples >= 1, "rollout.samples", self.samples, ">= 1")
+
+
+@dataclass(kw_only=True)
+class Budget:
+    """What a run may use, evaluation apart: it ends training and is the horizon of the learning rate, instead of
+    trainer.max_steps and trainer.epochs.
+    """
+
+    unit: Unit = Unit.none
+    amount: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.unit is Unit.none and self.amount:
+            raise UserError(f"budget.amount={self.amount:g} of what? Give budget.unit=samples, tokens, flops or seconds")
+        require(self.unit is Unit.none or 0 < self.amount < float("inf"), "budget.amount", self.amount, "> 0, and finite")
 
 
 @dataclass(kw_only=True)

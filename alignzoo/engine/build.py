@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Algorithm, Context, Kind, OnlineAlgorithm, Role, Scores, Source, Tables
-from alignzoo.engine import checks
+from alignzoo.engine import budget, checks
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
 from alignzoo.engine.cost import watch_networks
 from alignzoo.engine.evaluate import Evaluator
@@ -25,7 +25,7 @@ from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.models.noise import Noise
 from alignzoo.models.roles import Models, Trained, main_role, together
 from alignzoo.models.scorer import ScorerNetwork, scorer
-from alignzoo.settings import Sampling, Training, UserError, nearest
+from alignzoo.settings import Sampling, Training, Unit, UserError, nearest
 
 
 class Builder:
@@ -49,11 +49,13 @@ class Builder:
         checks.check_main(name, self.main, setup.choices)
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
         checks.check_sampling(name, self.algorithm, setup.generation)
+        budget.check(setup)
         args = arguments(setup.training, self.folder, setup.seed)
         share = Share(args.process_index, args.world_size)
         micro = checks.check_sizes(self.algorithm, setup.training, setup.rollout, share.ranks)
         context, config = self._context(args)
         tables = self.source.tables(self.algorithm.data, context)
+        budget.check_data(setup, tables)
         args.max_steps = self._steps(tables)
         args.gradient_accumulation_steps = setup.training.batch // share.ranks // micro
         with args.main_process_first(local=False, desc="models"):
@@ -66,7 +68,7 @@ class Builder:
             trained=trained, args=args, algorithm=self.algorithm, models=models, reward=self.reward,
             learning_rates=self._learning_rates(trained), tokenizer=context.tokenizer,
             evaluator=self._evaluator(tables),
-            folder=self.folder, keep=setup.training.keep_checkpoints,
+            folder=self.folder, training=setup.training, budget=setup.budget,
             callbacks=[flow, Show(show), *self._tensorboard()],
         )  # fmt: skip
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -99,8 +101,10 @@ class Builder:
         return own or modules.tokenizer(model)
 
     def _steps(self, tables: Tables) -> int:
-        """Optimizer steps: as asked, else what the epochs take."""
+        """Optimizer steps: what the budget allows, or as asked, else what the epochs take."""
         training, rollout = self.setup.training, self.setup.rollout
+        if self.setup.budget.unit is not Unit.none:
+            return budget.steps(self.setup, tables)
         if training.max_steps:
             return int(training.max_steps)
         if not self.online:
@@ -191,6 +195,7 @@ class Builder:
             for name, part in scores.parts.items():
                 trainer.window.add(f"reward/{name}", part, scores.usable.double())
 
+        assert self.reward is not None
         rows = len(trainer.loader.order.table)
         score = checked(self.reward, self.setup.choices["reward"], trainer.roles.shared, rows, note)
         trainer.roles.score = trainer.cost.timed("reward", score)

@@ -50,6 +50,7 @@ class Flow(TrainerCallback):
         self.stopped = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.trainer.cost.started()
         if self.settings.eval_steps and state.global_step == 0:
             self.trainer.evaluate()
 
@@ -61,13 +62,21 @@ class Flow(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self.trainer.finish_step()
-        step, last = state.global_step, state.global_step >= state.max_steps
+        step, last = state.global_step, self._is_last(state)
         asked = torch.tensor(self.interrupt.requested, device=args.device)
         self.stopped = bool(self.trainer.roles.any(asked)) and not last
         control.should_log = last or _due(step, self.settings.logging_steps)
         control.should_evaluate = last or _due(step, self.settings.eval_steps)
         control.should_save = self.stopped or (not last and _due(step, self.settings.save_steps))
         control.should_training_stop = last or self.stopped
+
+    def _is_last(self, state: Any) -> bool:
+        allowance = self.trainer.allowance
+        spent = allowance.limited and allowance.progress() >= 1
+        if spent:
+            allowance.check_first_step(state.global_step)
+        self.trainer.ended = spent or state.global_step >= state.max_steps
+        return self.trainer.ended
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         control.should_log = control.should_evaluate = control.should_save = False

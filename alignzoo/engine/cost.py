@@ -19,7 +19,7 @@ from alignzoo.models.roles import Models, gather_objects
 
 T = TypeVar("T")
 COUNTS = ("samples", "prompt_tokens", "completion_tokens", "trained_tokens")
-PHASES = ("rollout", "reward", "training", "evaluation", "checkpoint", "total")
+PHASES = ("setup", "rollout", "reward", "training", "evaluation", "checkpoint", "total")
 
 
 class Cost:
@@ -32,7 +32,7 @@ class Cost:
         self.counts = dict.fromkeys(COUNTS, 0)
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.flops, self.evaluation_flops = Account(), 0
-        self._phases: list[str] = []
+        self._phases: list[str] = []  # from the outermost to the one that time is booked to
         self._since = time.perf_counter()
 
     # --- what is noted ---
@@ -48,7 +48,7 @@ class Cost:
             self.count(samples=len(c), completion_tokens=written, prompt_tokens=tokens_in(c) - written)
 
     def delivered(self, records: Any, rows: int) -> None:
-        """Count the completions in records of the data, which has so many rows; in later epochs row numbers go on from there."""
+        """Count the completions in records of the data, which has so many rows; later epochs number theirs on from there."""
         self.count(samples=completions_in(records, rows))
 
     @property
@@ -74,6 +74,11 @@ class Cost:
             else:
                 yield
         finally:
+            self.end()
+
+    def started(self) -> None:
+        """Training begins: what was before is no part of a budget."""
+        if self._phases == ["setup"]:
             self.end()
 
     def begin(self, name: str) -> None:
@@ -103,14 +108,14 @@ class Cost:
     # --- what is told ---
 
     def used(self) -> dict[str, float]:
-        """In every unit of a budget, over all ranks, without evaluation."""
+        """In every unit of a budget, over all ranks, without set-up and evaluation."""
         return _used(self._everywhere())
 
     def columns(self) -> dict[str, Any]:
         """The columns of summary.json."""
         state = self._everywhere()
         used = _used(state)
-        found: dict[str, Any] = {**state["counts"], "tokens": used["tokens"], "flops": used["flops"]}
+        found: dict[str, Any] = {**state["counts"], **used}
         for role, (forward, backward, *passes) in state["flops"].items():
             found[f"flops/{role}"] = forward + backward
             found |= {f"passes/{role}/{way}": count for way, count in zip(("forward", "backward"), passes, strict=True)}
@@ -148,7 +153,7 @@ def _used(state: Mapping[str, Any]) -> dict[str, float]:
         "samples": counts["samples"],
         "tokens": sum(counts[name] for name in COUNTS if name.endswith("tokens")),
         "flops": sum(forward + backward for forward, backward, *_ in state["flops"].values()),
-        "seconds": seconds["total"] - seconds["evaluation"],
+        "seconds": seconds["total"] - seconds["setup"] - seconds["evaluation"],
     }
 
 

@@ -15,10 +15,11 @@ from transformers import PrinterCallback, Trainer
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Hosting, Scores, Tables
-from alignzoo.engine import checkpoint, checks, records
+from alignzoo.engine import budget, checkpoint, checks, records
+from alignzoo.engine.budget import Allowance
 from alignzoo.engine.build import Builder, arguments, keywords
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
-from alignzoo.engine.cost import Cost, completions_in, watch_networks
+from alignzoo.engine.cost import Cost, watch_networks
 from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.foreign import watch_trainer
 from alignzoo.engine.loader import Order
@@ -27,7 +28,7 @@ from alignzoo.engine.scoring import checked
 from alignzoo.engine.trainer import evaluation_row
 from alignzoo.models.flops import head_product
 from alignzoo.models.roles import Models, Trained, gather_objects
-from alignzoo.settings import UserError
+from alignzoo.settings import Training, UserError
 
 COST = "cost"  # in a checkpoint: the account of each rank
 
@@ -41,14 +42,17 @@ class HostBuilder(Builder):
         checks.check_main(name, self.main, setup.choices)
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
         checks.check_sampling(name, self.algorithm, setup.generation)
+        budget.check(setup)
         args = arguments(setup.training, self.folder, setup.seed)
         self.algorithm.check(setup, args.world_size)
         micro = checks.micro_batch(setup.training, args.world_size)
         context, config = self._context(args)
         tables = self.source.tables(self.algorithm.data, context)
+        budget.check_data(setup, tables)
         with args.main_process_first(local=False, desc="models"):
             models, trained, _ = self._models(context, config)
         context.models, cost = models, Cost()
+        cost.begin("setup")
         if self.reward:
             self.reward.setup(context)
             rows = len(tables.train)
@@ -79,25 +83,21 @@ class HostBuilder(Builder):
         flow.trainer = Hosted(foreign, trained, models, self._evaluator(tables), tables, context.tokenizer, self.folder)
         flow.trainer.keep, flow.trainer.cost = setup.training.keep_checkpoints, cost
         flow.trainer.renamed = self.algorithm.renamed
-        flow.trainer.samples = partial(self._samples, tables)
+        flow.trainer.samples = partial(budget.samples, setup, tables)
+        flow.trainer.limit(Allowance(setup.budget, cost.used, lambda: 0.0), setup.training)
         weakref.finalize(flow.trainer, shutil.rmtree, start, ignore_errors=True)
         foreign.remove_callback(PrinterCallback)
         for callback in (flow, Show(show)):
             foreign.add_callback(callback)
         return flow.trainer
 
-    def _samples(self, tables: Tables, steps: int) -> int:
-        """Completions that so many steps have sampled, or been delivered by the data: each of its rows once."""
-        batch, rows = self.setup.training.batch, len(tables.train)
-        seen = min(steps * batch, rows)
-        delivered = seen * completions_in(tables.train.batch(range(min(rows, batch))), rows) // min(rows, batch)
-        return delivered + steps * self.algorithm.sampled(batch)
-
 
 class Hosted:
     """A foreign trainer with the files, evaluation and costs of `AlignTrainer`; what is not here is the trainer's own."""
 
     keep: int
+    allowance: Allowance
+    ended: bool
     cost: Cost
     samples: Callable[[int], int]
     renamed: Mapping[str, str | None]
@@ -121,18 +121,40 @@ class Hosted:
             for lines in (self.metrics_file, self.completions_file):
                 lines.cut(checkpoint.step_of(Path(resume_from_checkpoint)))
             self.cost.load_state_dict(records.load(Path(resume_from_checkpoint) / COST)[self.foreign.accelerator.process_index])
+        self.cost.started()
         with self.cost.phase("training"):
             self.foreign.train(resume_from_checkpoint=resume_from_checkpoint)
         self._take_weights()
 
     def finish_step(self) -> None:
         self.roles.shared.updates += 1
-        # of the whole run, so on the account of one process
-        self.cost.counts["samples"] = self.samples(self.foreign.state.global_step) * self.foreign.is_world_process_zero()
+
+    def limit(self, allowance: Allowance, training: Training) -> None:
+        """Steer by this budget: when training ends, and the learning rate."""
+        self.allowance, self.ended = allowance, False
+        if allowance.limited:
+
+            def scheduler(num_training_steps: int, optimizer: Any = None) -> Any:
+                return allowance.scheduler(self.foreign, training, optimizer)
+
+            self.foreign.create_scheduler = scheduler  # type: ignore[method-assign]
+
+    def count_samples(self) -> None:
+        """Those of the step that is being finished, and all before: of the whole run, so on the account of one process."""
+        steps = self.foreign.state.global_step + 1
+        self.cost.counts["samples"] = self.samples(steps) * self.foreign.is_world_process_zero()
+
+    def rename(self, logs: dict[str, float]) -> None:
+        """To our names, in place: what shows logs comes after."""
+        theirs = dict(logs)
+        logs.clear()
+        for name, value in theirs.items():
+            ours = self.renamed.get(name, name)
+            if ours is not None:
+                logs[ours] = value
 
     def note(self, logs: dict[str, float]) -> None:
-        names = {name: self.renamed.get(name, name) for name in logs if name != "epoch"}
-        row = {ours: logs[name] for name, ours in names.items() if ours is not None}
+        row = {name: value for name, value in logs.items() if name != "epoch"}
         self.cost.used()
         seconds = self.cost.seconds["total"]
         self.metrics_file.write({"step": self.foreign.state.global_step, **row, "seconds": seconds})
@@ -179,6 +201,10 @@ def _reward_of_samples(models: Models, c: Completions) -> Scores:
 class HostedFlow(Flow):
     """Evaluates and records beside the foreign trainer, which would evaluate its own way."""
 
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        super().on_optimizer_step(args, state, control, **rest)
+        self.trainer.count_samples()  # before the learning rate's schedule asks
+
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         super().on_step_end(args, state, control, **rest)
         if control.should_evaluate:
@@ -187,6 +213,7 @@ class HostedFlow(Flow):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
         if logs and "loss" in logs:
+            self.trainer.rename(logs)
             self.trainer.note(logs)
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:

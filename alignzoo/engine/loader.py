@@ -119,6 +119,10 @@ class OnlineLoader:
         """Leave the rest of the rollout; the next batch comes from a new one."""
         self.rollout = None
 
+    def ahead(self) -> float:
+        """The share of the rollout in progress that is still to be gone through."""
+        return 0.0 if self.rollout is None else 1 - self.cursor / (self.passes * self._minibatches())
+
     def _next_rollout(self) -> None:
         for _ in range(EMPTY_ROLLOUTS):
             mine = self.share.of(self.prompts)

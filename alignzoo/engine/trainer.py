@@ -13,12 +13,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from alignzoo.batch import Batch
 from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, OnlineAlgorithm, Reward
 from alignzoo.engine import checkpoint, records
+from alignzoo.engine.budget import Allowance
 from alignzoo.engine.cost import Cost, peak_memory, tokens_in
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader
 from alignzoo.engine.logs import Lines
 from alignzoo.engine.meters import Meter
 from alignzoo.models.roles import Models, Trained, bound, gather_objects
-from alignzoo.settings import UserError
+from alignzoo.settings import Budget, Training, UserError
 
 Terms = dict[str, Tensor]
 EMPTY = "terms_without_weight"  # how many a step; reported only where there were any, for such a term contributes 0
@@ -32,23 +33,32 @@ class AlignTrainer(Trainer):
     def __init__(
         self, *, trained: Trained, args: TrainingArguments, algorithm: Algorithm, models: Models, reward: Reward | None,
         learning_rates: dict[str, float], tokenizer: Any, evaluator: Callable[[AlignTrainer], dict[str, float]], folder: Path,
-        keep: int, callbacks: list[TrainerCallback],
+        training: Training, budget: Budget, callbacks: list[TrainerCallback],
     ) -> None:  # fmt: skip
         super().__init__(model=trained, args=args, callbacks=callbacks)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
-        self.trained, self.algorithm, self.tokenizer, self.evaluator, self.keep = trained, algorithm, tokenizer, evaluator, keep
+        self.trained, self.algorithm, self.tokenizer, self.evaluator, self.settings = (
+            trained,
+            algorithm,
+            tokenizer,
+            evaluator,
+            training,
+        )
         self.roles, self.reward = models, reward
         self.learning_rates = learning_rates
         self.loader: OfflineLoader | OnlineLoader
         self.followers: dict[str, tuple[nn.Module, EMA | Every]] = {}
         self.step_meter, self.window, self.cost = Meter(), Meter(), Cost()
+        self.cost.begin("setup")
+        self.drawn_before, self.drawn_last = 0.0, 0.0  # samples before the rollout in progress, and in it
+        self.allowance = Allowance(budget, self.cost.used, self._ahead)
         self.step_terms: list[tuple[Any, Terms]] = []
         self.folder = folder
         self.metrics_file = Lines(folder / "metrics.jsonl", self.is_world_process_zero())
         self.completions_file = Lines(folder / "completions.jsonl", self.is_world_process_zero())
         self.evaluated: tuple[int, dict[str, float]] = (-1, {})
-        self.saved_step = -1
+        self.saved_step, self.ended = -1, False
         self.logged_tokens, self.logged_seconds = 0.0, 0.0
         self.views = self.make_views()
         self.tables_report: dict[str, Any] = {}
@@ -159,6 +169,14 @@ class AlignTrainer(Trainer):
             self.optimizer = kind(groups, **options)
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.allowance.limited:
+            return self.allowance.scheduler(self, self.settings, optimizer)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _ahead(self) -> float:
+        return self.drawn_last * self.loader.ahead() if isinstance(self.loader, OnlineLoader) else 0.0
+
     def _clip_grad_norm(self, model: Any) -> Tensor:
         """Clips each role's gradient by itself, so that one role's spike does not silence another; returns the norm over
         all.
@@ -224,6 +242,8 @@ class AlignTrainer(Trainer):
             columns |= {"length": rollout.length, "truncated": rollout.truncated.float()}
         if getattr(rollout, "logprobs", None) is not None:
             columns["entropy"] = -rollout.mean(rollout.logprobs)  # an unbiased estimate, from the samples themselves
+        drawn = self.cost.used()["samples"]
+        self.drawn_before, self.drawn_last = drawn, drawn - self.drawn_before
         here = Meter()
         for name, values in columns.items():
             here.add(name, values, counted)
@@ -243,6 +263,8 @@ class AlignTrainer(Trainer):
         self.logged_tokens, self.logged_seconds = used["tokens"], used["seconds"]
         if not means[EMPTY]:
             del means[EMPTY]
+        if self.allowance.limited:
+            means["budget_progress"] = self.allowance.progress()
         logs = logs | means | {"tokens_per_second": rate, "seconds": seconds, "peak_memory": float(peak_memory())}
         # first: the parent adds an epoch to `logs`, which it counts from the start of the process, not of the run
         self.metrics_file.write({"step": self.state.global_step, **logs})
@@ -277,7 +299,7 @@ class AlignTrainer(Trainer):
         if self.is_world_process_zero():
             folder = self.folder / "checkpoints" / f"{checkpoint.PREFIX}{step}"
             checkpoint.write(folder, lambda partial: self._fill(partial, state | {"rng": rng}))
-            checkpoint.rotate(folder.parent, self.keep)
+            checkpoint.rotate(folder.parent, self.settings.keep_checkpoints)
         self.accelerator.wait_for_everyone()
         self.saved_step = step
         self.cost.end()
@@ -306,6 +328,7 @@ class AlignTrainer(Trainer):
             "window": gather_objects(self.window.state_dict()),
             "cost": gather_objects(self.cost.state_dict()),
             "logged": [self.logged_tokens, self.logged_seconds],
+            "drawn": [self.drawn_before, self.drawn_last],
         }
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -321,6 +344,7 @@ class AlignTrainer(Trainer):
         self.window.load_state_dict(_own(state["window"], self.accelerator.process_index))
         self.cost.load_state_dict(_own(state["cost"], self.accelerator.process_index))
         self.logged_tokens, self.logged_seconds = state["logged"]
+        self.drawn_before, self.drawn_last = state["drawn"]
         self.saved_step = checkpoint.step_of(folder)
         for lines in (self.metrics_file, self.completions_file):
             lines.cut(self.saved_step)

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, mm_flop, sdpa_backward_flop_count, sdpa_flop_count
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from alignzoo.contracts import Reward
-from alignzoo.engine.cost import Cost, completions_in, modules_in
 from alignzoo.models import cascade, flat
-from alignzoo.models.flops import Account, counted_as, uncounted, watch
-from alignzoo.models.references import AdapterOff, Cached, Copy
+from alignzoo.models.references import AdapterOff, Cached
 from alignzoo.settings import Decoding, Forward, Generation, Model, Peft
 from alignzoo.testing import toys
-from alignzoo_plugins.distill.distill import Distill
 from alignzoo_plugins.dpo.dpo import DPO
 from alignzoo_plugins.ppo.ppo import PPO
 from alignzoo_plugins.sft.sft import SFT
