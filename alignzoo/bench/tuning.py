@@ -3,6 +3,7 @@ their own."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from alignzoo import config
 from alignzoo.bench import launch, record
@@ -122,21 +124,28 @@ def choose(scores: Sequence[float | None]) -> int | None:
 
 def _tuning(request: Request, first: Run, space: spaces.Space, settings: list[dict[str, Any]]) -> Tuning:
     where = request.folder / record.TUNING / condition(request, first.point) / first.label
+    for given in settings:
+        _check(first, given)
     trials = [
-        Trial(given, [_run(request, first, seed, given, where / f"{number}-{seed}") for seed in request.tune_seeds])
+        Trial(
+            given,
+            [made(request, first.point, first.label, s, given, where / f"{number}-{s}") for s in request.tune_seeds],
+        )
         for number, given in enumerate(settings)
     ]
     return Tuning(first.label, condition(request, first.point), space, trials)
 
 
-def _run(request: Request, first: Run, seed: int, settings: dict[str, Any], folder: Path) -> Run:
-    run = made(request, first.point, first.label, seed, settings, folder)
+def _check(first: Run, settings: Mapping[str, Any]) -> None:
+    """Raises UserError where the algorithm refuses these settings together."""
+    cfg = copy.deepcopy(first.config)
+    for key, value in settings.items():
+        OmegaConf.update(cfg, key, value)
     try:
-        config.instantiate(run.config)
+        config.instantiate(cfg)
     except UserError as error:
         text = " ".join(f"{key}={value}" for key, value in settings.items())
         raise UserError(f"{first.label} can't be tuned with {text or 'what is configured'}: {error}") from None
-    return run
 
 
 def _asked(request: Request, first: Mapping[str, Run]) -> dict[str, dict[str, Search | None]]:
