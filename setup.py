@@ -19,6 +19,6 @@ setup(
             "stories/*",
         ],
         "alignzoo_conf": ["**/*.yaml"],
-        "alignzoo_plugins": ["**/*.yaml", "**/README.md"],
+        "alignzoo_plugins": ["**/*.yaml", "**/*.md"],
     },
 )

@@ -46,8 +46,8 @@ class Registry:
 
     def __init__(self, plugins_dir: str | Path | None = None) -> None:
         self.plugins_dir = Path(plugins_dir).expanduser().absolute() if plugins_dir else None
-        local = list(self._local())
-        self._plugins = {group: self._find(group, local) for group in ENTRY_POINTS}
+        local, points = list(self._local()), entry_points()  # read once: it opens a file of every distribution there is
+        self._plugins = {group: self._find(group, local, points) for group in ENTRY_POINTS}
 
     def names(self, group: str) -> list[str]:
         return sorted(self._plugins[group])
@@ -102,9 +102,9 @@ class Registry:
     def card(self, group: str, name: str) -> Card:
         return card_of(self.get(group, name))
 
-    def _find(self, group: str, local: list[Plugin]) -> dict[str, list[Plugin]]:
+    def _find(self, group: str, local: list[Plugin], points: Any) -> dict[str, list[Plugin]]:
         found: dict[str, list[Plugin]] = {}
-        plugins = [*_installed(group), *(plugin for plugin in local if plugin.group == group)]
+        plugins = [*_installed(group, points), *(plugin for plugin in local if plugin.group == group)]
         presets = [preset for plugin in plugins for preset in _presets(plugin)]
         for plugin in [*plugins, *presets]:
             found.setdefault(plugin.name, []).append(plugin)
@@ -136,7 +136,8 @@ def card_of(plugin: Plugin) -> Card:
     """Read from files alone: the plugin is not imported."""
     if plugin.preset:
         return Card(summary=first_comment(plugin.preset))
-    card = declared.read_card(plugin.source.with_name("README.md")) if plugin.source else None
+    files = [plugin.source.with_suffix(".md"), plugin.source.with_name("README.md")] if plugin.source else []
+    card = next((card for card in map(declared.read_card, files) if card), None)
     return card or Card(summary=declared.docstring(plugin.source, plugin.attribute))
 
 
@@ -155,8 +156,8 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _installed(group: str) -> Iterator[Plugin]:
-    for point in (point for kind in ENTRY_POINTS[group] for point in entry_points(group=f"alignzoo.{kind}")):
+def _installed(group: str, points: Any) -> Iterator[Plugin]:
+    for point in (point for kind in ENTRY_POINTS[group] for point in points.select(group=f"alignzoo.{kind}")):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
         yield Plugin(group, point.name, point.module, point.attr, origin, _source(point.module))
 

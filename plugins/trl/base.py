@@ -59,7 +59,9 @@ class Hosted(TrainerPlugin):
                 hosting.modules[role].register_forward_hook(_head(hosting), with_kwargs=True)
         import trl
 
-        return self.make(_quiet(getattr(trl, self.trainer)), self._config(trl, hosting), hosting)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # TRL uses what transformers has renamed
+            return self.make(_quiet(getattr(trl, self.trainer)), self._config(trl, hosting), hosting)
 
     def _config(self, trl: Any, hosting: Hosting) -> Any:
         kind = getattr(trl, self.trainer.removesuffix("Trainer") + "Config")
@@ -70,9 +72,7 @@ class Hosted(TrainerPlugin):
         given = hosting.arguments | {name: value for name, value in ours.items() if name in known} | self.options(hosting)
         if missing := sorted(set(given) - known):
             raise UserError(f"TRL {metadata.version('trl')} has no {kind.__name__}.{missing[0]}: pip install trl==1.16")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # TRL sets what transformers has renamed
-            return kind(**given)
+        return kind(**given)
 
 
 def rows(hosting: Hosting, columns: Callable[[Any], list[Row]]) -> Any:
@@ -105,8 +105,8 @@ def _head(hosting: Hosting) -> Callable[..., None]:
     return told
 
 
-def _quiet(trainer: type) -> type:
-    """The trainer without telemetry and model cards, taking rows as they are and in their order."""
+def _quiet(trainer: Any) -> Any:
+    """The trainer without telemetry, model cards and renamed names, taking rows as they are."""
 
     def nothing(self: Any, *arguments: Any, **keywords: Any) -> None:
         pass
@@ -114,7 +114,12 @@ def _quiet(trainer: type) -> type:
     def as_it_is(self: Any, dataset: Any, *arguments: Any, **keywords: Any) -> Any:
         return dataset
 
-    own = {"_send_telemetry": nothing, "create_model_card": nothing, "_prepare_dataset": as_it_is}
+    def train(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return trainer.train(self, *arguments, **keywords)
+
+    own = {"_send_telemetry": nothing, "create_model_card": nothing, "_prepare_dataset": as_it_is, "train": train}
     return type(trainer.__name__, (trainer,), own)
 
 

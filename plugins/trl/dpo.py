@@ -23,17 +23,15 @@ class TRLDPO(Hosted):
     beta: float = field(
         default=0.1, metadata={"help": "strength of the tie to the reference", "search": Search(0.01, 1.0, log=True)}
     )
-    label_smoothing: float = field(default=0.0, metadata={"help": "share of labels taken to be wrong"})
 
     def __post_init__(self) -> None:
         require(self.beta > 0, "algorithm.beta", self.beta, "> 0")
-        require(0 <= self.label_smoothing < 0.5, "algorithm.label_smoothing", self.label_smoothing, "in [0, 0.5)")
 
     def roles(self) -> Mapping[str, Role]:
         return {"policy": Role(kind=Kind.POLICY, trained=True), "reference": Role(kind=Kind.POLICY, start="reference")}
 
     def options(self, hosting: Hosting) -> dict[str, Any]:
-        return {"beta": self.beta, "label_smoothing": self.label_smoothing, "loss_type": ["sigmoid"], "max_length": None}
+        return {"beta": self.beta, "loss_type": ["sigmoid"], "max_length": None}
 
     def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
         return in_order(trainer)(

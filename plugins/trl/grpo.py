@@ -29,15 +29,23 @@ class TRLGRPO(Grouped):
     trainer = "GRPOTrainer"
 
     beta: float = field(
-        default=0.04, metadata={"help": "weight of the KL in the loss; 0: none", "search": Search(0.005, 0.5, log=True)}
+        default=0.04,
+        metadata={"help": "weight of the KL in the loss; 0 needs no reference", "search": Search(0.001, 1.0, log=True)},
     )
     clip: float = field(
         default=0.2, metadata={"help": "epsilon of the ratio, downwards", "search": Search(0.05, 0.5, log=True)}
     )
     clip_high: float | None = field(default=None, metadata={"help": "epsilon upwards; none: as downwards"})
-    scale: bool = field(default=True, metadata={"help": "divide advantages by the standard deviation of their group"})
+    scale: bool = field(
+        default=True,
+        metadata={
+            "help": "divide advantages by the standard deviation of their group",
+            "search": Search(options=(True, False)),
+        },
+    )
     average: Average = field(default=Average.completion, metadata={"help": "over what the loss of tokens is averaged"})
-    epochs: int = field(default=1, metadata={"help": "passes over a rollout"})
+    weigh_kl: bool = field(default=False, metadata={"help": "multiply the KL by the ratio: its gradient is then unbiased"})
+    epochs: int = field(default=1, metadata={"help": "passes over a rollout", "search": Search(1, 4)})
 
     def __post_init__(self) -> None:
         require(self.beta >= 0, "algorithm.beta", self.beta, ">= 0")
@@ -49,4 +57,5 @@ class TRLGRPO(Grouped):
         return super().options(hosting) | {
             "epsilon_high": self.clip_high, "scale_rewards": "group" if self.scale else "none",
             "loss_type": LOSSES[self.average], "importance_sampling_level": "token",
+            "use_bias_correction_kl": self.weigh_kl,
         }  # fmt: skip

@@ -9,6 +9,7 @@ from alignzoo.batch import Completions, Pairs, Rated
 from alignzoo.contracts import UserError
 
 Row = dict[str, Any]
+MOST = 2**22  # items, after which the stream starts again: a run that ends by its budget may have no last step
 
 
 def dataset(records: Callable[[int, int], Any], size: int, columns: Callable[[Any], list[Row]]) -> Any:
@@ -19,7 +20,7 @@ def dataset(records: Callable[[int, int], Any], size: int, columns: Callable[[An
         found = [row for i in positions["position"] for row in columns(records(i, i + 1))]
         return {name: [row[name] for row in found] for name in found[0]}
 
-    return Dataset.from_dict({"position": range(size)}).with_transform(look_up)
+    return Dataset.from_dict({"position": range(min(size, MOST))}).with_transform(look_up)
 
 
 def demonstrations(c: Completions) -> list[Row]:
@@ -37,10 +38,21 @@ def pairs(batch: Pairs) -> list[Row]:
     return [{"prompt_ids": c[0], "chosen_ids": c[1], "rejected_ids": r[1]} for c, r in sides]
 
 
-def compared(batch: Pairs) -> list[Row]:
-    """For reward models."""
-    sides = zip(_tokens(batch.chosen), _tokens(batch.rejected), strict=True)
-    return [{"chosen_ids": c[0] + c[1], "rejected_ids": r[0] + r[1]} for c, r in sides]
+def compared(margin: float) -> Callable[[Pairs], list[Row]]:
+    """For reward models, with `margin` times the data's margins where it is not 0."""
+
+    def columns(batch: Pairs) -> list[Row]:
+        sides = zip(_tokens(batch.chosen), _tokens(batch.rejected), strict=True)
+        found: list[Row] = [{"chosen_ids": c[0] + c[1], "rejected_ids": r[0] + r[1]} for c, r in sides]
+        if margin and batch.margin is None:
+            raise UserError(
+                f"algorithm.margin={margin} takes the pairs' margins, and the data has none: "
+                "say which column holds them with ++data.columns.margin=NAME, or leave algorithm.margin at 0"
+            )
+        given = batch.margin.tolist() if margin and batch.margin is not None else []
+        return [row | {"margin": margin * m} for row, m in zip(found, given, strict=True)] if given else found
+
+    return columns
 
 
 def judged(threshold: float) -> Callable[[Rated], list[Row]]:

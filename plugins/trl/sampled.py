@@ -14,8 +14,7 @@ from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Hosting, UserError
 
 from .base import Hosted
-
-MOST_PROMPTS = 2**20  # after which positions start again
+from .rows import MOST
 
 
 @dataclass(kw_only=True)
@@ -56,7 +55,7 @@ class Prompter:
         """Positions of as many prompts as `rollouts` take, each `repeats` times."""
         from datasets import Dataset
 
-        count = min(rollouts * self.hosting.settings.rollout.prompts, MOST_PROMPTS)
+        count = min(rollouts * self.hosting.settings.rollout.prompts, MOST)
         return Dataset.from_dict({"prompt": [str(i) for i in range(count) for _ in range(repeats)]})
 
     def prompts(self, names: Sequence[str]) -> tuple[Prompts, Tensor]:
