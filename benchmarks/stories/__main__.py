@@ -52,7 +52,8 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
         print(row, flush=True)
 
-    train(model, encode(stories, tokenizer), recipe, tokenizer, given.out / "checkpoint.pt", given.save_every, report)
+    checkpoint = given.out / "checkpoint.pt"
+    train(model, encode(stories, tokenizer), recipe, tokenizer, checkpoint, given.save_every, given.compile, report)
     finish(model, tokenizer, heldout, recipe, given.out)
 
 
@@ -101,6 +102,7 @@ def arguments() -> Any:
     parser.add_argument("data", type=Path, help="the folder of train.jsonl.gz and valid.jsonl.gz")
     parser.add_argument("out", type=Path, help="where everything goes")
     parser.add_argument("--save-every", type=int, default=100, metavar="STEPS")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: faster, needs a C++ compiler")
     for field in fields(Recipe):
         name, kind = f"--{field.name.replace('_', '-')}", type(field.default)
         parser.add_argument(name, type=kind, default=field.default, help=f"default: {field.default}")

@@ -27,7 +27,7 @@ class Recipe:
     layers: int = 4
     heads: int = 4
     inner: int = 704
-    dropout: float = 0.1
+    dropout: float = 0.0
     rows: int = 16
     steps: int = 4000
     decay: int = 1000
@@ -58,7 +58,7 @@ def fresh(recipe: Recipe, tokenizer: Any) -> LlamaForCausalLM:
     )
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(config)
-    for layer in model.model.layers:
+    for layer in model.model.layers if recipe.dropout else []:
         for part in (layer.self_attn.o_proj, layer.mlp.down_proj):
             part.register_forward_hook(lambda module, _, added: F.dropout(added, recipe.dropout, module.training))
     return model
@@ -92,34 +92,42 @@ def train(
     tokenizer: Any,
     checkpoint: Path,
     save_every: int,
+    compiled: bool,
     report: Callable[[int, dict[str, float]], None],
 ) -> None:
     """Trains in place up to `recipe.steps`, from the checkpoint if there is one."""
     made = optimizers(model, recipe)
+    forward: Any = torch.compile(model) if compiled else model
+    model.train()
     first = _restore(checkpoint, model, made, recipe)
     losses, began = [], time.monotonic()
     for step, rows in zip(range(first, recipe.steps), batches(stories, recipe, tokenizer, first), strict=False):
         torch.manual_seed(recipe.seed * 1_000_000 + step)  # for dropout: the same, resumed or not
-        losses.append(_update(model, made, rows, recipe.learning_rate * recipe.rate(step), tokenizer.pad_token_id))
+        loss = _loss(forward, rows, tokenizer.pad_token_id)
+        loss.backward()
+        losses.append(loss.item())
+        _update(model, made, recipe.learning_rate * recipe.rate(step))
         if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
             speed = len(losses) * rows.numel() / (time.monotonic() - began)
             report(step + 1, {"loss": sum(losses) / len(losses), "tokens_per_second": round(speed)})
             _save(checkpoint, model, made, recipe, step + 1)
+            model.train()
             losses, began = [], time.monotonic()
 
 
-def _update(model: LlamaForCausalLM, made: list[torch.optim.Optimizer], rows: Tensor, rate: float, pad: int) -> float:
-    model.train()
+def _loss(forward: Any, rows: Tensor, pad: int) -> Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss: Tensor = model(input_ids=rows, labels=rows.masked_fill(rows == pad, IGNORED), use_cache=False).loss
-    loss.backward()
+        loss: Tensor = forward(input_ids=rows, labels=rows.masked_fill(rows == pad, IGNORED), use_cache=False).loss
+    return loss
+
+
+def _update(model: nn.Module, made: list[torch.optim.Optimizer], rate: float) -> None:
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in made:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
-    return loss.item()
 
 
 def _save(path: Path, model: nn.Module, made: list[torch.optim.Optimizer], recipe: Recipe, step: int) -> None:
@@ -144,9 +152,8 @@ def _restore(path: Path, model: nn.Module, made: list[torch.optim.Optimizer], re
     if fixed != state["recipe"]:
         raise SystemExit(f"{path} was trained by another recipe: {begun}")
     if recipe != begun and state["step"] > min(begun.steps - begun.decay, recipe.steps - recipe.decay) + 1:
-        raise SystemExit(
-            f"{path} is at step {state['step']}, where the learning rate falls: neither --steps nor --decay can change"
-        )
+        done = f"{path} is at step {state['step']}"
+        raise SystemExit(f"{done}, where the learning rate falls already: --steps and --decay must stay as they were")
     model.load_state_dict(state["model"])
     for optimizer, saved in zip(made, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)

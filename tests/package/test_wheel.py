@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ASSETS = ("*.json", "*.jsonl", "*.safetensors", "py.typed", "templates/*.md", "templates/*.html", "*.txt", "kinds.yaml")
+ASSETS = (
+    "*.json", "*.jsonl", "*.safetensors", "*.jinja", "*.txt", "kinds.yaml", "py.typed", "stories/*.md", "templates/*.md",
+    "templates/*.html",
+)  # fmt: skip
 
 
 def run(*command: str | Path, cwd: Path) -> str:
