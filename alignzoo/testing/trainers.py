@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from alignzoo.settings import Model
+from alignzoo.settings import Model, Rollout
 from alignzoo.testing import search, toys
 from alignzoo.testing.parts import Part
 from alignzoo.testing.subject import expect, saved_model
@@ -92,7 +92,11 @@ def _trainer(part: Part, label: str) -> Any:
     wanted = [name for name, role in algorithm.roles().items() if role.start in ("config", "reward")]
     roles = {name: str(saved_model(part.folder / "model")) for name in wanted}
     training = {"max_steps": STEPS, "save_steps": 2, "batch": 4, "learning_rate": 0.01}
-    made = toys.setup(algorithm, part.name, training=training, roles=roles, model=Model(config=dict(toys.LLAMA)))
+    # what the policy wrote is all there is: a foreign trainer may know no other
+    made = toys.setup(
+        algorithm, part.name, training=training, roles=roles, model=Model(config=dict(toys.LLAMA)),
+        data=toys.ToySource(unscored=False), rollout=Rollout(prompts=2, samples=2),
+    )  # fmt: skip
     return HostBuilder(made, folder, folder / "cache").trainer(Interrupt(), lambda step, row: None)
 
 

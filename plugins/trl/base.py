@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib import metadata
 from typing import Any, ClassVar
 
@@ -51,9 +52,7 @@ class Hosted(TrainerPlugin):
     def build(self, hosting: Hosting) -> Any:
         if getattr(hosting.policy.config, "is_encoder_decoder", False):
             raise UserError(f"{hosting.settings.choices['algorithm']} trains decoders, and this model is an encoder-decoder")
-        if hosting.support is not None:
-            for module in hosting.modules.values():
-                confine(module, hosting.support)
+        confined = [] if hosting.support is None else [confine(m, hosting.support) for m in hosting.modules.values()]
         for role in ("policy", "reference"):
             if role in hosting.modules:
                 hosting.modules[role].register_forward_hook(_head(hosting), with_kwargs=True)
@@ -61,7 +60,8 @@ class Hosted(TrainerPlugin):
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # TRL uses what transformers has renamed
-            return self.make(_quiet(getattr(trl, self.trainer)), self._config(trl, hosting), hosting)
+            trainer = _quiet(getattr(trl, self.trainer), confined)
+            return self.make(trainer, self._config(trl, hosting), hosting)
 
     def _config(self, trl: Any, hosting: Hosting) -> Any:
         kind = getattr(trl, self.trainer.removesuffix("Trainer") + "Config")
@@ -80,19 +80,24 @@ def rows(hosting: Hosting, columns: Callable[[Any], list[Row]]) -> Any:
     return dataset(hosting.records, hosting.arguments["max_steps"] * hosting.settings.training.batch, columns)
 
 
-def confine(module: Any, support: Tensor) -> None:
-    """Give the output embedding a bias that no token outside the support survives, in training, sampling and evaluation.
-
-    It is no weight: nothing saves or trains it. Raises UserError where the embedding has a bias already.
+def confine(module: Any, support: Tensor) -> Callable[[], None]:
+    """Give the output embedding a bias that no token outside the support survives, in training as in sampling; returns what
+    takes it away. It is no weight: nothing saves or trains it. Raises UserError where the embedding has a bias already.
     """
     head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
     if head is None:
-        return
+        return lambda: None
     if head.bias is not None:
         raise UserError("this task confines completions to few tokens, which needs an output embedding without bias")
-    del head._parameters["bias"]
     bias = torch.where(support, 0.0, OUTSIDE).to(head.weight)
-    nn.Module.register_buffer(head, "bias", bias, persistent=False)
+    del head._parameters["bias"]
+    head.register_buffer("bias", bias, persistent=False)
+
+    def release() -> None:
+        head._buffers.pop("bias", None)
+        head.register_parameter("bias", None)
+
+    return release
 
 
 def _head(hosting: Hosting) -> Callable[..., None]:
@@ -105,7 +110,7 @@ def _head(hosting: Hosting) -> Callable[..., None]:
     return told
 
 
-def _quiet(trainer: Any) -> Any:
+def _quiet(trainer: Any, afterwards: list[Callable[[], None]]) -> Any:
     """The trainer without telemetry, model cards and renamed names, taking rows as they are."""
 
     def nothing(self: Any, *arguments: Any, **keywords: Any) -> None:
@@ -115,7 +120,10 @@ def _quiet(trainer: Any) -> Any:
         return dataset
 
     def train(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        with warnings.catch_warnings():
+        with ExitStack() as stack:
+            for release in afterwards:
+                stack.callback(release)
+            stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", FutureWarning)
             return trainer.train(self, *arguments, **keywords)
 

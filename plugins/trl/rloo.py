@@ -17,7 +17,7 @@ class TRLRLOO(Grouped):
     trainer = "RLOOTrainer"
 
     beta: float = field(
-        default=0.05, metadata={"help": "KL coefficient in the reward; 0: none", "search": Search(0.005, 0.5, log=True)}
+        default=0.05, metadata={"help": "KL coefficient in the reward; 0: none", "search": Search(0.01, 1.0, log=True)}
     )
     clip: float = field(default=0.2, metadata={"help": "epsilon of a completion's ratio; idle with epochs=1"})
     epochs: int = field(default=1, metadata={"help": "passes over a rollout"})
