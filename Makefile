@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format format-check lint types bench docs mutate clean
+.PHONY: help setup demo test check format format-check lint types bench bench-golden docs mutate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml setup.py constraints.txt
 	touch $@
 
 demo: setup ## train four algorithms on a task whose optimum is known and compare them (minutes)
-	$(IN)/alignzoo bench folder=runs/demo
+	$(IN)/alignzoo bench seeds=1 folder=runs/demo
 
 test: setup ## the tests
 	$(IN)/python -m pytest -n $(WORKERS) --durations=10
@@ -45,6 +45,9 @@ types: setup ## mypy
 
 bench: setup ## the comparison over three seeds
 	$(IN)/alignzoo bench seeds=3 folder=runs/bench
+
+bench-golden: setup ## every suite again, into benchmarks/results (an hour on two cores)
+	$(IN)/python -m benchmarks.golden
 
 docs: setup ## the documentation as a site in build/docs
 	$(IN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
