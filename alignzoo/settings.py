@@ -72,8 +72,9 @@ class Search:
 
     def __str__(self) -> str:
         if self.options:
-            names = ["null" if option is None else str(getattr(option, "name", option)) for option in self.options]
-            return "any of " + ", ".join(names)
+            names = [str(getattr(option, "name", option)) for option in self.options]
+            written = {"None": "null", "True": "true", "False": "false"}
+            return "any of " + ", ".join(written.get(name, name) for name in names)
         return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}"
 
 

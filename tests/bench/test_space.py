@@ -43,7 +43,7 @@ def test_what_a_range_holds_and_how_it_is_said() -> None:
     assert [x in Search(1, 2) for x in (0.9, 1, 1.5, 2, 2.1, None, "1")] == [False, True, True, True, False, False, False]
     assert (None in Search(options=(None, 1)), 2 in Search(options=(None, 1))) == (True, False)
     assert str(Search(1e-5, 1e-2, log=True)) == "1e-05 to 0.01, log"
-    assert str(Search(options=(None, Kind.fancy, 3))) == "any of null, fancy, 3"
+    assert str(Search(options=(None, Kind.fancy, 3, True))) == "any of null, fancy, 3, true"
 
 
 def test_the_settings_of_nested_dataclasses_are_found_by_their_dotted_keys() -> None:
@@ -99,6 +99,8 @@ def test_a_value_near_an_end_is_flagged_unless_the_setting_itself_ends_there() -
         True, True, False, False, False, True, True,
     ]  # fmt: skip
     assert [EPOCHS.at_an_end(n) for n in (1, 2, 3, 4)] == [False, False, False, True]
+    decay = Dimension("algorithm.decay", Search(0.0, 1.0), 0.5, (False, True))
+    assert [decay.at_an_end(x) for x in (0.0, 0.5, 1.0)] == [True, False, False]
     found = Space([RATE, CLIP, Dimension("k", Search(options=(1, 2)), 1)])
     assert found.edges({RATE.key: 1e-1, CLIP.key: 0.3, "k": 1}) == [RATE.key]
 

@@ -10,6 +10,27 @@ import numpy as np
 import yaml
 
 STEPS = 100
+RATE, CLIP = "trainer.learning_rate", "algorithm.clip"
+
+
+def trial(score: float | None, error: str = "", **settings: Any) -> dict[str, Any]:
+    return {"settings": settings, "scores": {"10000": score}, "score": score, "error": error}
+
+
+def outcome(label: str, *trials: dict[str, Any], chosen: int | None, **others: Any) -> dict[str, Any]:
+    """One of `tuning` in bench.json."""
+    cost = {"steps": 30.0, "samples": 1500.0, "seconds": 2.5}
+    return {
+        "label": label, "condition": "", "metric": "gap_closed", "trials": list(trials), "chosen": chosen, "edges": [],
+        "space": {RATE: "1e-05 to 0.01, log", CLIP: "0.05 to 0.5, log"}, "cost": cost,
+        "left_out": {"algorithm.kl.beta": "tied to ${data.beta}"},
+    } | others  # fmt: skip
+
+
+TUNED = outcome(
+    "ppo", trial(0.5, **{RATE: 1e-3, CLIP: 0.2}), trial(0.81234, **{RATE: 0.009876, CLIP: 0.1}),
+    trial(None, "CUDA out of memory", **{RATE: 1e-4, CLIP: 0.3}), chosen=1, edges=[RATE],
+)  # fmt: skip
 
 
 def write_run(

@@ -17,7 +17,7 @@ from alignzoo import report
 from alignzoo.report import page
 from alignzoo.report.main import write
 from alignzoo.settings import UserError
-from tests.report.runs import write_bench, write_run
+from tests.report.runs import TUNED, write_bench, write_run
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -33,7 +33,7 @@ def written(tmp_path_factory) -> Path:
         "optimum": [{"beta": 9.0, "kl": 0.01, "reward": 0.2}, {"beta": 0.5, "kl": 0.5, "reward": 1.1}],
     }  # fmt: skip
     (runs / "ppo-0" / "frontier.json").write_text(json.dumps(known))
-    (runs / "bench.json").write_text(json.dumps({"command": "alignzoo bench suite=exact seeds=8", "suite": "exact"}))
+    (runs / "bench.json").write_text(json.dumps({"command": "alignzoo bench suite=exact seeds=8", "suite": "exact", "tuning": [TUNED]}))
     write([runs], runs / "report", command="alignzoo report runs")
     return runs / "report"
 
@@ -112,6 +112,13 @@ def test_markdown_says_the_same_and_its_plots_are_there(written):
     assert all((written / name).with_suffix(".png").is_file() for name in shown)
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith(("| ppo |", "| dpo |")) and "runs)" in line}
     assert widths == {6}
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html"])
+def test_both_pages_tell_what_tuning_tried(written, name):
+    page = (written / name).read_text().replace("\\", "").replace("\N{NO-BREAK SPACE}", " ")
+    assert "ppo: one trial of 3 failed and counted as the worst (CUDA out of memory)" in page
+    assert "learning_rate=0.009876, clip=0.1" in page and "0.05 to 0.5, log" in page
 
 
 def test_what_policies_wrote_is_text_not_markup(written):

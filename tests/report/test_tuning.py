@@ -2,30 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from alignzoo.report.tuning import section
-
-RATE, CLIP = "trainer.learning_rate", "algorithm.clip"
-
-
-def trial(score: float | None, error: str = "", **settings: Any) -> dict[str, Any]:
-    return {"settings": settings, "scores": {"10000": score}, "score": score, "error": error}
-
-
-def outcome(label: str, *trials: dict[str, Any], chosen: int | None, **others: Any) -> dict[str, Any]:
-    cost = {"steps": 30.0, "samples": 1500.0, "seconds": 2.5}
-    return {
-        "label": label, "condition": "", "metric": "gap_closed", "trials": list(trials), "chosen": chosen, "edges": [],
-        "space": {RATE: "1e-05 to 0.01, log", CLIP: "0.05 to 0.5, log"}, "cost": cost,
-        "left_out": {"algorithm.kl.beta": "tied to ${data.beta}"},
-    } | others  # fmt: skip
-
-
-PPO = outcome(
-    "ppo", trial(0.5, **{RATE: 1e-3, CLIP: 0.2}), trial(0.81234, **{RATE: 0.009876, CLIP: 0.1}),
-    trial(None, "CUDA out of memory", **{RATE: 1e-4, CLIP: 0.3}), chosen=1, edges=[RATE],
-)  # fmt: skip
+from tests.report.runs import CLIP, RATE, TUNED, outcome, trial
 
 
 def test_nothing_is_said_where_nothing_was_tuned() -> None:
@@ -33,14 +11,14 @@ def test_nothing_is_said_where_nothing_was_tuned() -> None:
 
 
 def test_how_it_was_tuned_and_what_it_cost() -> None:
-    found = section([PPO, outcome("dpo", *[trial(0.1, **{RATE: 1e-3, CLIP: 0.2})] * 3, chosen=0)])
+    found = section([TUNED, outcome("dpo", *[trial(0.1, **{RATE: 1e-3, CLIP: 0.2})] * 3, chosen=0)])
     assert found is not None
     assert "3 trials each" in found.said[0] and "on seed 10000, which is none of theirs" in found.said[0]
     assert found.said[1].startswith("Tuning took 6 runs and cost 3k samples and 5 seconds, which is not in the costs")
 
 
 def test_failures_and_edges_are_told() -> None:
-    found = section([PPO])
+    found = section([TUNED])
     assert found is not None
     assert found.said[2:] == [
         "ppo: one trial of 3 failed and counted as the worst (CUDA out of memory).",
@@ -51,7 +29,7 @@ def test_failures_and_edges_are_told() -> None:
 
 
 def test_every_trial_and_every_range_is_shown() -> None:
-    found = section([PPO])
+    found = section([TUNED])
     assert found is not None
     assert found.trials.rows == [
         ["ppo, trial 0", "learning_rate=0.001, clip=0.2", "50.0 %", "as configured"],
@@ -75,6 +53,6 @@ def test_each_tuning_seed_and_each_condition_is_shown() -> None:
 
 
 def test_an_algorithm_without_a_range_is_told() -> None:
-    found = section([PPO, outcome("sft", trial(0.3), chosen=0, space={}, left_out={})])
+    found = section([TUNED, outcome("sft", trial(0.3), chosen=0, space={}, left_out={})])
     assert found is not None and "3 trials each" in found.said[0]
     assert "sft: no setting is searched, so it ran as configured." in found.said
