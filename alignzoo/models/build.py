@@ -34,6 +34,8 @@ def tokenizer(settings: Model) -> Any:
         loaded = AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(f"no tokenizer at {path}: {_first_line(error)}. Give model.tokenizer=PATH") from error
+    if loaded.eos_token is None and loaded.sep_token is not None:
+        loaded.eos_token = loaded.sep_token  # encoders end every text with it
     tokenizers.check(loaded)
     return loaded
 

@@ -27,6 +27,7 @@ def scorer(settings: Model, made: Any, pad: int, seed: int) -> nn.Module:
         raise UserError(f"no scorer can be made of model_type={made.model_type}: choose a decoder or an encoder")
     made = copy.deepcopy(made)
     made.num_labels, made.pad_token_id = 1, pad
+    made.reads_ended_completions = True  # EOS last: for `reward=model`, which makes text into tokens again
     options: Any = {"dtype": getattr(torch, settings.dtype.value), "attn_implementation": settings.attention}
     trust = settings.trust_remote_code
     with torch.random.fork_rng(), warnings.catch_warnings(), quiet():
@@ -59,7 +60,7 @@ def quiet() -> Iterator[None]:
 
 
 class ScorerNetwork(Network):
-    """`contracts.Scorer`. A decoder is read at the last attended token, without padding; other architectures run as they are."""
+    """`contracts.Scorer`. A decoder is read at the last attended token, without padding; others run as they are."""
 
     def scores(self, c: Completions) -> Tensor:
         """(B,): the logit of prompt and completion together."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Context, Reward, Scores, Source
+from alignzoo.data.encode import Encoder
 from alignzoo.settings import Dtype, UserError, require
 
 
@@ -27,7 +28,8 @@ class RewardModel(Reward):
 
     With one label the score is the logit; with several, the log-probability of `label`. A model with the policy's vocabulary
     reads the policy's tokens; any other reads the text, through its own chat template where the data's `prompt` column holds
-    messages. A text longer than the model's context has no score.
+    messages, and as in training, with EOS after a completion that ended, where alignzoo trained it. A text longer than the
+    model's context has no score.
     """
 
     path: str | None = field(default=None, metadata={"help": "a folder or hub name"})
@@ -110,15 +112,19 @@ class RewardModel(Reward):
     def _encoded(self, c: Completions) -> list[list[int]]:
         prompts = c.prompts.columns.get("prompt", c.prompts.text)
         texts = c.prompts.text
-        return [
-            self._text(prompts[i], texts[i], completion) for i, completion in zip(c.prompt_of.tolist(), c.text, strict=True)
-        ]
+        written = zip(c.prompt_of.tolist(), c.text, c.truncated.tolist(), strict=True)
+        return [self._text(prompts[i], texts[i], completion, truncated) for i, completion, truncated in written]
 
-    def _text(self, prompt: Any, text: str, completion: str) -> list[int]:
+    def _text(self, prompt: Any, text: str, completion: str, truncated: bool) -> list[int]:
         if isinstance(prompt, Sequence) and not isinstance(prompt, str) and self._tokenizer.chat_template:
             messages = [*prompt, {"role": "assistant", "content": completion}]
             rendered = self._tokenizer.apply_chat_template(messages, tokenize=False)
             ids: list[int] = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        elif getattr(self._model.config, "reads_ended_completions", False):
+            encoder = Encoder(tokenizer=self._tokenizer)
+            (begun,) = encoder.prompts([text])
+            (ended,) = encoder.completions([text], [begun], [completion])
+            ids = begun + (ended.ids[:-1] if truncated else ended.ids)
         else:
             ids = self._tokenizer(text + completion)["input_ids"]
         return ids

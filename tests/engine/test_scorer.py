@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
+from alignzoo.batch import Pairs
 from alignzoo.contracts import Context
+from alignzoo.data.files import JsonLines
 from alignzoo.engine import checkpoint
 from alignzoo.models import build
 from alignzoo.models.networks import Shared
@@ -25,7 +29,7 @@ from alignzoo_plugins.bradley_terry.bradley_terry import BradleyTerry
 
 ENCODER = {
     "model_type": "bert", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 128, "initializer_range": 0.5,
 }  # fmt: skip
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 128}
 MODELS = {"llama": toys.LLAMA, "gpt2": GPT2, "bert": ENCODER}
@@ -156,3 +160,45 @@ def test_sampling_from_a_scorer_says_what_it_is_for(tmp_path, monkeypatch):
     monkeypatch.setattr("alignzoo.sample.instantiate", lambda cfg: SimpleNamespace(algorithm=BradleyTerry()))
     with pytest.raises(UserError, match="trained no policy that could write, but a scorer: use it with reward=model"):
         Sampler(tmp_path)
+
+
+def text_rows(source_folder, tokenizer, pairs):
+    """(N,) the scores' records of these texts, as a data source makes them."""
+    path = source_folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(dict(zip(("prompt", "chosen", "rejected"), row, strict=True))) + "\n" for row in pairs))
+    context = Context(tokenizer=tokenizer, seed=0, sampling=Sampling(max_new_tokens=4), context_length=64, cache=source_folder)
+    return JsonLines(path=str(path), heldout=0.0).tables(Pairs, context).train.batch(range(len(pairs))).both
+
+
+PAIRS = [("the cat ", "sat here", "ran"), ("a dog ", "ran here now", "sat")]
+
+
+def word_pieces(folder, ends):
+    """The tokenizer of an encoder (with [CLS] and [SEP]), or of a language model, of a few words."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "a", "dog", "sat", "ran", "here", "now", "<e>"]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    if not ends:
+        special = [("[CLS]", 2), ("[SEP]", 3)]
+        inner.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
+    named = {"eos_token": "<e>"} if ends else {"cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", **named).save_pretrained(folder)
+    return build.tokenizer(Model(tokenizer=str(folder), config={"model_type": "llama"}))
+
+
+@pytest.mark.parametrize(("config", "ends"), [(toys.LLAMA, True), (ENCODER, False)], ids=["decoder", "encoder"])
+def test_a_scorer_with_another_tokenizer_reads_the_policys_text_as_it_was_trained_to(tmp_path, config, ends):
+    own = word_pieces(tmp_path / "tokenizer", ends)
+    settings = Model(config=dict(config))
+    module = scorer(settings, build.config(settings, own), own.pad_token_id, 0)
+    checkpoint.save_main(module, tmp_path / "model", own)
+    trained = text_rows(tmp_path, own, PAIRS)
+    assert [row[mask][-1].item() for row, mask in zip(trained.ids, trained.attended, strict=True)] == [own.eos_token_id] * 4
+    expected = ScorerNetwork(module, Shared(Noise(0), {own.eos_token_id})).scores(trained).detach()
+    written = text_rows(tmp_path, tokenizer(), PAIRS)
+    reward = RewardModel(path=str(tmp_path / "model"))
+    reward.setup(Context(tokenizer=tokenizer(), seed=0, sampling=Sampling(), context_length=64, cache=tmp_path))
+    torch.testing.assert_close(reward(written).total, expected, atol=1e-6, rtol=1e-5)
+    cut = replace(written, truncated=torch.tensor([True, False, False, False]))
+    assert (reward(cut).total - expected).abs().gt(1e-5).tolist() == [True, False, False, False]
