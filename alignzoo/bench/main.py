@@ -30,6 +30,7 @@ sure, and at what cost. The same command again keeps what is finished and goes o
   suite.sweep.KEY=[...]       all values together make one frontier, as those of the KL's strength do
   suite.KEY=...               anything else that the suite's file says: planned, threshold, metric, ...
   bench.tune=N                so many trials of every algorithm over its search space first, on other seeds
+  bench.search.KEY=[low,high]   where to look for a setting; bench.search.LABEL.KEY for one algorithm, null for nowhere
   bench.threads=1             of each run
   jobs=2                      runs at a time; without it, as many as the cores have room for, one with a GPU
   hydra/launcher=joblib       or submitit_local, submitit_slurm, ...: who runs them; hydra.launcher.KEY=... are its settings

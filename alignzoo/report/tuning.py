@@ -79,8 +79,8 @@ def _trials(outcomes: Sequence[Outcome]) -> Table:
     for said in outcomes:
         for place, trial in enumerate(said["trials"]):
             settings = ", ".join(f"{_short(key)}={_text(value)}" for key, value in trial["settings"].items())
-            note = "kept" if place == said["chosen"] else "as configured" if not place else ""
-            rows.append([f"{_who(said)}, trial {place}", settings, _score(said["metric"], trial), note])
+            notes = [text for text, holds in (("as configured", not place), ("kept", place == said["chosen"])) if holds]
+            rows.append([f"{_who(said)}, trial {place}", settings, _score(said["metric"], trial), ", ".join(notes)])
     return Table(["trial", "settings", title(outcomes[0]["metric"]), "which"], rows)
 
 

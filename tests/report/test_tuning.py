@@ -48,7 +48,7 @@ def test_each_tuning_seed_and_each_condition_is_shown() -> None:
     found = section([outcome("ppo", first, chosen=0, condition="data.noise=0.1")])
     assert found is not None and "seeds 10000 and 10001, which are none of theirs" in found.said[0]
     assert found.trials.rows[0] == [
-        "ppo (data.noise=0.1), trial 0", "learning_rate=0.001, clip=0.2", "50.0 % (40.0 %, 60.0 %)", "kept",
+        "ppo (data.noise=0.1), trial 0", "learning_rate=0.001, clip=0.2", "50.0 % (40.0 %, 60.0 %)", "as configured, kept",
     ]  # fmt: skip
 
 
