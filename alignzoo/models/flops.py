@@ -19,6 +19,7 @@ from torch import Tensor, nn
 logger = logging.getLogger("alignzoo")
 FUSED_BACKWARD = 2.5  # of the forward: four products for the gradients, and the scores once more
 PLAIN_BACKWARD = 2.0
+WIDTHS = ("head_dim", "head_size", "attention_head_size", "key_value_proj_dim")  # what families call a head's
 
 
 class Tally:
@@ -209,9 +210,10 @@ def _count_experts(tally: Tally, part: Any, inputs: tuple[Any, ...], output: Ten
 
 def _count_eager(tally: Tally, part: Any, inputs: tuple[Any, ...], output: Any) -> None:
     """Attention that `transformers` does by plain products returns its weights (B, heads, L, keys)."""
-    weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-    if isinstance(weights, Tensor) and weights.dim() == 4 and hasattr(part, "head_dim"):
-        once = 4 * weights.numel() * part.head_dim
+    weights = output[-1] if isinstance(output, tuple) and len(output) > 1 else None
+    width = next((found for name in WIDTHS if (found := getattr(part, name, None))), None)
+    if isinstance(weights, Tensor) and weights.dim() == 4 and width:
+        once = 4 * weights.numel() * width
         tally.note(output[0], once, int(once * PLAIN_BACKWARD))
 
 

@@ -179,7 +179,7 @@ def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:
     parts = {
         "algorithm": algorithm, "data": ToySource(), "reward": CountReward(), "reference": Copy(),
         "model": Model(config=dict(LLAMA)),
-        "peft": Peft(), "budget": changes.pop("budget", Budget()), "training": Training(**training | changes.pop("training", {})),
+        "peft": Peft(), "budget": Budget(), "training": Training(**training | changes.pop("training", {})),
         "generation": Generation(max_new_tokens=6),
         "rollout": Rollout(prompts=4, samples=2), "seed": 0, "roles": {}, "measures": {},
         "choices": {"algorithm": name, "reward": reward, "data": "toy", "model": "tiny", "reference": "copy"},

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, mm_flop, sdpa_backward_flop_count, sdpa_flop_count
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from alignzoo.batch import Completions, Pairs, Prompts, Rated
+from alignzoo.contracts import Reward, Scores
+from alignzoo.engine.cost import Cost, completions_in
 from alignzoo.models import cascade, flat
+from alignzoo.models.flops import Account, attention, uncounted, watch
 from alignzoo.models.references import AdapterOff, Cached
 from alignzoo.settings import Decoding, Forward, Generation, Model, Peft
 from alignzoo.testing import toys
@@ -66,3 +75,150 @@ def test_a_run_costs_what_torch_counts(name, tmp_path):
     algorithm, changes = RUNS[name]
     cost, theirs = counted(algorithm(), tmp_path, **changes)
     assert cost["flops"] + cost["evaluation_flops"] == theirs
+
+
+def test_numbers_worked_by_hand():
+    """Rows (5, 3) through 3 -> 4 -> 2: 2 x 5 x (12 + 8) = 200 forward. Backward: the last layer both gradients, 2 x 80; the
+    first its weight alone, 120, for nobody asks about the rows. Without its weight the last layer has 80."""
+    network, account = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), Account()
+    watch(network, account, "policy")
+    network(torch.ones(5, 3)).sum().backward()
+    assert account.state_dict() == {"policy": [200, 280, 1, 1]}
+    network[1].requires_grad_(False)
+    network(torch.ones(5, 3)).sum().backward()
+    assert account.tally("policy").backward == 280 + 200
+    network(torch.ones(5, 3))
+    assert account.state_dict()["policy"] == [600, 480, 3, 2]  # no backward, no cost
+    with torch.no_grad(), uncounted(network):
+        network(torch.ones(5, 3))
+    assert account.total() == 1080
+
+
+def test_attention_by_hand():
+    """Two queries, three keys, four heads of five, values of six: 2 x 4 x 6 x (5 + 6) = 528; its backward two and a half."""
+    owner, account = nn.Identity(), Account()
+    watch(owner, account, "policy")
+    query, key, value = (torch.ones(1, 4, n, d, requires_grad=True) for n, d in ((2, 5), (3, 5), (3, 6)))
+    output = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    attention(owner, output, query, key, value, entries=6)
+    output.sum().backward()
+    assert account.state_dict()["policy"][:2] == [528, 1320]
+
+
+SIZES = {"vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+FAMILIES = {
+    "llama": SIZES | {"num_key_value_heads": 2},
+    "gpt2": {"vocab_size": 99, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2},
+    "gpt_neox": SIZES,
+    "mixtral": SIZES | {"num_key_value_heads": 2, "num_local_experts": 4},
+    "t5": {
+        "vocab_size": 99,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 48,
+        "num_layers": 2,
+        "num_heads": 4,
+        "decoder_start_token_id": 0,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "attention"), [*((family, "sdpa") for family in FAMILIES), ("llama", "eager"), ("t5", "eager")]
+)
+def test_plain_networks_of_transformers(family, attention):
+    """With padding, forward and backward, and sampling with a cache: what hosted trainers run."""
+    config = AutoConfig.for_model(family, **FAMILIES[family])
+    kind = AutoModelForSeq2SeqLM if family == "t5" else AutoModelForCausalLM
+    network = kind.from_config(config, attn_implementation=attention)
+    if family == "mixtral":
+        network.set_experts_implementation("eager")  # torch does not count grouped products
+    account = Account()
+    watch(network, account, "policy")
+    ids, mask = torch.arange(51).view(3, 17), torch.ones(3, 17, dtype=torch.long)
+    mask[0, :5] = 0
+    more = {"labels": ids} if family == "t5" else {}
+    with independent() as theirs:
+        network(input_ids=ids, attention_mask=mask, **more).logits.logsumexp(-1).sum().backward()
+        network.generate(input_ids=ids, attention_mask=mask, max_new_tokens=5, do_sample=False, pad_token_id=0)
+    assert account.total() == pytest.approx(theirs.get_total_flops(), rel=5e-3)
+
+
+def test_what_is_not_known_is_said(caplog):
+    watch(nn.Sequential(nn.Linear(2, 2), nn.Conv1d(2, 2, 3)), Account(), "value")
+    assert "FLOPs of the value leave out Conv1d" in caplog.text
+
+
+def test_every_role_has_its_share(tmp_path):
+    """PPO trains policy and value; the reference only looks. Evaluation is on nobody's account."""
+    trainer = toys.trainer(toys.setup(PPO(), training={"max_steps": 1, "eval_steps": 1}), tmp_path)
+    trainer.train()
+    cost = trainer.cost.columns()
+    assert {name for name in cost if name.startswith("flops/")} == {"flops/policy", "flops/value", "flops/reference"}
+    assert cost["flops"] == sum(cost[f"flops/{role}"] for role in ("policy", "value", "reference"))
+    # rolling out reads prompts, then at most five tokens more; then one step
+    assert cost["passes/policy/backward"] == cost["passes/value/backward"] == 1
+    assert (cost["passes/value/forward"], cost["passes/reference/forward"], cost["passes/reference/backward"]) == (2, 1, 0)
+    assert 2 <= cost["passes/policy/forward"] <= 7
+    forward, backward, *_ = trainer.cost.flops.state_dict()["reference"]
+    assert forward > 0 == backward < cost["evaluation_flops"]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    first, last = (row for row in rows if "eval/reward" in row)
+    assert {first[f"cost/{unit}"] for unit in ("steps", "samples", "tokens", "flops")} == {0}
+    assert [last[f"cost/{unit}"] for unit in ("steps", "samples", "flops")] == [1, 8, cost["flops"]]
+    assert last["cost/tokens"] == sum(cost[name] for name in ("prompt_tokens", "completion_tokens", "trained_tokens"))
+
+
+def test_frozen_weights_cost_half_of_the_way_back(tmp_path):
+    """Of a LoRA policy, backward is less than forward: no gradient by its frozen weights; the reference is the same network
+    without adapter, and has a share of its own."""
+    made = toys.setup(DPO(), peft=Peft(enabled=True, rank=2), reference=AdapterOff(), training={"max_steps": 1})
+    trainer = toys.trainer(made, tmp_path)
+    trainer.train()
+    state = trainer.cost.flops.state_dict()
+    forward, backward, *passes = state["policy"]
+    assert passes == [1, 1] and backward < 1.3 * forward
+    assert 0.8 * forward < state["reference"][0] < forward and state["reference"][1:] == [0, 1, 0]
+
+
+def test_a_cached_reference_is_free_the_second_time(tmp_path):
+    cached = Cached(path=str(tmp_path / "cache.sqlite"))
+    first, second = (counted(DPO(), tmp_path / name, reference=cached)[0]["flops/reference"] for name in ("one", "two"))
+    assert first > 0 == second
+
+
+@dataclass(kw_only=True)
+class Judged(Reward):
+    """Scores by a network of its own, kept within another reward."""
+
+    def setup(self, context):
+        self.parts = {"judge": [nn.Linear(1, 1)]}
+
+    def __call__(self, c):
+        return Scores(total=self.parts["judge"][0](c.length[:, None])[:, 0])
+
+
+def test_the_networks_of_a_reward_count(tmp_path):
+    """8 completions a rollout, each one product: 2 FLOPs; the evaluation's four are apart."""
+    trainer = toys.trainer(toys.setup(PPO(), reward=Judged(), training={"max_steps": 1}), tmp_path)
+    trainer.train()
+    cost = trainer.cost.columns()
+    assert (cost["flops/reward"], cost["passes/reward/forward"], cost["passes/reward/backward"]) == (16, 1, 0)
+    assert cost["reward_seconds"] > 0
+
+
+def test_samples_are_completions_at_first_hand():
+    """A pair is two, a demonstration one, a prompt none; rows from 24 on are an epoch's second look."""
+    table = {view: toys.ToyTable(view, 24, 0, True).batch([0, 1, 2]) for view in (Pairs, Completions, Rated, Prompts)}
+    assert [completions_in(records, 24) for records in table.values()] == [6, 3, 3, 0]
+    assert [completions_in(records, 2) for records in table.values()] == [4, 2, 2, 0]
+
+
+def test_costs_come_back_exactly():
+    cost, again = Cost(), Cost()
+    cost.flops.tally("policy").load([1, 2, 3, 4])
+    cost.evaluation_flops = 5
+    again.flops.tally("value").load([9, 9, 9, 9])
+    again.load_state_dict(json.loads(json.dumps(cost.state_dict())))
+    assert again.flops.state_dict()["policy"] == [1, 2, 3, 4] and again.evaluation_flops == 5
+    assert again.used()["flops"] == 3
