@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,16 +14,21 @@ import alignzoo_plugins
 from alignzoo.batch import Completions, Pairs, Prompts, Rated
 from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
 from alignzoo.testing.fakes import FakeModels, TablePolicy, TableValue, completions, constant, prompts, table
+from alignzoo_plugins.bradley_terry.bradley_terry import BradleyTerry
 from alignzoo_plugins.distill.distill import Distill
 from alignzoo_plugins.dpo.dpo import DPO
 from alignzoo_plugins.grpo.grpo import GRPO
 from alignzoo_plugins.kto.kto import KTO
 from alignzoo_plugins.ppo.kl import Estimator
 from alignzoo_plugins.ppo.ppo import PPO
+from alignzoo_plugins.rating_regression.rating_regression import RatingRegression
 from alignzoo_plugins.reinforce.reinforce import Reinforce
 
 PLUGINS = Path(next(iter(alignzoo_plugins.__path__)))
-CLASSES = {"dpo": DPO, "reinforce": Reinforce, "ppo": PPO, "distill": Distill, "grpo": GRPO, "kto": KTO}
+CLASSES = {
+    "dpo": DPO, "reinforce": Reinforce, "ppo": PPO, "distill": Distill, "grpo": GRPO, "kto": KTO, "bradley_terry": BradleyTerry,
+    "rating_regression": RatingRegression,
+}  # fmt: skip
 PRESETS = {path.stem: path for path in sorted(PLUGINS.glob("*/presets/*.yaml"))}
 UNIFORM = torch.zeros(3, 3, dtype=torch.float64)
 SKEWED = torch.tensor([[0.5, 0.25, 0.25]] * 3, dtype=torch.float64).log()
@@ -66,6 +72,35 @@ def test_preset_apo_zero_unpaired() -> None:
     algorithm = preset("apo_zero_unpaired")
     loss, _ = algorithm.loss(models(), *algorithm.prepare(models(), [rated]))
     assert loss.tolist() == pytest.approx([0.489865, 0.492808], abs=1e-6)
+
+
+def _scored(name: str, *scores: float, margin: float = 0.0) -> float:
+    """The loss of one pair, or one completion rated 1, with these scores."""
+    network = SimpleNamespace(scores=lambda c: torch.tensor(scores, dtype=torch.float64))
+    one = completions(OF, [0], [[0]])
+    pair = Pairs(chosen=one, rejected=completions(OF, [0], [[1]]), margin=torch.tensor([margin], dtype=torch.float64))
+    records = pair if len(scores) == 2 else Rated(**vars(one), rating=torch.ones(1))
+    return preset(name).loss(SimpleNamespace(scorer=network), records)[0].item()
+
+
+def test_preset_bradley_terry_margin() -> None:
+    """log 3 - log 3 = 0: log 2."""
+    assert _scored("bradley_terry_margin", math.log(3), 0.0, margin=math.log(3)) == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_preset_bradley_terry_smoothed() -> None:
+    """0.9 log 4/3 + 0.1 log 4."""
+    assert _scored("bradley_terry_smoothed", math.log(3), 0.0) == pytest.approx(0.397543, abs=1e-6)
+
+
+def test_preset_bradley_terry_centred() -> None:
+    """log 2 + 0.01 (2 + 2)^2."""
+    assert _scored("bradley_terry_centred", 2.0, 2.0) == pytest.approx(0.853147, abs=1e-6)
+
+
+def test_preset_rating_regression_logistic() -> None:
+    """- log sigma(log 3) = log 4/3."""
+    assert _scored("rating_regression_logistic", math.log(3)) == pytest.approx(0.287682, abs=1e-6)
 
 
 def _surrogate(name: str, longest: int = 64) -> list[list[float]]:
