@@ -416,6 +416,27 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("alignzoo/engine/logs.py", "if _step(line) <= step", "if _step(line) < step", "tests/engine/test_checkpoint.py"),
     ("alignzoo/engine/checks.py", "if each % micro:", "if False:", "tests/engine/test_roles.py"),
     ("alignzoo/engine/scoring.py", "if bad:", "if False:", "tests/engine/test_restart.py -k number"),
+    (
+        "alignzoo/models/flops.py",
+        "once * (inputs[0].requires_grad + part.weight.requires_grad)",
+        "once * 2",
+        "tests/engine/test_cost.py -k hand",
+    ),
+    (
+        "alignzoo/models/flops.py",
+        "account.tally(role if name == own else name)",
+        "account.tally(name)",
+        "tests/engine/test_cost.py -k frozen",
+    ),
+    (
+        "alignzoo/engine/cost.py",
+        "int((records.row < rows).sum())",
+        "len(records)",
+        "tests/engine/test_cost.py -k first_hand",
+    ),
+    ("alignzoo/engine/budget.py", "(self.used() - ahead)", "(self.used())", "tests/engine/test_budget.py -k used_up"),
+    ("alignzoo/engine/budget.py", "if most < setup.budget.amount:", "if False:", "tests/engine/test_budget.py -k data_have"),
+    ("alignzoo/engine/budget.py", "(1 - progress) / (1 - before)", "1 - progress", "tests/engine/test_budget.py -k schedules"),
     ("alignzoo/engine/meters.py", "if weight > 0}", "if weight >= 0}", "tests/engine/test_meters.py"),
     (
         "alignzoo/models/generation.py",
