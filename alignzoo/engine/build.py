@@ -44,15 +44,9 @@ class Builder:
 
     def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> AlignTrainer:
         setup = self.setup
-        name = setup.choices["algorithm"]
-        checks.check_adapter(setup.reference, setup.peft)
-        checks.check_main(name, self.main, setup.choices)
-        checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
-        checks.check_sampling(name, self.algorithm, setup.generation)
-        budget.check(setup)
         args = arguments(setup.training, self.folder, setup.seed)
         share = Share(args.process_index, args.world_size)
-        micro = checks.check_sizes(self.algorithm, setup.training, setup.rollout, share.ranks)
+        micro = self.check(share.ranks)
         context, config = self._context(args)
         tables = self.source.tables(self.algorithm.data, context)
         budget.check_data(setup, tables)
@@ -81,6 +75,19 @@ class Builder:
         watch_networks(trainer.cost, models, self.reward)
         trainer.tables_report = tables.report
         return trainer
+
+    def check(self, ranks: int) -> int:
+        """The records of a micro-batch. Raises UserError for what is wrong, as far as it is known without data and models."""
+        setup, name = self.setup, self.setup.choices["algorithm"]
+        checks.check_adapter(setup.reference, setup.peft)
+        checks.check_main(name, self.main, setup.choices)
+        checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
+        checks.check_sampling(name, self.algorithm, setup.generation)
+        budget.check(setup)
+        return self._micro_batch(ranks)
+
+    def _micro_batch(self, ranks: int) -> int:
+        return checks.check_sizes(self.algorithm, self.setup.training, self.setup.rollout, ranks)
 
     def _context(self, args: TrainingArguments) -> tuple[Context, Any]:
         tokenizer = self._tokenizer()

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PrinterCallback, Trainer
 
 from alignzoo.batch import Completions
@@ -25,7 +24,7 @@ from alignzoo.engine.foreign import watch_trainer
 from alignzoo.engine.loader import Order
 from alignzoo.engine.logs import Lines
 from alignzoo.engine.scoring import checked
-from alignzoo.engine.trainer import evaluation_row
+from alignzoo.engine.trainer import measured
 from alignzoo.models.flops import head_product
 from alignzoo.models.roles import Models, Trained, gather_objects
 from alignzoo.settings import Training, UserError
@@ -38,14 +37,8 @@ class HostBuilder(Builder):
 
     def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> Any:
         setup, name = self.setup, self.setup.choices["algorithm"]
-        checks.check_adapter(setup.reference, setup.peft)
-        checks.check_main(name, self.main, setup.choices)
-        checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
-        checks.check_sampling(name, self.algorithm, setup.generation)
-        budget.check(setup)
         args = arguments(setup.training, self.folder, setup.seed)
-        self.algorithm.check(setup, args.world_size)
-        micro = checks.micro_batch(setup.training, args.world_size)
+        micro = self.check(args.world_size)
         context, config = self._context(args)
         tables = self.source.tables(self.algorithm.data, context)
         budget.check_data(setup, tables)
@@ -90,6 +83,10 @@ class HostBuilder(Builder):
         for callback in (flow, Show(show)):
             foreign.add_callback(callback)
         return flow.trainer
+
+    def _micro_batch(self, ranks: int) -> int:
+        self.algorithm.check(self.setup, ranks)
+        return checks.micro_batch(self.setup.training, ranks)
 
 
 class Hosted:
@@ -161,19 +158,9 @@ class Hosted:
 
     def evaluate(self) -> dict[str, float]:
         """As `AlignTrainer.evaluate`, on the weights that the foreign trainer has now."""
-        step = self.foreign.state.global_step
-        if self.evaluated[0] != step:
+        if self.evaluated[0] != self.foreign.state.global_step:
             self._take_weights()
-            training = self.trained.training
-            self.trained.eval()
-            with self.cost.phase("evaluation"), torch.no_grad(), self.roles.shared.noise.during("evaluation", step):
-                found = {f"eval/{name}": value for name, value in self.evaluator(self).items()}
-            self.trained.train(training)
-            self.evaluated = (step, found)
-            self.metrics_file.write(evaluation_row(step, found, self.cost))
-            handler = self.foreign.callback_handler
-            self.foreign.control = handler.on_evaluate(self.foreign.args, self.foreign.state, self.foreign.control, found)
-        return self.evaluated[1]
+        return measured(self, self.foreign)
 
     def keep_checkpoint(self) -> None:
         """Seal what the foreign trainer has just saved: what has no manifest is never resumed from."""
@@ -208,8 +195,9 @@ class HostedFlow(Flow):
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         super().on_step_end(args, state, control, **rest)
         if control.should_evaluate:
-            control.should_evaluate = False
+            control.should_evaluate, due = False, control.should_log
             self.trainer.evaluate()
+            control.should_log = due  # which telling the trackers has taken for done
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
         if logs and "loss" in logs:

@@ -271,19 +271,8 @@ class AlignTrainer(Trainer):
         super().log(logs, start_time)
 
     def evaluate(self, *arguments: Any, **keywords: Any) -> dict[str, float]:
-        """Held-out metrics, once a step, with randomness of their own; leaves no trace in training."""
-        step = self.state.global_step
-        if self.evaluated[0] != step:
-            training = self.model_wrapped.training
-            self.model_wrapped.eval()
-            with self.cost.phase("evaluation"), torch.no_grad(), self.roles.shared.noise.during("evaluation", step):
-                found = {f"eval/{name}": value for name, value in self.evaluator(self).items()}
-            self.model_wrapped.train(training)
-            self.evaluated = (step, found)
-            self.metrics_file.write(evaluation_row(step, found, self.cost))
-            super().log({name.replace("eval/", "eval_", 1): value for name, value in found.items()})  # as trackers name them
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
-        return self.evaluated[1]
+        """Held-out metrics, once a step."""
+        return measured(self, self)
 
     # --- checkpoints ---
 
@@ -359,6 +348,23 @@ def _own(states: list[Any], rank: int) -> Any:
     if rank >= len(states):
         raise UserError(f"the checkpoint was written by {len(states)} process(es): resume with as many")
     return states[rank]
+
+
+def measured(run: Any, inner: Trainer) -> dict[str, float]:
+    """Held-out metrics of a run, once a step, with randomness of their own; leaves no trace in training. `inner` is the trainer
+    that the run's loop, trackers and callbacks belong to."""
+    step = inner.state.global_step
+    if run.evaluated[0] != step:
+        module, training = run.model_wrapped, run.model_wrapped.training
+        module.eval()
+        with run.cost.phase("evaluation"), torch.no_grad(), run.roles.shared.noise.during("evaluation", step):
+            found = {f"eval/{name}": value for name, value in run.evaluator(run).items()}
+        module.train(training)
+        run.evaluated = (step, found)
+        run.metrics_file.write(evaluation_row(step, found, run.cost))
+        Trainer.log(inner, {name.replace("eval/", "eval_", 1): value for name, value in found.items()})  # as trackers name them
+        inner.control = inner.callback_handler.on_evaluate(inner.args, inner.state, inner.control, found)
+    return run.evaluated[1]
 
 
 def evaluation_row(step: int, found: dict[str, float], cost: Cost) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,11 +74,16 @@ def built(tmp_path: Path, *overrides: str, interrupt: Interrupt | None = None) -
     return HostBuilder(setup, tmp_path, tmp_path / "cache").trainer(interrupt or Interrupt(), lambda step, row: None)
 
 
-def test_it_stops_at_a_signal_with_a_checkpoint(tmp_path: Path) -> None:
+def test_it_stops_at_a_signal_with_a_checkpoint_and_tells_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **about: told.append(about))
     interrupt = Interrupt()
     interrupt.requested = True
     trainer = built(tmp_path, "algorithm=trl_dpo", interrupt=interrupt)
+    assert trainer.trained.policy.lm_head.bias is not None
     trainer.train()
+    assert told == [] and trainer.args.report_to == []
+    assert trainer.trained.policy.lm_head.bias is None, "afterwards the network is as it was"
     assert trainer.state.global_step == 1
     assert (tmp_path / "checkpoints" / "checkpoint-1" / "model.safetensors").exists()
 
@@ -143,6 +149,24 @@ def test_completions_that_are_not_all_the_policys_are_refused() -> None:
     written = int(c.scored[1].sum())
     assert row["labels"][-written:] == row["input_ids"][-written:]
     assert set(row["labels"][:-written]) == {-100} and len(row["labels"]) == len(row["input_ids"])
+
+
+TWINS = {"trl_dpo": "dpo", "trl_kto": "kto", "trl_rloo": "rloo", "trl_grpo": "grpo", "trl_distillation": "distill",
+         "trl_reward": "bradley_terry"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_defaults_and_search_ranges_are_those_of_our_own(name: str) -> None:
+    theirs, ours = (instantiate(compose([f"algorithm={n}"])).algorithm for n in (name, TWINS[name]))
+    shared = (
+        {f.name: f for f in fields(theirs)} if name != "trl_rloo" else {f.name: f for f in fields(theirs) if f.name == "beta"}
+    )
+    own = {f.name: f for f in fields(ours)}
+    assert "beta" in shared or "centring" in shared
+    for key in shared:
+        mine, other = getattr(ours, key), getattr(theirs, key)
+        assert getattr(other, "value", other) == getattr(mine, "value", mine), key
+        assert shared[key].metadata.get("search") == own[key].metadata.get("search"), key
 
 
 def test_listing_imports_no_trl() -> None:
