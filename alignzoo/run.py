@@ -63,6 +63,16 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     return _finish(trainer, setup, folder)
 
 
+def check(cfg: DictConfig) -> None:
+    """Raises UserError for what can be known to be wrong with a run of one process before data and models are loaded."""
+    from alignzoo.config import compose, instantiate
+
+    if cfg.first:
+        check(compose(list(cfg.first)))
+    setup = instantiate(cfg)
+    _builder(setup)(setup, run_folder(cfg), cache_folder()).check(ranks=1)
+
+
 def _do_first(cfg: DictConfig) -> dict[str, Any] | None:
     """Do the run that `cfg.first` describes, with this one's model and beside it, unless that was done before; `cfg` then
     starts from the result. Returns the summary of a first run that was interrupted.

@@ -14,10 +14,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignzoo import config
+from alignzoo import config, run
 from alignzoo.bench.overrides import written
 from alignzoo.bench.request import Request
-from alignzoo.settings import UserError
+from alignzoo.settings import Unit, UserError
 
 NOTHING: Mapping[tuple[str, str], dict[str, Any]] = MappingProxyType({})
 LONGEST = 80  # letters of a folder's name that is made from values
@@ -72,9 +72,18 @@ def plan(request: Request, tuned: Mapping[tuple[str, str], dict[str, Any]] = NOT
     ]
     for r in runs:
         if r.seed == request.seeds[0]:
-            _check_values(r)
-            config.instantiate(r.config)
+            _check(request, r)
     return runs
+
+
+def _check(request: Request, r: Run) -> None:
+    try:
+        _check_values(r)
+        _check_limits(request, r)
+        run.check(r.config)
+    except UserError as error:
+        where = "" if r.label in str(error) else f"{name_of(r.point)} {r.label}".strip() + ": "
+        raise UserError(f"{where}{error}") from None
 
 
 def condition(request: Request, point: Mapping[str, Any]) -> str:
@@ -141,3 +150,15 @@ def _check_values(r: Run) -> None:
     for key in r.point:
         if isinstance(OmegaConf.select(r.config, key), DictConfig):
             raise UserError(f"{key} is a group of settings: vary or sweep one of them, as in {key}.KEY=[...]")
+
+
+def _check_limits(request: Request, r: Run) -> None:
+    """A budget is the one limit of a run: a number of steps beside it would be ignored. Raises UserError."""
+    budget = r.config.budget
+    for o in config.parse([*request.overrides, *request.override.get(r.label, [])]):
+        if budget.unit is not Unit.none and o.get_key_element() in ("trainer.max_steps", "trainer.epochs"):
+            allowed = f"{budget.amount:g} {budget.unit.value}"
+            raise UserError(
+                f"{o.input_line}: {r.label} ends after {allowed}, whatever its steps. Give budget.amount=...,\n"
+                "or, for steps, budget.unit=none budget.amount=0"
+            )

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PrinterCallback, Trainer
 
 from alignzoo.batch import Completions
@@ -24,7 +25,7 @@ from alignzoo.engine.foreign import watch_trainer
 from alignzoo.engine.loader import Order
 from alignzoo.engine.logs import Lines
 from alignzoo.engine.scoring import checked
-from alignzoo.engine.trainer import measured
+from alignzoo.engine.trainer import evaluation_row
 from alignzoo.models.flops import head_product
 from alignzoo.models.roles import Models, Trained, gather_objects
 from alignzoo.settings import Training, UserError
@@ -158,9 +159,19 @@ class Hosted:
 
     def evaluate(self) -> dict[str, float]:
         """As `AlignTrainer.evaluate`, on the weights that the foreign trainer has now."""
-        if self.evaluated[0] != self.foreign.state.global_step:
+        step = self.foreign.state.global_step
+        if self.evaluated[0] != step:
             self._take_weights()
-        return measured(self, self.foreign)
+            training = self.trained.training
+            self.trained.eval()
+            with self.cost.phase("evaluation"), torch.no_grad(), self.roles.shared.noise.during("evaluation", step):
+                found = {f"eval/{name}": value for name, value in self.evaluator(self).items()}
+            self.trained.train(training)
+            self.evaluated = (step, found)
+            self.metrics_file.write(evaluation_row(step, found, self.cost))
+            handler = self.foreign.callback_handler
+            self.foreign.control = handler.on_evaluate(self.foreign.args, self.foreign.state, self.foreign.control, found)
+        return self.evaluated[1]
 
     def keep_checkpoint(self) -> None:
         """Seal what the foreign trainer has just saved: what has no manifest is never resumed from."""
@@ -195,9 +206,8 @@ class HostedFlow(Flow):
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         super().on_step_end(args, state, control, **rest)
         if control.should_evaluate:
-            control.should_evaluate, due = False, control.should_log
+            control.should_evaluate = False
             self.trainer.evaluate()
-            control.should_log = due  # which telling the trackers has taken for done
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
         if logs and "loss" in logs:

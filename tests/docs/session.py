@@ -15,7 +15,7 @@ from tests.docs.snippets import SHOWN, Snippet
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "trainer.max_steps=2", "trainer.batch=4", "trainer.logging_steps=1", "trainer.eval_steps=0", "trainer.save_steps=0",
+    "trainer.batch=4", "trainer.logging_steps=1", "trainer.eval_steps=0", "trainer.save_steps=0",
     "trainer.eval_prompts=2", "rollout.prompts=2", "rollout.samples=2",
 ]  # fmt: skip
 SMALL_EXACT = ["data.prompts=2", "data.length=2", "data.vocabulary=4", "data.rows=16", "data.warmup_steps=10"]
@@ -80,7 +80,9 @@ def small(arguments: list[str]) -> list[str]:
     batch = [f"trainer.batch={given['trainer.batch']}"] if "trainer.batch" in given else []
     few = [re.sub(r"^(seeds?)=.*", r"\1=" + ("1" if arguments[0] == "bench" else "0"), text) for text in arguments]
     once = ["seeds=1"] if arguments[0] == "bench" and "seeds" not in given else []
-    return [*few, *once, *SMALL, *batch, *task]
+    suite = arguments[0] == "bench" and not {"data", "experiment"} & set(given)
+    limit = "budget.amount=16" if suite else "trainer.max_steps=2"
+    return [*few, *once, limit, *SMALL, *batch, *task]
 
 
 def check_overrides(overrides: list[str]) -> None:
@@ -90,7 +92,7 @@ def check_overrides(overrides: list[str]) -> None:
 
 def _small_python(text: str) -> str:
     """A `compose([...])` in a snippet gets the overrides that make its run small."""
-    added = ", ".join(repr(text) for text in [*SMALL, *SMALL_EXACT])
+    added = ", ".join(repr(text) for text in ["trainer.max_steps=2", *SMALL, *SMALL_EXACT])
     return re.sub(r"compose\(\[(.*?)\]\)", lambda found: f"compose([{found[1]}, {added}])", text)
 
 
