@@ -93,6 +93,14 @@ def test_scores_change_sign_as_often_as_asked() -> None:
     assert float((found < 0).double().mean()) == close_to(0.4)
 
 
+def test_flips_and_noise_have_nothing_to_do_with_each_other() -> None:
+    """E = (1 - 2 p) r; if the lowest errors were those turned round, it would be 1.2 more."""
+    noise = Noise(0)
+    with noise.during("rollout", 0):
+        found = scored(Judge(flips=0.4, noise=1.5), torch.arange(ROWS) // 2, noise)
+    assert float(found.mean()) == pytest.approx(0.4, abs=5 * math.sqrt((4 + 1.5**2) / ROWS))
+
+
 def test_scores_depend_on_seed_step_and_row_alone() -> None:
     """Not on what else is in the batch: the half that a second rank would see has the same errors."""
     rows = torch.tensor([5, 5, 9, 9, 9, 2])
@@ -105,6 +113,7 @@ def test_scores_depend_on_seed_step_and_row_alone() -> None:
     whole = at(0, 4, rows)
     assert at(0, 4, rows) == whole
     assert at(0, 4, rows[2:5]) == whole[2:5]
+    assert at(0, 4, rows[:2]) == whole[:2]
     assert at(0, 4, torch.tensor([9, 2, 9, 9, 5, 5])) == [whole[i] for i in (2, 5, 3, 4, 0, 1)]
     assert len({*whole, *at(1, 4, rows), *at(0, 5, rows)}) == 18
 
