@@ -14,7 +14,7 @@ from alignzoo.testing.reshape import tensors
 from alignzoo.testing.subject import Subject, expect, leaves, varied
 from alignzoo.testing.training import numbers, train
 
-STEPS = 6
+STEPS = 7  # more than three passes over a rollout of two steps, so that a number of passes shows
 CAUSE = "no code reads it there: refuse it in `__post_init__` where it does nothing"
 
 
