@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from alignzoo import run
 from alignzoo.bench.job import INTERRUPTED, STOP, journal
 from alignzoo.bench.plan import Run
 from alignzoo.bench.request import Request
 from alignzoo.bench.suite import pairs_of
+from alignzoo.evaluation.results import flat
 from alignzoo.report.main import writable
 from alignzoo.report.study import FILE
 from alignzoo.settings import UserError
 
+ABSENT = "nothing"
 TUNING = "tuning"  # the folder, in that of the bench, of runs that don't count
 
 
@@ -47,7 +51,15 @@ def _check_settings(runs: Sequence[Run]) -> None:
         # composing takes a while: most often only the seed differs
         there, likely = saved.read_text("utf-8"), text.replace(f"\nseed: {seed}\n", f"\nseed: {r.seed}\n")
         if there != likely and there != run.identity(r.config):
-            raise UserError(f"{r.folder} holds a run with other settings: choose another folder=, or remove it")
+            what = _difference(there, run.identity(r.config))
+            raise UserError(f"{r.folder} holds a run with other settings ({what}): choose another folder=, or remove it")
+
+
+def _difference(there: str, asked: str) -> str:
+    """The first setting that differs between two configs, as text."""
+    before, now = (flat(yaml.safe_load(text)) for text in (there, asked))
+    key = next((key for key in {**before, **now} if before.get(key, ABSENT) != now.get(key, ABSENT)), "their order")
+    return f"{key}: {before.get(key, ABSENT)} there, {now.get(key, ABSENT)} asked for"
 
 
 def _others(folder: Path, mine: set[Path]) -> list[Path]:

@@ -84,8 +84,8 @@ def test_more_seeds_go_into_the_same_folder_and_fewer_do_not(pretend: Pretend) -
 def test_other_settings_need_another_folder(pretend: Pretend) -> None:
     pretended = pretend(ARGV)
     assert bench.main(ARGV) == 0
-    with pytest.raises(UserError, match="here/dpo-0 holds a run with other settings: choose another folder="):
-        bench.main([*ARGV, "trainer.max_steps=7"])
+    with pytest.raises(UserError, match=r"dpo-0 holds .* \(trainer.logging_steps: 10 there, 7 asked for\): choose another"):
+        bench.main([*ARGV, "trainer.logging_steps=7"])
     assert started(pretended) == EVERY
 
 
