@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignzoo import config_errors
 from alignzoo.registry import GROUPS, Registry, unknown
-from alignzoo.settings import Budget, Generation, Model, Peft, Rollout, Training, UserError
+from alignzoo.settings import Budget, Generation, Model, Peft, Rollout, Scoring, Training, UserError
 
 _plugins_dir: ContextVar[str] = ContextVar("plugins_dir", default="")
 
@@ -47,6 +47,7 @@ class RunConfig:
     budget: Budget = field(default_factory=Budget)
     generation: Generation = field(default_factory=Generation)
     rollout: Rollout = field(default_factory=Rollout)
+    scoring: Scoring = field(default_factory=Scoring)
     seed: int = 0
     label: str | None = None  # what comparisons call it; none: by its algorithm
     run_dir: str | None = None

@@ -23,7 +23,8 @@ from alignzoo.settings import Sampling, Search, UserError, require
 
 __all__ = [
     "EMA", "Algorithm", "Context", "Couples", "Every", "Hosting", "Kind", "Metric", "Models", "Next", "OnlineAlgorithm",
-    "Policy", "Reference", "Reward", "Role", "Sampling", "Scores", "Search", "Source", "Table", "Tables", "TrainerPlugin",
+    "Policy", "Reference", "Reward", "Role", "Sampling", "Scores", "ScoringError",
+    "Search", "Source", "Table", "Tables", "TrainerPlugin",
     "UserError", "Value", "require",
 ]  # fmt: skip
 
@@ -121,12 +122,13 @@ class Embedder(Protocol):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores(Batch):
     """A reward's answer: total (B,) or (B, T); parts, each (B,), before weighting; valid (B,) bool, False where no score can
-    be had.
+    be had; failed, by place in the batch, why scoring a completion went wrong, for which `scoring.on_error` says what is done.
     """
 
     total: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
     valid: Tensor | None = None
+    failed: dict[int, str] = field(default_factory=dict)
 
     @property
     def usable(self) -> Tensor:
@@ -278,11 +280,21 @@ class Reward(ABC):
     def weights(self, batch: Any) -> dict[str, Tensor]:
         return {}
 
+    def after_rollout(self, scores: Scores) -> None:
+        """Called after a rollout with the scores it was given, those of all ranks: what a reward learns from its own scores,
+        it learns here, and not while it scores. `total` is (B,), summed over tokens.
+        """
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+
+class ScoringError(UserError):
+    """Completions that can't be scored, in the words of the reward: `scoring.on_error` says what is done about them. Any other
+    UserError of a reward is a mistake in the config or the data, and ends the run."""
 
 
 class Reference(ABC):

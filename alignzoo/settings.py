@@ -242,6 +242,27 @@ class Budget:
         require(self.unit is Unit.none or 0 < self.amount < float("inf"), "budget.amount", self.amount, "> 0, and finite")
 
 
+class OnError(Enum):
+    """What is done about a completion that its reward fails on."""
+
+    stop = "stop"
+    skip = "skip"  # it has no score, as where the reward gives None
+    default = "default"  # its score is `scoring.default`
+
+
+@dataclass(kw_only=True)
+class Scoring:
+    """What is done where a reward raises, times out, or returns NaN or an infinite number."""
+
+    on_error: OnError = OnError.stop
+    default: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(abs(self.default) < float("inf"), "scoring.default", self.default, "a finite number")
+        if self.default and self.on_error is not OnError.default:
+            raise UserError(f"scoring.default={self.default:g} is only used with scoring.on_error=default")
+
+
 @dataclass(kw_only=True)
 class Training:
     """The config group `trainer`. Sizes count records over all ranks; every `*_steps` counts optimizer steps, 0 is never."""

@@ -204,8 +204,10 @@ class Builder:
 
         assert self.reward is not None
         rows = len(trainer.loader.order.table)
-        score = checked(self.reward, self.setup.choices["reward"], trainer.roles.shared, rows, note)
-        trainer.roles.score = trainer.cost.timed("reward", score)
+        trainer.scored = checked(
+            self.reward, self.setup.choices["reward"], trainer.roles.shared, rows, note, self.setup.scoring
+        )
+        trainer.roles.score = trainer.cost.timed("reward", trainer.scored)
         trainer.views = trainer.make_views()
 
     def _tensorboard(self) -> list[TrainerCallback]:

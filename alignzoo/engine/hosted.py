@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PrinterCallback, Trainer
 
 from alignzoo.batch import Completions
@@ -24,8 +23,8 @@ from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.foreign import watch_trainer
 from alignzoo.engine.loader import Order
 from alignzoo.engine.logs import Lines
-from alignzoo.engine.scoring import checked
-from alignzoo.engine.trainer import evaluation_row
+from alignzoo.engine.scoring import Checked, checked
+from alignzoo.engine.trainer import measured
 from alignzoo.models.flops import head_product
 from alignzoo.models.roles import Models, Trained, gather_objects
 from alignzoo.settings import Training, UserError
@@ -47,11 +46,14 @@ class HostBuilder(Builder):
             models, trained, _ = self._models(context, config)
         context.models, cost = models, Cost()
         cost.begin("setup")
+        scored: Checked | None = None
         if self.reward:
             self.reward.setup(context)
             rows = len(tables.train)
-            score = checked(self.reward, setup.choices["reward"], models.shared, rows, lambda completions, scores: None)
-            models.score = cost.timed("reward", score)
+            scored = checked(
+                self.reward, setup.choices["reward"], models.shared, rows, lambda completions, scores: None, setup.scoring
+            )
+            models.score = cost.timed("reward", scored)
         sizes = {
             "ignore_data_skip": False,  # its loader is its own: a resumed run finds its place by skipping
             "max_steps": self._steps(tables),
@@ -65,7 +67,7 @@ class HostBuilder(Builder):
             tokenizer=context.tokenizer, policy=trained.main, start=start, models=models,
             modules={role: network.module for role, network in models.networks.items() if hasattr(network, "module")},
             records=Order(tables.train, setup.seed).records, support=models.shared.support,
-            reward=partial(_reward_of_samples, models), rollout=partial(cost.phase, "rollout"), multiplied=head_product,
+            reward=partial(_reward_of_samples, models, scored), rollout=partial(cost.phase, "rollout"), multiplied=head_product,
             sampled=lambda prompt, completion: cost.count(prompt_tokens=prompt, completion_tokens=completion),
         )  # fmt: skip
         foreign = self.algorithm.build(hosting)
@@ -159,19 +161,9 @@ class Hosted:
 
     def evaluate(self) -> dict[str, float]:
         """As `AlignTrainer.evaluate`, on the weights that the foreign trainer has now."""
-        step = self.foreign.state.global_step
-        if self.evaluated[0] != step:
+        if self.evaluated[0] != self.foreign.state.global_step:
             self._take_weights()
-            training = self.trained.training
-            self.trained.eval()
-            with self.cost.phase("evaluation"), torch.no_grad(), self.roles.shared.noise.during("evaluation", step):
-                found = {f"eval/{name}": value for name, value in self.evaluator(self).items()}
-            self.trained.train(training)
-            self.evaluated = (step, found)
-            self.metrics_file.write(evaluation_row(step, found, self.cost))
-            handler = self.foreign.callback_handler
-            self.foreign.control = handler.on_evaluate(self.foreign.args, self.foreign.state, self.foreign.control, found)
-        return self.evaluated[1]
+        return measured(self, self.foreign)
 
     def keep_checkpoint(self) -> None:
         """Seal what the foreign trainer has just saved: what has no manifest is never resumed from."""
@@ -190,10 +182,13 @@ class Hosted:
             self.trained.main.load_state_dict(model.state_dict(), strict=True)
 
 
-def _reward_of_samples(models: Models, c: Completions) -> Scores:
+def _reward_of_samples(models: Models, scored: Checked | None, c: Completions) -> Scores:
     """The reward of what is sampled to train on; noise in it is a function of the draws alone."""
     with models.shared.noise.during("rollout", 0):
-        return models.reward(c)
+        scores = models.reward(c)
+    if scored:
+        scored.rollout_done()
+    return scores
 
 
 class HostedFlow(Flow):
@@ -206,8 +201,9 @@ class HostedFlow(Flow):
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         super().on_step_end(args, state, control, **rest)
         if control.should_evaluate:
-            control.should_evaluate = False
+            control.should_evaluate, due = False, control.should_log
             self.trainer.evaluate()
+            control.should_log = due  # which telling the trackers has taken for done
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
         if logs and "loss" in logs:

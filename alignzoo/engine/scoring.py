@@ -1,48 +1,168 @@
-"""The reward as algorithms and evaluation call it: checked, and its parts metered."""
+"""The reward as algorithms and evaluation call it: checked, its failures dealt with, its parts metered, its scores observed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from alignzoo.batch import Completions
-from alignzoo.contracts import Reward, Scores
+from alignzoo.contracts import Reward, Scores, ScoringError
 from alignzoo.models.networks import Shared
-from alignzoo.settings import UserError
+from alignzoo.models.roles import gather_objects
+from alignzoo.settings import OnError, Scoring, UserError
+
+Note = Callable[[Completions, Scores], None]
 
 
-def checked(
-    reward: Reward, name: str, shared: Shared, rows: int, note: Callable[[Completions, Scores], None]
-) -> Callable[[Completions], Scores]:
-    """`reward` with `valid` filled in. Raises UserError for a wrong shape and, naming rows, for scores that are not finite.
+class Checked:
+    """`reward` with `valid` filled in and every score finite. Raises UserError for a wrong shape.
 
-    rows: how many there are to train on; a rollout numbers its draws on over the epochs.
+    A completion that the reward raises on, reports as failed, or gives a score that is not finite is handled as `policy` says:
+    the run ends, naming rows, or it has no score, or the default one. `rows` is how many there are to train on; a rollout
+    numbers its draws on over the epochs. A UserError that is no ScoringError is a mistake in the config, and ends every run.
     """
 
-    def score(c: Completions) -> Scores:
-        scores = reward(c)
+    def __init__(self, reward: Reward, name: str, shared: Shared, rows: int, note: Note, policy: Scoring) -> None:
+        self.reward, self.name, self.shared, self.rows, self.note, self.policy = reward, name, shared, rows, note, policy
+        self.seen: list[dict[str, Tensor]] = []  # of the rollout in progress
+        self.failures = 0
+
+    def __call__(self, c: Completions) -> Scores:
+        scores = self._handled(c, self._checked(c, self._scored(c)))
+        if self.shared.noise.purpose == "rollout":
+            self.note(c, scores)
+            if type(self.reward).after_rollout is not Reward.after_rollout:
+                self.seen.append(_observed(c, scores))
+        return scores
+
+    def rollout_done(self) -> None:
+        """Hands the rollout's scores, of all ranks, to a reward that learns from them. Called on every rank."""
+        if type(self.reward).after_rollout is Reward.after_rollout:
+            return
+        batches = [batch for seen in gather_objects(self.seen) for batch in seen]
+        self.seen = []
+        if batches:
+            names = max(batches, key=len)  # where a reward raised on every completion, there are no parts
+            whole = {name: torch.cat([batch[name] for batch in batches if len(batch) == len(names)]) for name in names}
+            total, valid = whole.pop("total"), whole.pop("valid")
+            self.reward.after_rollout(Scores(total=total, parts=whole, valid=valid))
+
+    def _scored(self, c: Completions) -> Scores:
+        """What the reward says; where it raises, what it says of the completions that it doesn't raise on."""
+        try:
+            return self.reward(c)
+        except Exception as error:
+            if isinstance(error, UserError) and not isinstance(error, ScoringError):
+                raise
+            failed = self._culprits(c) or dict.fromkeys(range(len(c)), _reason(error))
+            if self.policy.on_error is OnError.stop:
+                raise self._stopped(c, failed) from error
+        good = [i for i in range(len(c)) if i not in failed]
+        if not good:
+            return Scores(total=torch.zeros(len(c)), failed=failed)
+        scores = self._checked(c.take(good), self.reward(c.take(good)))
+        return spread(scores, good, c, failed)
+
+    def _culprits(self, c: Completions) -> dict[int, str]:
+        """The completions that the reward raises on one by one, and what it raises."""
+        failed = {}
+        for i in range(len(c)):
+            try:
+                self.reward(c.take([i]))
+            except Exception as error:
+                failed[i] = _reason(error)
+        return failed
+
+    def _checked(self, c: Completions, scores: Scores) -> Scores:
+        """With the reasons of those that are not finite, and `valid` False where something failed."""
         if scores.total.shape not in ((len(c),), c.ids.shape):
             raise UserError(
-                f"reward {name} returned {tuple(scores.total.shape)} scores for {len(c)} completions: one each, or one a token"
+                f"reward {self.name} returned {tuple(scores.total.shape)} scores for {len(c)} completions: "
+                "one each, or one a token"
             )
-        valid = torch.ones(len(c), dtype=torch.bool) if scores.valid is None else scores.valid
-        valid = valid.to(c.ids.device)
-        total = scores.total.detach().to(c.ids.device).float()
+        total, valid = scores.total.detach().to(c.ids.device).float(), scores.usable.to(c.ids.device)
         finite = torch.isfinite(total) if total.dim() == 1 else (torch.isfinite(total) | ~c.scored).all(1)
-        bad = (valid & ~finite).nonzero()[:, 0].tolist()
-        if bad:
-            value = total[bad[0]].flatten()[0].item() if total.dim() == 1 else "a value that is not finite"
-            draws = {int(c.row[i]) for i in bad}
-            named = sorted({draw % rows for draw in draws} if shared.noise.purpose == "rollout" else draws)
-            raise UserError(
-                f"reward {name} returned {value} for {len(bad)} completion(s), of rows {', '.join(map(str, named[:10]))}. "
-                "Return None where no score can be had"
-            )
-        keep = valid if total.dim() == 1 else valid[:, None]
-        made = Scores(total=torch.where(keep, total, 0), parts=scores.parts, valid=valid)
-        if shared.noise.purpose == "rollout":
-            note(c, made)
-        return made
+        failed = dict(scores.failed)
+        for i in (valid & ~finite).nonzero()[:, 0].tolist():
+            value = f"{total[i].item()}" if total.dim() == 1 else "a value that is not finite"
+            failed.setdefault(i, f"returned {value}")
+        bad = torch.zeros_like(valid)
+        bad[list(failed)] = True
+        keep = valid & ~bad
+        read = torch.where(keep if total.dim() == 1 else keep[:, None], total, 0)
+        return Scores(total=read, parts=scores.parts, valid=keep, failed=failed)
 
-    return score
+    def _handled(self, c: Completions, scores: Scores) -> Scores:
+        if not scores.failed:
+            return scores
+        if self.policy.on_error is OnError.stop:
+            raise self._stopped(c, scores.failed)
+        self._tell(c, scores.failed)
+        if self.policy.on_error is OnError.skip:
+            return replace(scores, failed={})
+        bad = torch.zeros(len(c), dtype=torch.bool, device=c.ids.device)
+        bad[list(scores.failed)] = True
+        given = torch.full((len(c),), self.policy.default, device=c.ids.device)
+        default = given if scores.total.dim() == 1 else c.at_last(given)
+        total = torch.where(bad if scores.total.dim() == 1 else bad[:, None], default, scores.total)
+        parts = {name: torch.where(bad.to(part.device), torch.nan_to_num(part), part) for name, part in scores.parts.items()}
+        return Scores(total=total, parts=parts, valid=scores.usable | bad)
+
+    def _stopped(self, c: Completions, failed: dict[int, str]) -> UserError:
+        return UserError(
+            f"reward {self.name} {self._said(c, failed)}\n"
+            "return None where no score can be had, or go on without them: scoring.on_error=skip or default"
+        )
+
+    def _said(self, c: Completions, failed: dict[int, str]) -> str:
+        """What went wrong first, and which rows it was."""
+        draws = {int(c.row[i]) for i in failed}
+        rows = sorted({draw % self.rows for draw in draws} if self.shared.noise.purpose == "rollout" else draws)
+        return f"{next(iter(failed.values()))} for {len(failed)} completion(s), of rows {', '.join(map(str, rows[:10]))}."
+
+    def _tell(self, c: Completions, failed: dict[int, str]) -> None:
+        """On the first failure, and whenever there are ten times as many."""
+        before, self.failures = self.failures, self.failures + len(failed)
+        if not before or len(str(before)) < len(str(self.failures)):
+            done = "left out" if self.policy.on_error is OnError.skip else f"scored {self.policy.default:g}"
+            print(
+                f"alignzoo: reward {self.name} {self._said(c, failed)} {self.failures} so far, {done} (scoring.on_error)",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+
+
+def checked(reward: Reward, name: str, shared: Shared, rows: int, note: Note, policy: Scoring | None = None) -> Checked:
+    """`reward` as algorithms and evaluation call it."""
+    return Checked(reward, name, shared, rows, note, policy or Scoring())
+
+
+def spread(scores: Scores, places: Sequence[int], c: Completions, failed: dict[int, str]) -> Scores:
+    """Scores of the completions at `places`, as scores of all of `c`: zeros, and the reasons, where there are none."""
+
+    def whole(x: Tensor) -> Tensor:
+        out = x.new_zeros(len(c), *((c.ids.shape[1],) if x.dim() == 2 else ()))
+        if x.dim() == 2:
+            out[list(places), : x.shape[1]] = x
+        else:
+            out[list(places)] = x
+        return out
+
+    reasons = failed | {places[i]: why for i, why in scores.failed.items()}
+    parts = {name: whole(part) for name, part in scores.parts.items()}
+    return Scores(total=whole(scores.total), parts=parts, valid=whole(scores.usable), failed=reasons)
+
+
+def _observed(c: Completions, scores: Scores) -> dict[str, Tensor]:
+    total = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
+    columns: dict[str, Any] = {**scores.parts, "total": total, "valid": scores.usable}
+    return {name: column.detach().cpu() for name, column in columns.items()}
+
+
+def _reason(error: Exception) -> str:
+    said = str(error).strip().splitlines() or [""]
+    return said[0] if isinstance(error, UserError) else f"failed with {type(error).__name__}: {said[0]}"

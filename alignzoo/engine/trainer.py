@@ -18,6 +18,7 @@ from alignzoo.engine.cost import Cost, peak_memory, tokens_in
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader
 from alignzoo.engine.logs import Lines
 from alignzoo.engine.meters import Meter
+from alignzoo.engine.scoring import Checked
 from alignzoo.models.roles import Models, Trained, bound, gather_objects
 from alignzoo.settings import Budget, Training, UserError
 
@@ -46,6 +47,7 @@ class AlignTrainer(Trainer):
             training,
         )
         self.roles, self.reward = models, reward
+        self.scored: Checked | None = None
         self.learning_rates = learning_rates
         self.loader: OfflineLoader | OnlineLoader
         self.followers: dict[str, tuple[nn.Module, EMA | Every]] = {}
@@ -251,6 +253,8 @@ class AlignTrainer(Trainer):
         if self.is_world_process_zero():
             self.window.merge(here)
         self.algorithm.after_rollout(means | {"samples": float(len(rollout))})
+        if self.scored:
+            self.scored.rollout_done()
 
     # --- logs and evaluation ---
 

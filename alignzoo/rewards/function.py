@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
-from alignzoo.contracts import Reward, Scores, Source
+from alignzoo.contracts import Reward, Scores, ScoringError, Source
 from alignzoo.settings import UserError, nearest
 
 
@@ -45,7 +45,7 @@ class Function(Reward):
         except UserError:
             raise
         except Exception as error:
-            raise UserError(
+            raise ScoringError(
                 f"the reward {self.path} failed with {type(error).__name__}: {error}\nscoring {self._culprit(c)}"
             ) from error
         return self._scores(returned, c)
@@ -110,7 +110,7 @@ class Function(Reward):
         read = torch.where(c.scored, total, 0) if total.dim() == 2 else total[:, None]
         missing = (torch.isnan(read).any(1) & valid).nonzero()[:, 0].tolist()
         if missing:
-            raise UserError(
+            raise ScoringError(
                 f"the reward {self.path} returned NaN for row {int(c.row[missing[0]])}: {c.text[missing[0]][:60]!r}\n"
                 "return None where no score can be had"
             )

@@ -1,0 +1,162 @@
+"""What becomes of completions that a reward fails on: the run ends, or they have no score, or a default one."""
+
+from collections import Counter
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from alignzoo.config import compose, instantiate
+from alignzoo.contracts import Reward, Scores, ScoringError
+from alignzoo.engine.scoring import checked
+from alignzoo.settings import OnError, Scoring, UserError
+from alignzoo.testing import toys
+from alignzoo.testing.rewards import Sampler
+
+ROWS = [10, 11, 12, 13]
+SKIP, DEFAULT = Scoring(on_error=OnError.skip), Scoring(on_error=OnError.default, default=-2.0)
+
+
+@dataclass(kw_only=True)
+class Faulty(Reward):
+    """The row's number; raises on the rows `raises`, gives NaN on `nans`, reports `reports`."""
+
+    raises: tuple[int, ...] = ()
+    nans: tuple[int, ...] = ()
+    reports: tuple[int, ...] = ()
+    by_token: bool = False
+
+    def __call__(self, c):
+        if set(self.raises) & set(c.row.tolist()):
+            raise TimeoutError("too slow")
+        total = torch.where(torch.isin(c.row, torch.tensor(self.nans or (-1,))), torch.nan, c.row.float())
+        failed = {i: "was not answered" for i, row in enumerate(c.row.tolist()) if row in self.reports}
+        total = c.at_last(total) if self.by_token else total
+        return Scores(total=total, parts={"row": c.row.float()}, failed=failed)
+
+
+def scored(reward, policy, rows=ROWS, purpose="evaluation"):
+    c = toys.completions(rows)
+    noted = []
+    shared = SimpleNamespace(noise=SimpleNamespace(purpose=purpose))
+    score = checked(reward, "faulty", shared, 12, lambda _, scores: noted.append(scores), policy)
+    return c, score(c), score, noted
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"raises": (11, 13)}, r"reward faulty failed with TimeoutError: too slow for 2 completion\(s\), of rows 11, 13\."),
+        ({"nans": (12,)}, r"reward faulty returned nan for 1 completion\(s\), of rows 12\."),
+        ({"reports": (10,)}, r"reward faulty was not answered for 1 completion\(s\), of rows 10\."),
+    ],
+)
+def test_stop_names_the_rows_and_the_way_out(settings, told):
+    with pytest.raises(UserError, match=told + r"\nreturn None .* scoring.on_error=skip or default"):
+        scored(Faulty(**settings), Scoring())
+
+
+def test_draws_are_named_by_the_rows_of_the_data():
+    with pytest.raises(UserError, match=r"of rows 1, 11\."):
+        scored(Faulty(raises=(11, 13)), Scoring(), purpose="rollout")
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+def test_skip_leaves_them_without_a_score_and_the_others_as_they_are(by_token, capsys):
+    faulty = Faulty(raises=(11,), nans=(12,), reports=(13,), by_token=by_token)
+    c, scores, _, _ = scored(faulty, SKIP)
+    assert scores.usable.tolist() == [True, False, False, False]
+    total = c.sum(scores.total) if by_token else scores.total
+    assert total.tolist() == [10.0, 0.0, 0.0, 0.0]
+    assert scores.parts["row"].tolist()[0] == 10.0
+    assert scores.failed == {}
+    assert "TimeoutError: too slow for 3 completion(s), of rows 11, 12, 13. 3 so far, left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+def test_default_is_their_score(by_token):
+    c, scores, _, _ = scored(Faulty(raises=(11,), nans=(12,), by_token=by_token), DEFAULT)
+    total = c.sum(scores.total) if by_token else scores.total
+    assert total.tolist() == [10.0, -2.0, -2.0, 13.0]
+    assert scores.usable.all()
+
+
+def test_a_reward_that_fails_on_all_leaves_none():
+    _, scores, _, _ = scored(Faulty(raises=tuple(ROWS)), SKIP)
+    assert not scores.usable.any()
+    assert scores.total.tolist() == [0.0] * 4
+
+
+def test_it_is_told_at_first_and_whenever_there_are_ten_times_as_many(capsys):
+    c, _, score, _ = scored(Faulty(raises=(11,)), SKIP)
+    for _ in range(10):
+        score(c)
+    told = [line.rpartition(". ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert told == [f"{n} so far, left out (scoring.on_error)" for n in (1, 10)]
+
+
+@pytest.mark.parametrize("policy", [SKIP, DEFAULT])
+def test_a_mistake_in_the_config_ends_the_run_all_the_same(policy):
+    @dataclass
+    class Mistaken(Reward):
+        error: type[Exception] = UserError
+
+        def __call__(self, c):
+            raise self.error("no such column")
+
+    with pytest.raises(UserError, match="no such column"):
+        scored(Mistaken(), policy)
+    assert not scored(Mistaken(ScoringError), SKIP)[1].usable.any()
+
+
+def test_a_reward_that_learns_from_its_scores_sees_those_of_the_rollout_once():
+    @dataclass
+    class Watching(Faulty):
+        def after_rollout(self, scores):
+            seen.append(scores)
+
+    seen: list[Scores] = []
+    reward = Watching(nans=(12,), by_token=True)
+    c, _, score, noted = scored(reward, SKIP, purpose="rollout")
+    score(c.take([0, 1]))
+    assert len(noted) == 2
+    score.rollout_done()
+    score.rollout_done()
+    (scores,) = seen
+    assert scores.total.tolist() == [10.0, 11.0, 0.0, 13.0, 10.0, 11.0]
+    assert scores.usable.tolist() == [True, True, False, True, True, True]
+    assert scores.parts["row"].tolist() == [10.0, 11.0, 12.0, 13.0, 10.0, 11.0]
+
+
+def test_a_run_calls_it_after_every_rollout_and_goes_by_its_config(tmp_path):
+    calls = Counter()
+
+    @dataclass(kw_only=True)
+    class Learning(Faulty):
+        def __call__(self, c):
+            return Scores(total=torch.where(c.row % 2 == 1, torch.nan, c.row.float()))
+
+        def after_rollout(self, scores):
+            calls[(len(scores.total), bool(scores.usable.all()), bool(scores.usable.any()))] += 1
+
+    class Judged(Sampler):
+        def experience(self, models, batch):
+            c = super().experience(models, batch)
+            models.reward(c)
+            return c
+
+    made = toys.setup(Judged(), reward=Learning(), scoring=SKIP)
+    toys.trainer(made, tmp_path).train()
+    assert calls == {(8, False, True): 3}
+
+
+def test_the_policy_is_in_the_config():
+    made = instantiate(compose(["scoring.on_error=default", "scoring.default=-1"]))
+    assert made.scoring == Scoring(on_error=OnError.default, default=-1.0)
+    for bad, told in {
+        "scoring.on_error=ignore": "scoring.on_error",
+        "scoring.default=1": "only used with scoring.on_error=default",
+    }.items():
+        with pytest.raises(UserError, match=told):
+            instantiate(compose([bad]))
