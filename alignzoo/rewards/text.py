@@ -38,10 +38,11 @@ def each_token(record: Completions, token: int) -> Tensor:
 
 def overlap(completions: Sequence[str], reference: Sequence[str], n: int = 1) -> list[float]:
     """The F1 of word n-grams shared with the data's column `reference`, as in ROUGE-N (Lin 2004); 0 where either has none."""
-    return [_f1(_ngrams(text, n), _ngrams(wanted, n)) for text, wanted in zip(completions, reference, strict=True)]
+    return [_f1(ngrams(text, n), ngrams(wanted, n)) for text, wanted in zip(completions, reference, strict=True)]
 
 
-def _ngrams(text: str, n: int) -> Counter[tuple[str, ...]]:
+def ngrams(text: str, n: int) -> Counter[tuple[str, ...]]:
+    """How often each run of n lower-cased words occurs."""
     words = WORD.findall(text.lower())
     return Counter(zip(*(words[start:] for start in range(n)), strict=False))
 
