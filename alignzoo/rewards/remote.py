@@ -10,7 +10,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from alignzoo.contracts import Reward, Source
 from alignzoo.settings import UserError, require
@@ -20,6 +20,13 @@ PASSING = {408, 425, 429, 500, 502, 503, 504}  # what a server answers that may 
 
 class NoAnswer(Exception):
     """Nothing usable came back."""
+
+
+class Stay(HTTPRedirectHandler):
+    """Goes nowhere else: neither the token nor the texts are for another server."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 @dataclass(kw_only=True)
@@ -55,7 +62,7 @@ class Remote(Reward):
             if attempt:
                 time.sleep(self.wait * 2 ** (attempt - 1))
             try:
-                with urlopen(request, timeout=self.timeout) as answer:
+                with build_opener(Stay).open(request, timeout=self.timeout) as answer:
                     return json.loads(answer.read())
             except HTTPError as error:
                 why, again = f"answered {error.code} {error.reason}", error.code in PASSING

@@ -1,11 +1,15 @@
 """Three completions of two prompts, over bytes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.contracts import Context
 from alignzoo.data.files import JsonLines
 from alignzoo.data.tokenizers import byte_level
+from alignzoo.settings import Sampling
 
 PROMPTS, COMPLETIONS, PROMPT_OF = ["p", "qq"], ["the cat", "a", "The the dog"], [0, 1, 1]
 
@@ -49,3 +53,8 @@ def completions(tokenizer):
 def source():
     """Data with no reward of its own."""
     return JsonLines(path="unused")
+
+
+@pytest.fixture
+def context(tokenizer, tmp_path):
+    return Context(tokenizer=tokenizer, seed=0, sampling=Sampling(), context_length=64, cache=Path(tmp_path))
