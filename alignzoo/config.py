@@ -105,8 +105,16 @@ class ZooSource(ConfigSource):
             text = preset.read_text("utf-8")
             header, node = self._get_header_dict(text), OmegaConf.create(text)
         else:
-            node = OmegaConf.structured(self.registry.load(group, name))
+            node = _open(OmegaConf.structured(self.registry.load(group, name)))
         return ConfigResult(provider=self.provider, path=self.full_path(), config=node, header=header)
+
+
+def _open(node: DictConfig) -> DictConfig:
+    """The schema of a plugin, whose mappings that are empty by default take any key without a plus."""
+    for name in map(str, node):
+        if OmegaConf.get_type(node, name) is dict and node[name] == {}:
+            OmegaConf.set_struct(node[name], False)
+    return node
 
 
 class ZooSearchPath(SearchPathPlugin):

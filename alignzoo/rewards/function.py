@@ -20,7 +20,9 @@ from alignzoo.settings import UserError, nearest
 
 @dataclass(kw_only=True)
 class Function(Reward):
-    """Calls `path` with those of these arguments that its signature names: completions and prompts (list[str] each), record
+    """Any Python callable, by its dotted path.
+
+    It is called with those of these arguments that its signature names: completions and prompts (list[str] each), record
     (the `Completions`), any column of the data (a list with one entry a completion; `columns` gives it the parameter's name),
     and `arguments` from the config.
 

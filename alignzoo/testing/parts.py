@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,8 +47,12 @@ class Part:
         return Lab(Subject("dpo", Yardstick(), self.folder), still=True, **given)
 
     def records(self, rows: Sequence[int] = range(8), **shared: Any) -> Any:
-        """Made-up completions of the lab's words."""
-        return toys.completions(list(rows), **shared)
+        """Made-up completions of the lab's words, over prompts that have others to compare with in the columns `reference`,
+        `references` and `answer`."""
+        made, other, third = (toys.completions(list(rows), **shared, salt=salt) for salt in range(3))
+        several = [list(pair) for pair in zip(other.text, third.text, strict=True)]
+        columns = {"reference": other.text, "references": several, "answer": other.text}
+        return replace(made, prompts=replace(made.prompts, columns=columns))
 
 
 def part(plugin: Plugin, folder: Path, plugins_dir: Path | None, overrides: Sequence[str]) -> Part:

@@ -102,3 +102,10 @@ def test_a_saved_config_that_no_longer_fits_is_an_error(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text("a: 1\n")
     with pytest.raises(UserError, match="is not the config of a run"):
         config.load_run(folder)
+
+
+def test_a_plugins_mappings_take_any_key_without_a_plus() -> None:
+    parts = ["reward=sum", "reward.parts={a: {kind: repetition}}", "reward.parts.a.n=2", "reward.parts.b={kind: length}"]
+    assert config.compose(parts).reward.parts == {"a": {"kind": "repetition", "n": 2}, "b": {"kind": "length"}}
+    with pytest.raises(UserError, match=r"no key 'reward.prats'\. Did you mean 'parts'"):
+        config.compose(["reward=sum", "reward.prats={}"])
