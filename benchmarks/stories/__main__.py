@@ -67,9 +67,6 @@ def vocabulary(folder: Path, stories: list[Story], size: int) -> PreTrainedToken
 def finish(model: Any, tokenizer: Any, heldout: list[Story], recipe: Recipe, out: Path) -> None:
     """Writes the model as it is shipped, then measures what was written."""
     model.generation_config = GenerationConfig(
-        do_sample=True,
-        temperature=0.7,
-        max_length=recipe.context,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -59,7 +59,6 @@ def samples(model: Any, tokenizer: Any, prompts: Sequence[str], temperature: flo
     texts = []
     for prompt in prompts:
         ids = tokenizer([prompt], return_tensors="pt")["input_ids"]
-        # settings are given whole, since those that come with the model are for interactive use
         made = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
