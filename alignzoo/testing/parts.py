@@ -51,7 +51,7 @@ class Part:
         `references` and `answer`."""
         made, other, third = (toys.completions(list(rows), **shared, salt=salt) for salt in range(3))
         several = [list(pair) for pair in zip(other.text, third.text, strict=True)]
-        columns = {"reference": other.text, "references": several, "answer": other.text}
+        columns: dict[str, list[Any]] = {"reference": other.text, "references": several, "answer": other.text}
         return replace(made, prompts=replace(made.prompts, columns=columns))
 
 

@@ -62,7 +62,7 @@ def test_the_message(overrides: list[str], message: str) -> None:
 
 def test_an_unknown_option_names_the_nearest_and_lists_all() -> None:
     with pytest.raises(
-        UserError, match=r"^no algorithm 'dpoo'\. Did you mean 'dpo' or '[a-z]+'\? Available: .*\bdistill, dpo,.*\bsft$"
+        UserError, match=r"^no algorithm 'dpoo'\. Did you mean 'dpo' or '[a-z]+'\? Available: .*\bdistill, dpo,.*\bsft, "
     ):
         config.compose(["algorithm=dpoo"])
     with pytest.raises(UserError, match=r"^no model 'smal'\. Did you mean 'small'\? Available: hf, small"):
