@@ -175,8 +175,12 @@ def settings(runs: Sequence[Run]) -> Table:
         trainer = {
             k: run.config.get("trainer", {}).get(k) for k in ("learning_rate", "batch", "max_steps", "epochs", "schedule")
         }
+        sampled = run.summary.get("completion_tokens")
+        rollout = {f"rollout.{k}": v for k, v in run.config.get("rollout", {}).items()} if sampled else {}
         text = ", ".join(
-            f"{k}={json.dumps(v) if isinstance(v, list | dict) else v}" for k, v in (own | trainer).items() if v is not None
+            f"{k}={json.dumps(v) if isinstance(v, list | dict) else v}"
+            for k, v in (own | trainer | rollout).items()
+            if v is not None
         )
         rows.append([label, text])
     return Table(["algorithm", "settings"], rows)

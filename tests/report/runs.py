@@ -48,7 +48,7 @@ def write_run(
     config: dict[str, Any] = {
         "algorithm": {"beta": 0.5}, "data": {"prompts": 16, "task_seed": 0, "rows": 100 * seed}, "model": {"hidden_size": 64},
         "reward": {}, "reference": {}, "trainer": {"batch": 64, "learning_rate": 1e-3, "max_steps": STEPS},
-        "generation": {"temperature": 1.0, "max_new_tokens": 4}, "seed": seed,
+        "generation": {"temperature": 1.0, "max_new_tokens": 4}, "rollout": {"prompts": 16, "samples": 8}, "seed": seed,
         "choices": {"algorithm": algorithm, "data": "exact", "model": "small", "reward": "task", "reference": "copy"},
     }  # fmt: skip
     for key, value in (changes or {}).items():

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from alignzoo import report
-from alignzoo.report import page
+from alignzoo.evaluation.results import Run
+from alignzoo.report import page, sections
 from alignzoo.report.main import write
 from alignzoo.settings import UserError
 from tests.report.runs import TUNED, write_bench, write_run
@@ -33,7 +34,9 @@ def written(tmp_path_factory) -> Path:
         "optimum": [{"beta": 9.0, "kl": 0.01, "reward": 0.2}, {"beta": 0.5, "kl": 0.5, "reward": 1.1}],
     }  # fmt: skip
     (runs / "ppo-0" / "frontier.json").write_text(json.dumps(known))
-    (runs / "bench.json").write_text(json.dumps({"command": "alignzoo bench suite=exact seeds=8", "suite": "exact", "tuning": [TUNED]}))
+    (runs / "bench.json").write_text(
+        json.dumps({"command": "alignzoo bench suite=exact seeds=8", "suite": "exact", "tuning": [TUNED]})
+    )
     write([runs], runs / "report", command="alignzoo report runs")
     return runs / "report"
 
@@ -170,6 +173,18 @@ def test_conditions_have_a_plot_and_a_part_each(tmp_path):
         text.startswith("# dpo: from 90.0 % under data.noise 0 to 70.0 % under data.noise 0.2.") and "# data.noise 0.2" in text
     )
     assert (tmp_path / "report" / "plots" / "conditions.svg").is_file()
+
+
+def test_the_size_of_a_rollout_is_a_setting_of_those_who_sample():
+    """What a file says of a run that sampled nothing is left out."""
+    config = {"algorithm": {"beta": 0.5}, "trainer": {"batch": 64}, "rollout": {"prompts": 16, "samples": 8}}
+    ran = [
+        Run(Path(), config, {"algorithm": name, "completion_tokens": tokens}, {}, label=name)
+        for name, tokens in (("dpo", 0), ("ppo", 500))
+    ]
+    assert sections.settings(ran).rows == [
+        ["dpo", "beta=0.5, batch=64"], ["ppo", "beta=0.5, batch=64, rollout.prompts=16, rollout.samples=8"],
+    ]  # fmt: skip
 
 
 def test_a_folder_that_cant_be_written(tmp_path):
