@@ -209,8 +209,8 @@ def test_runs_from_anywhere_make_one_report_and_unfinished_ones_are_named(tmp_pa
 
 @pytest.mark.parametrize(
     ("subject", "changes"),
-    [("task", {"choices.data": "jsonl"}), ("reward", {"choices.reward": "model"}), ("reference", {"choices.reference": "cached"}),
-     ("budget", {"budget": {"unit": "flops", "amount": 1e12}})],
+    [("task", {"choices.data": "jsonl"}), ("reward", {"choices.reward": "model"}),
+     ("reference", {"choices.reference": "cached"}), ("budget", {"budget": {"unit": "flops", "amount": 1e12}})],
 )  # fmt: skip
 def test_the_command_refuses_what_is_not_comparable_and_writes_nothing(tmp_path, subject, changes):
     write_run(tmp_path / "a", "ppo", 0, 0.9)
