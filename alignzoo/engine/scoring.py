@@ -57,10 +57,11 @@ class Checked:
         try:
             return self.reward(c)
         except Exception as error:
-            if isinstance(error, UserError) and not isinstance(error, ScoringError):
+            stops = self.policy.on_error is OnError.stop
+            if isinstance(error, UserError) and (stops or not isinstance(error, ScoringError)):
                 raise
             failed = self._culprits(c) or dict.fromkeys(range(len(c)), _reason(error))
-            if self.policy.on_error is OnError.stop:
+            if stops:
                 raise self._stopped(c, failed) from error
         good = [i for i in range(len(c)) if i not in failed]
         if not good:

@@ -108,6 +108,8 @@ def test_a_mistake_in_the_config_ends_the_run_all_the_same(policy):
     with pytest.raises(UserError, match="no such column"):
         scored(Mistaken(), policy)
     assert not scored(Mistaken(ScoringError), SKIP)[1].usable.any()
+    with pytest.raises(ScoringError, match=r"^no such column$"):
+        scored(Mistaken(ScoringError), Scoring())
 
 
 def test_a_reward_that_learns_from_its_scores_sees_those_of_the_rollout_once():
