@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from alignzoo.engine.build import Builder
 from alignzoo.engine.callbacks import Interrupt
 from alignzoo.functional import masked_mean
 from alignzoo.models.references import Cached
+from alignzoo.rewards.shaping import Normalise
 from alignzoo.settings import Rollout
 from alignzoo.testing import toys
 from alignzoo_plugins.distill.distill import Distill, Source
@@ -60,7 +62,11 @@ class Lopsided(Algorithm):
 
 
 CASES: dict[str, dict[str, Any]] = {
-    "ppo": {"algorithm": lambda: PPO(epochs=2, whiten=True), "rollout": Rollout(prompts=16, samples=2)},
+    "ppo": {  # under a reward that learns its scale from the scores of all ranks
+        "algorithm": lambda: PPO(epochs=2, whiten=True),
+        "rollout": Rollout(prompts=16, samples=2),
+        "reward": Normalise(parts={"count": {"kind": "task"}}),
+    },
     "dpo": {"algorithm": DPO},
     "cached": {"algorithm": DPO, "reference": Cached()},  # ranks write into one file at once
     "lopsided": {"algorithm": Lopsided, "data": toys.ToySource(size=16)},
@@ -94,7 +100,7 @@ def _texts(rollout: Any) -> list[tuple[int, list[int]]]:
 
 
 def build(case: str, folder: Path, interrupt: Interrupt | None = None, **training: Any) -> Any:
-    changes = {name: value for name, value in CASES[case].items() if name != "algorithm"}
+    changes = copy.deepcopy({name: value for name, value in CASES[case].items() if name != "algorithm"})
     made = toys.setup(CASES[case]["algorithm"](), case, training=TRAINING | training, **changes)
     return Builder(made, folder, folder.parent / "cache").trainer(interrupt or Interrupt(), lambda step, row: None)
 
