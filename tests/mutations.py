@@ -927,4 +927,28 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "",
         "tests/hosted/test_runs.py",
     ),
+    (
+        "alignzoo/data/stories.py",
+        "part = Part.continuations if self._view is Completions else Part.prompts",
+        "part = Part.prompts",
+        "tests/data/test_stories.py",
+    ),
+    (
+        "alignzoo/data/stories.py",
+        "{'heldout' if heldout else 'train'}",
+        "{'train' if heldout else 'train'}",
+        "tests/data/test_stories.py",
+    ),
+    (
+        "benchmarks/stories/corpus.py",
+        "length - stride if start else 1",
+        "length - stride",
+        "tests/data/test_stories_training.py",
+    ),
+    (
+        "benchmarks/stories/training.py",
+        "epoch, start = epoch + 1, 0",
+        "epoch, start = epoch, 0",
+        "tests/data/test_stories_training.py",
+    ),
 ]

@@ -43,7 +43,7 @@ class Stories(JsonLines):
         return super().tables(view, context)
 
     def read(self, heldout: bool) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """The rows of one side. Held-out rows have files of their own, of stories that model=stories was not trained on."""
+        """The rows of one side. Held-out rows have files of their own, of stories that benchmarks/stories does not train on."""
         part = self.part
         if part is Part.auto:
             part = Part.continuations if self._view is Completions else Part.prompts

@@ -1,1 +1,1 @@
-"""The embedded story model: how it was trained, measured and packed. `python -m benchmarks.stories --help`."""
+"""The story model: how it was trained, measured and packed. `python -m benchmarks.stories --help`."""
