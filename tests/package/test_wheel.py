@@ -33,7 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expected() -> set[str]:
     """Every file of the sources that an installed alignzoo needs."""
-    kinds = {"alignzoo": ("*.py", *ASSETS), "conf": ("*.yaml", "*.py"), "plugins": ("*.py", "*.yaml", "README.md")}
+    kinds = {"alignzoo": ("*.py", *ASSETS), "conf": ("*.yaml", "*.py"), "plugins": ("*.py", "*.yaml", "*.md")}
     names = {"alignzoo": "alignzoo", "conf": "alignzoo_conf", "plugins": "alignzoo_plugins"}
     return {
         f"{names[folder]}/{path.relative_to(ROOT / folder).as_posix()}"
