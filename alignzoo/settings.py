@@ -256,8 +256,10 @@ class Scoring:
 
     on_error: OnError = OnError.stop
     default: float = 0.0
+    timeout: float = 0.0  # seconds that one call of the reward may take; 0: any number
 
     def __post_init__(self) -> None:
+        require(0 <= self.timeout < float("inf"), "scoring.timeout", self.timeout, ">= 0, and finite")
         require(abs(self.default) < float("inf"), "scoring.default", self.default, "a finite number")
         if self.default and self.on_error is not OnError.default:
             raise UserError(f"scoring.default={self.default:g} is only used with scoring.on_error=default")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores, ScoringError
+from alignzoo.engine.timeout import within
 from alignzoo.models.networks import Shared
 from alignzoo.models.roles import gather_objects
 from alignzoo.settings import OnError, Scoring, UserError
@@ -55,7 +56,7 @@ class Checked:
     def _scored(self, c: Completions) -> Scores:
         """What the reward says; where it raises, what it says of the completions that it doesn't raise on."""
         try:
-            return self.reward(c)
+            return self._asked(c)
         except Exception as error:
             stops = self.policy.on_error is OnError.stop
             if isinstance(error, UserError) and (stops or not isinstance(error, ScoringError)):
@@ -66,15 +67,19 @@ class Checked:
         good = [i for i in range(len(c)) if i not in failed]
         if not good:
             return Scores(total=torch.zeros(len(c)), failed=failed)
-        scores = self._checked(c.take(good), self.reward(c.take(good)))
+        scores = self._checked(c.take(good), self._asked(c.take(good)))
         return spread(scores, good, c, failed)
+
+    def _asked(self, c: Completions) -> Scores:
+        with within(self.policy.timeout, "scoring.timeout"):
+            return self.reward(c)
 
     def _culprits(self, c: Completions) -> dict[int, str]:
         """The completions that the reward raises on one by one, and what it raises."""
         failed = {}
         for i in range(len(c)):
             try:
-                self.reward(c.take([i]))
+                self._asked(c.take([i]))
             except Exception as error:
                 failed[i] = _reason(error)
         return failed

@@ -1,6 +1,9 @@
 """What becomes of completions that a reward fails on: the run ends, or they have no score, or a default one."""
 
+import signal
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -153,11 +156,36 @@ def test_a_run_calls_it_after_every_rollout_and_goes_by_its_config(tmp_path):
     assert calls == {(8, False, True): 3}
 
 
+def test_a_reward_that_hangs_on_a_completion_is_interrupted():
+    @dataclass
+    class Hanging(Faulty):
+        def __call__(self, c):
+            try:
+                time.sleep(60 * (11 in c.row.tolist()))
+            except Exception:
+                time.sleep(60)
+            return super().__call__(c)
+
+    before = signal.getsignal(signal.SIGALRM)
+    _, scores, _, _ = scored(Hanging(), Scoring(on_error=OnError.skip, timeout=0.1))
+    assert scores.usable.tolist() == [True, False, True, True]
+    with pytest.raises(UserError, match=r"TimeoutError: it took longer than 0.1 s for 1 completion\(s\), of rows 11"):
+        scored(Hanging(), Scoring(timeout=0.1))
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_there_is_no_timer_but_in_the_main_thread():
+    with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match=r"scoring.timeout=1: there is no timer here"):
+        pool.submit(scored, Faulty(), Scoring(timeout=1.0)).result()
+
+
 def test_the_policy_is_in_the_config():
     made = instantiate(compose(["scoring.on_error=default", "scoring.default=-1"]))
     assert made.scoring == Scoring(on_error=OnError.default, default=-1.0)
     for bad, told in {
         "scoring.on_error=ignore": "scoring.on_error",
+        "scoring.timeout=-1": "scoring.timeout=-1",
         "scoring.default=1": "only used with scoring.on_error=default",
     }.items():
         with pytest.raises(UserError, match=told):
