@@ -163,7 +163,8 @@ def budget(run: Run) -> dict[str, Any]:
 
 
 def budget_text(allowed: dict[str, Any]) -> str:
-    return " ".join(f"{key.removeprefix('budget.')}={value}" for key, value in allowed.items())
+    """Such as "100,000 samples"."""
+    return f"{allowed['budget.amount']:,.15g} {allowed['budget.unit']}" if allowed else ""
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

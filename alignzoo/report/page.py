@@ -78,7 +78,7 @@ class Content:
     def reproduce(self) -> list[str]:
         """The commands that made the runs, as far as they are known, and the one that made this page."""
         own = [run.command for run in self.runs if run.command]
-        return [*(self.about.command or dict.fromkeys(own)), *([self.command] if self.command else [])]
+        return list(dict.fromkeys([*(self.about.command or own), *([self.command] if self.command else [])]))
 
 
 @dataclass(frozen=True)

@@ -146,8 +146,9 @@ def _pairs(names: dict[str, Any]) -> str:
 
 
 def _budget(runs: Sequence[Run]) -> str:
-    if text := budget_text(budget(runs[0])):
-        return f"Budget of every run: {text}."
+    allowed = dict.fromkeys(budget_text(budget(run)) for run in runs)
+    if all(allowed):
+        return f"Budget of every run: {', '.join(allowed)}{', by condition' if len(allowed) > 1 else ''}."
     return "No common budget was set: each algorithm ran as long as its own settings say. Read the scores beside the cost."
 
 
@@ -172,18 +173,22 @@ def settings(runs: Sequence[Run]) -> Table:
     for label in dict.fromkeys(run.label for run in runs):
         run = next(r for r in runs if r.label == label)
         own = {key: value for key, value in flat(run.config.get("algorithm")).items() if key}
-        trainer = {
-            k: run.config.get("trainer", {}).get(k) for k in ("learning_rate", "batch", "max_steps", "epochs", "schedule")
-        }
-        sampled = run.summary.get("completion_tokens")
-        rollout = {f"rollout.{k}": v for k, v in run.config.get("rollout", {}).items()} if sampled else {}
+        beside = flat({name: run.config.get(name) for name in ("trainer", "rollout")})
         text = ", ".join(
             f"{k}={json.dumps(v) if isinstance(v, list | dict) else v}"
-            for k, v in (own | trainer | rollout).items()
+            for k, v in (own | {k: beside.get(k) for k in _told(run)}).items()
             if v is not None
         )
         rows.append([label, text])
     return Table(["algorithm", "settings"], rows)
+
+
+def _told(run: Run) -> list[str]:
+    """The settings beside the algorithm's own that had a say: what ends a run unless a budget does, and the rollout of one
+    that samples."""
+    length = "trainer.max_steps" if run.config.get("trainer", {}).get("max_steps") else "trainer.epochs"
+    sampled = ["rollout.prompts", "rollout.samples"] if run.summary.get("completion_tokens") else []
+    return ["trainer.learning_rate", "trainer.schedule", "trainer.batch", *([] if budget(run) else [length]), *sampled]
 
 
 def machine(runs: Sequence[Run]) -> Table:

@@ -131,7 +131,7 @@ def test_the_same_budget_of_all_is_comparable(tmp_path):
         write_run(tmp_path / algorithm, algorithm, 0, 0.8, changes={"budget": {"unit": "samples", "amount": 6400}})
     runs = find([tmp_path]).runs
     check_comparable(runs)
-    assert [run.row()["budget"] for run in runs] == ["unit=samples amount=6400"] * 2
+    assert [run.row()["budget"] for run in runs] == ["6,400 samples"] * 2
 
 
 def test_other_settings_of_one_algorithm_get_labels_that_say_which(tmp_path):

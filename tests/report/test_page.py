@@ -17,6 +17,7 @@ from alignzoo import report
 from alignzoo.evaluation.results import Run
 from alignzoo.report import page, sections
 from alignzoo.report.main import write
+from alignzoo.report.study import Study
 from alignzoo.settings import UserError
 from tests.report.runs import TUNED, write_bench, write_run
 
@@ -175,16 +176,27 @@ def test_conditions_have_a_plot_and_a_part_each(tmp_path):
     assert (tmp_path / "report" / "plots" / "conditions.svg").is_file()
 
 
-def test_the_size_of_a_rollout_is_a_setting_of_those_who_sample():
-    """What a file says of a run that sampled nothing is left out."""
-    config = {"algorithm": {"beta": 0.5}, "trainer": {"batch": 64}, "rollout": {"prompts": 16, "samples": 8}}
+def test_settings_that_had_no_say_are_left_out():
+    """A run that sampled nothing has no rollout, a run with a budget no length of its own."""
+    config = {"algorithm": {"epochs": 2}, "trainer": {"batch": 64, "epochs": 3.0, "max_steps": 0}, "rollout": {"samples": 8}}
+    spent = config | {"budget": {"unit": "samples", "amount": 1e5}}
+    stepped = config | {"trainer": {"max_steps": 50, "epochs": 1.0}}
     ran = [
-        Run(Path(), config, {"algorithm": name, "completion_tokens": tokens}, {}, label=name)
-        for name, tokens in (("dpo", 0), ("ppo", 500))
+        Run(Path(), own, {"algorithm": name, "completion_tokens": tokens}, {}, label=name)
+        for name, own, tokens in (("dpo", config, 0), ("ppo", spent, 500), ("sft", stepped, 0))
     ]
     assert sections.settings(ran).rows == [
-        ["dpo", "beta=0.5, batch=64"], ["ppo", "beta=0.5, batch=64, rollout.prompts=16, rollout.samples=8"],
-    ]  # fmt: skip
+        ["dpo", "epochs=2, trainer.batch=64, trainer.epochs=3.0"],
+        ["ppo", "epochs=2, trainer.batch=64, rollout.samples=8"],
+        ["sft", "epochs=2, trainer.max_steps=50"],
+    ]
+
+
+def test_a_command_is_told_once():
+    runs = [Run(Path(), {}, {}, {"command": ["alignzoo", "train"]})]
+    told = page.Content(runs, [], Study(command=["alignzoo bench"]), {}, "alignzoo bench")
+    assert told.reproduce == ["alignzoo bench"]
+    assert page.Content(runs * 2, [], Study(), {}, "alignzoo report a").reproduce == ["alignzoo train", "alignzoo report a"]
 
 
 def test_a_folder_that_cant_be_written(tmp_path):
@@ -304,7 +316,7 @@ def test_conditions_open_with_one_answer_one_plot_and_one_table(noisy):
     assert rows == [*(f"| data.label\\_flips {x}" for x in ("0", "0.2", "0.4")), "| mean over conditions", "| first to last"]
     assert "all 9 comparisons under all conditions together (Holm)" in text
     assert "a family of their own" in text and "3 comparisons can give is 0.023" in text
-    assert "Budget of every run: unit=samples amount=6400.0." in text
+    assert "Budget of every run: 6,400 samples." in text
     assert "alignzoo bench suite=exact-noisy 'a=[b, c]'" in text
 
 
