@@ -22,13 +22,16 @@ autodoc_preserve_defaults = True
 
 
 def _cards() -> str:
-    """Every plugin's card, one section each."""
-    texts = [path.read_text("utf-8").split("---\n", 2)[2].strip() for path in sorted(ROOT.glob("plugins/*/README.md"))]
-    return "\n\n".join(re.sub(r"^#", "##", text, flags=re.MULTILINE) for text in texts)
+    """Every plugin's card, one section each, without its front matter."""
+    texts = [path.read_text("utf-8") for path in sorted(ROOT.glob("plugins/*/*.md"))]
+    bodies = [text.split("---\n", 2)[2] if text.startswith("---\n") else text for text in texts]
+    return "\n\n".join(re.sub(r"^#", "##", body.strip(), flags=re.MULTILINE) for body in bodies)
 
 
 def _insert_cards(app: object, page: str, source: list[str]) -> None:
-    source[0] = source[0].replace("<!-- cards -->", _cards())
+    """And what is no page of the site loses its link."""
+    text = source[0].replace("<!-- cards -->", _cards())
+    source[0] = re.sub(r"\[([^]]+)\]\((?:\.\./|README\.md)[^)]*\)", r"\1", text)
 
 
 def _as_rest(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
