@@ -38,27 +38,33 @@ def sentences(analyses: Sequence[Analysis]) -> list[str]:
 def _ahead(analyses: Sequence[Analysis]) -> str:
     if max(len(a.entries) for a in analyses) < 2:
         return ""
-    shown = {condition_text(a): winner for a in analyses if (winner := _winner(a))}
+    shown: dict[str, list[str]] = {}
+    for a in analyses:
+        for verdict in _shown(a):
+            shown.setdefault(verdict, []).append(condition_text(a))
     if not shown:
         able = any(a.can_claim for a in analyses)
+        what = "a planned difference" if analyses[0].selective else "a best algorithm"
         return (
-            "Taken by itself, no condition shows a best algorithm"
+            f"Taken by itself, no condition shows {what}"
             + ("." if able else f": that needs {max(a.seeds_needed for a in analyses)} seeds.")
         )  # fmt: skip
-    where = {label: [c for c, winner in shown.items() if winner == label] for label in dict.fromkeys(shown.values())}
     said = [
-        f"{label} is the best under {listed(at) if len(at) < len(analyses) else f'all {len(at)} conditions'}"
-        for label, at in where.items()
+        f"{verdict} under {listed(at) if len(at) < len(analyses) else f'all {len(at)} conditions'}"
+        for verdict, at in shown.items()
     ]
-    left = len(analyses) - len(shown)
+    left = sum(not _shown(a) for a in analyses)
     return f"Taken by themselves: {'; '.join(said)}{f'; none is shown to be under the other {left}' if left else ''}."
 
 
-def _winner(a: Analysis) -> str | None:
-    """The algorithm that is separated from all others."""
+def _shown(a: Analysis) -> list[str]:
+    """That an algorithm is separated from all others, or the planned pairs that are."""
+    if not a.can_claim:
+        return []
+    if a.selective:
+        return [f"{c.first} is better than {c.second}" for c in a.verdicts if c.separated]
     pairs = [a.against(a.best.label, e.label) for e in a.entries if e is not a.best]
-    sure = a.can_claim and all(c is not None and c.separated and c.difference > 0 for c in pairs)
-    return a.best.label if sure else None
+    return [f"{a.best.label} is the best"] if all(c is not None and c.separated and c.difference > 0 for c in pairs) else []
 
 
 def _changed(analyses: Sequence[Analysis]) -> str:
@@ -97,9 +103,11 @@ def table(analyses: Sequence[Analysis], whole: Analysis | None) -> Table:
     rows = [[condition_text(a), *(_cell(a, label) for label in labels)] for a in analyses]
     if whole:
         rows.append(["mean over conditions", *(_cell(whole, label) for label in labels)])
-    changes = [change(analyses, label) for label in labels]
-    moved = ["" if s is None else _change_text(analyses[0], s).replace(" points", "") for s in changes]
-    return Table(["condition", *labels], [*rows, ["first to last", *moved]])
+    if len(analyses[0].settings) == 1:  # of several, the conditions have no order
+        changes = [change(analyses, label) for label in labels]
+        moved = ["" if s is None else _change_text(analyses[0], s).replace(" points", "") for s in changes]
+        rows.append(["first to last", *moved])
+    return Table(["condition", *labels], rows)
 
 
 def _cell(a: Analysis, label: str) -> str:

@@ -80,6 +80,16 @@ class Analysis:
         return bool(self.comparisons) and self.smallest_p <= LEVEL
 
     @property
+    def selective(self) -> bool:
+        """Whether some pairs were never compared, so that nothing can be called the best."""
+        return len(self.comparisons) < len(self.entries) * (len(self.entries) - 1) // 2
+
+    @property
+    def verdicts(self) -> list[Comparison]:
+        """The comparisons, each with the one ahead first."""
+        return [c if c.difference >= 0 else _turned(c) for c in self.comparisons]
+
+    @property
     def best(self) -> Entry:
         return max(self.entries, key=lambda entry: entry.summary.mean)
 

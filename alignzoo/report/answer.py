@@ -26,6 +26,8 @@ def headline(a: Analysis) -> str:
         return "No claim possible: no comparison was planned."
     if not a.can_claim:
         return f"No claim possible below {a.seeds_needed} seeds."
+    if a.selective:
+        return _planned(a) + where + "."
     beaten, level = _sides(a)
     if not beaten:
         return _undecided(a) + where + "."
@@ -34,6 +36,15 @@ def headline(a: Analysis) -> str:
         return f"{best} {of}{where}."
     worse, alike = ([c.second for c in found] for found in (beaten, level))
     return f"{best} is better than {listed(worse)}, and not told apart from {listed(alike)}{where}."
+
+
+def _planned(a: Analysis) -> str:
+    """What the planned comparisons say, of these pairs alone."""
+    better = [f"{c.first} is better than {c.second}" for c in a.verdicts if c.separated]
+    level = [f"{c.first} and {c.second}" for c in a.verdicts if not c.separated]
+    return ", and ".join(
+        [*([", ".join(better)] if better else []), *([f"{'; '.join(level)} are not told apart"] if level else [])]
+    )
 
 
 def _values(a: Analysis) -> str:
@@ -75,6 +86,12 @@ def details(a: Analysis) -> list[str]:
         return [_left_out(a)]
     if not a.can_claim:
         return [_no_claim(a), _left_out(a)]
+    if a.selective:
+        return [
+            *(_planned_detail(a, c) for c in a.verdicts),
+            f"{_certainty(a)} No other pair was to be compared.",
+            _left_out(a),
+        ]
     beaten, level = _sides(a)
     said = [f"{a.best.label} {_verb(a)} {score(a, a.best)}."]
     if beaten:
@@ -82,6 +99,12 @@ def details(a: Analysis) -> list[str]:
     if level:
         said.append(f"That it is {listed([_ahead(a, c) for c in level])} is not shown.")
     return [" ".join(said), _certainty(a), _left_out(a)]
+
+
+def _planned_detail(a: Analysis, c: Comparison) -> str:
+    ahead = next(e for e in a.entries if e.label == c.first)
+    start = f"{c.first} {_verb(a)} {score(a, ahead)}."
+    return f"{start} It is {_ahead(a, c)}." if c.separated else f"{start} That it is {_ahead(a, c)} is not shown."
 
 
 def _left_out(a: Analysis) -> str:

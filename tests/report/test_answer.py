@@ -64,6 +64,33 @@ def test_one_planned_comparison_needs_fewer_seeds(tmp_path):
     assert a.can_claim and len(a.comparisons) == 1 and a.comparisons[0].corrected == 2 / 64
 
 
+def test_planned_pairs_alone_are_spoken_of(tmp_path):
+    """c is ahead of a too, which nobody planned to ask: so c is not called the best."""
+    study = Study(planned=[["b", "c"], ["a", "d"]])
+    a = analysed(tmp_path, {"c": 0.9, "a": 0.7, "d": 0.7, "b": 0.1}, 8, study)
+    alike = next(c for c in a.verdicts if not c.separated)
+    assert answer.headline(a) == f"c is better than b, and {alike.first} and {alike.second} are not told apart."
+    ahead, level, how, _ = answer.details(a)
+    assert "c closes 9" in ahead and "80." in ahead and "points ahead of b (" in ahead and "p = 0.016" in ahead  # 2 * 2 / 2^8
+    assert level.startswith(f"{alike.first} closes") and level.endswith("is not shown.")
+    assert how.endswith("corrected for 2 comparisons (Holm). No other pair was to be compared.")
+
+
+def test_over_conditions_planned_pairs_are_spoken_of_too(tmp_path):
+    for noise, level in (("0", 0.5), ("1", 0.3)):
+        for algorithm, gap in (("ppo", 0.9), ("dpo", level), ("sft", 0.1)):
+            for seed in range(8):
+                write_run(
+                    tmp_path / f"{noise}-{algorithm}-{seed}", algorithm, seed, gap + 0.001 * seed, changes={"data.noise": noise}
+                )
+    study = Study(vary=["data.noise"], planned=[["ppo", "dpo"]])
+    found = analyse(named(find([tmp_path]).runs, study.vary), study)
+    whole = averaged(found, study)
+    assert whole is not None
+    assert answer.headline(whole) == "ppo is better than dpo, on average over 2 values of data.noise."
+    assert across.sentences(found)[0] == "Taken by themselves: ppo is better than dpo under all 2 conditions."
+
+
 def test_one_seed_shows_no_interval_and_says_why(tmp_path):
     a = analysed(tmp_path, {"ppo": 0.9, "dpo": 0.5}, 1)
     assert answer.headline(a) == "No claim possible below 6 seeds."
