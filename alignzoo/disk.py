@@ -1,14 +1,22 @@
-"""A full disk, whoever reports it."""
+"""Files in one piece, and a full disk, whoever reports it."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # torch and safetensors wrap the system's error in their own, and torch keeps nothing of it
 TOLD = (*(os.strerror(code) for code in CODES), "file write failed")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The file is there with all of the text, or as it was."""
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(text, "utf-8")
+    partial.replace(path)
 
 
 def is_full(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from alignzoo.disk import write_whole
 from alignzoo.settings import UserError
 
 PACKAGES = ("alignzoo", "torch", "transformers", "accelerate", "trl", "peft", "datasets", "hydra-core", "numpy")
@@ -156,8 +157,8 @@ def _begin(cfg: DictConfig, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     # first, and in one piece: it tells the next attempt whose folder this is
-    _write(folder / "config.yaml", identity(cfg))
-    _write(folder / "environment.json", json.dumps({"command": command(), **environment()}, indent=1))
+    write_whole(folder / "config.yaml", identity(cfg))
+    write_whole(folder / "environment.json", json.dumps({"command": command(), **environment()}, indent=1))
 
 
 def command() -> list[str]:
@@ -212,8 +213,8 @@ def _finish(trainer: Any, setup: Any, folder: Path) -> dict[str, Any]:
     if trainer.is_world_process_zero() and finished:
         save_model(trainer, folder / "model")
         if curves := setup.data.curves():
-            _write(folder / "frontier.json", json.dumps(curves))
-        _write(folder / "summary.json", json.dumps(summary, indent=1, default=str))
+            write_whole(folder / "frontier.json", json.dumps(curves))
+        write_whole(folder / "summary.json", json.dumps(summary, indent=1, default=str))
     trainer.accelerator.wait_for_everyone()
     return summary
 
@@ -232,12 +233,6 @@ def save_model(trainer: Any, folder: Path) -> None:
                 checkpoint.save_module(module, partial / name)
 
     checkpoint.write(folder, fill)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _summary(folder: Path) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from alignzoo.bench.job import INTERRUPTED, STOP, journal
 from alignzoo.bench.plan import Run
 from alignzoo.bench.request import Request
 from alignzoo.bench.suite import pairs_of
+from alignzoo.disk import write_whole
 from alignzoo.evaluation.results import flat
 from alignzoo.report.main import writable
 from alignzoo.report.study import FILE
@@ -81,7 +82,4 @@ def write(request: Request, runs: Sequence[Run], tuning: Sequence[dict[str, Any]
         "planned": pairs_of(request.suite.planned), "tuning": list(tuning),
         "failed": failures(request, runs), "threshold": request.suite.threshold,
     }  # fmt: skip
-    path = request.folder / FILE
-    partial = path.with_name(f".{FILE}")
-    partial.write_text(json.dumps(said, indent=1), "utf-8")
-    partial.replace(path)
+    write_whole(request.folder / FILE, json.dumps(said, indent=1))

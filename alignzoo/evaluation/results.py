@@ -65,7 +65,7 @@ class Run:
     @cached_property
     def _evaluated(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl that are evaluations."""
-        return [row for row in _lines(self.folder / "metrics.jsonl") if any(name.startswith("eval/") for name in row)]
+        return [row for row in lines(self.folder / "metrics.jsonl") if any(name.startswith("eval/") for name in row)]
 
     @cached_property
     def evaluations(self) -> list[dict[str, float]]:
@@ -188,7 +188,8 @@ def write_rows(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(full), folder / "results.parquet")
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file; none where there is no file."""
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]

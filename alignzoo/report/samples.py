@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignzoo.evaluation.results import Run
+from alignzoo.evaluation.results import Run, lines
 
 PROMPTS = 6
 LONGEST = 400  # characters shown of a prompt or completion
@@ -41,8 +40,7 @@ def side_by_side(runs: Sequence[Run], prompts: int = PROMPTS) -> tuple[int | Non
 
 def _last(run: Run) -> dict[str, dict[str, Any]]:
     """{prompt: row} of the last evaluation."""
-    path = run.folder / "completions.jsonl"
-    rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()] if path.is_file() else []
+    rows = lines(run.folder / "completions.jsonl")
     last = max((row["step"] for row in rows), default=0)
     return {row["prompt"]: row for row in rows if row["step"] == last}
 

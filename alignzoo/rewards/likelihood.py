@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Context, Reward, Scores, Source
+from alignzoo.rewards.pretrained import pretrained
 from alignzoo.settings import Dtype, UserError, require
 
 Ids = list[int]
@@ -41,7 +42,7 @@ class Likelihood(Reward):
 
     def setup(self, context: Context) -> None:
         self._device = context.device
-        self._model, self._tokenizer = _load(str(self.path), self.dtype)
+        self._model, self._tokenizer = pretrained("AutoModelForCausalLM", str(self.path), self.dtype)
         self._model.to(context.device)
         self._reads_tokens = self._tokenizer.get_vocab() == context.tokenizer.get_vocab()
         self._longest = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
@@ -90,14 +91,3 @@ class Likelihood(Reward):
             own = own if cut or end is None else [*own, end]
             made.append((prompts[p] + own, [False] * len(prompts[p]) + [True] * len(own)))
         return made
-
-
-def _load(path: str, dtype: Dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype.value))
-    except (OSError, ValueError) as error:
-        raise UserError(f"reward.path={path}: {str(error).strip().splitlines()[0]}") from error
-    return model.eval().requires_grad_(False), tokenizer

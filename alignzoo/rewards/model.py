@@ -14,6 +14,7 @@ from torch import Tensor
 from alignzoo.batch import Completions
 from alignzoo.contracts import Context, Reward, Scores, Source
 from alignzoo.data.encode import Encoder
+from alignzoo.rewards.pretrained import pretrained
 from alignzoo.settings import Dtype, UserError, require
 
 
@@ -131,15 +132,9 @@ class RewardModel(Reward):
 
 
 def _load(path: str, dtype: Dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForSequenceClassification.from_pretrained(path, dtype=getattr(torch, dtype.value))
-    except (OSError, ValueError) as error:
-        raise UserError(f"reward.path={path}: {str(error).strip().splitlines()[0]}") from error
+    model, tokenizer = pretrained("AutoModelForSequenceClassification", path, dtype)
     if tokenizer.pad_token_id is None:
         raise UserError(
             f"reward.path={path}: its tokenizer has no padding token; name one in its tokenizer_config.json (pad_token)"
         )
-    return model.eval().requires_grad_(False), tokenizer
+    return model, tokenizer

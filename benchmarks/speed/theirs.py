@@ -12,8 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import SequentialSampler
-
+from alignzoo_plugins.trl.base import in_order
 from benchmarks.speed.meter import Meter
 from benchmarks.speed.rewards import vowels
 
@@ -41,13 +40,6 @@ def arguments(run: str, steps: int, batch: int, column: str) -> dict[str, Any]:
         "seed": 0, "weight_decay": 0.0,
     }  # fmt: skip
     return shared if column == "default" else shared | {"bf16": False, "gradient_checkpointing": False}
-
-
-def in_order(trainer: type) -> type:
-    """The trainer, reading rows in the order in which they stand."""
-    return type(
-        trainer.__name__, (trainer,), {"_get_train_sampler": lambda self, dataset=None: SequentialSampler(self.train_dataset)}
-    )
 
 
 def rows(path: Path) -> Any:

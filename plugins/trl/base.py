@@ -75,9 +75,23 @@ class Hosted(TrainerPlugin):
         return kind(**given)
 
 
-def rows(hosting: Hosting, columns: Callable[[Any], list[Row]]) -> Any:
-    """The training records in the order in which our own loader has them, one item each."""
-    return dataset(hosting.records, hosting.arguments["max_steps"] * hosting.settings.training.batch, columns)
+@dataclasses.dataclass(kw_only=True)
+class Reading(Hosted):
+    """A trainer that learns from the data: a subclass says how it wants the records (`columns`). The reference is given where
+    its roles have one."""
+
+    @abstractmethod
+    def columns(self, records: Any) -> list[Row]:
+        """Records of `data` as the trainer's rows."""
+
+    def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
+        """Reads the training records in the order in which our own loader has them, one item each."""
+        count = hosting.arguments["max_steps"] * hosting.settings.training.batch
+        given = {"ref_model": hosting.modules["reference"]} if "reference" in self.roles() else {}
+        return in_order(trainer)(
+            hosting.policy, args=config, train_dataset=dataset(hosting.records, count, self.columns),
+            processing_class=hosting.tokenizer, **given,
+        )  # fmt: skip
 
 
 def confine(module: Any, support: Tensor) -> Callable[[], None]:

@@ -9,12 +9,12 @@ from typing import Any
 from alignzoo.batch import Pairs
 from alignzoo.contracts import Hosting, Kind, Role, Search, require
 
-from .base import Hosted, in_order, rows
-from .rows import pairs
+from .base import Reading
+from .rows import Row, pairs
 
 
 @dataclass(kw_only=True)
-class TRLDPO(Hosted):
+class TRLDPO(Reading):
     """TRL's DPOTrainer: the mathematics of `dpo`."""
 
     data = Pairs
@@ -33,8 +33,5 @@ class TRLDPO(Hosted):
     def options(self, hosting: Hosting) -> dict[str, Any]:
         return {"beta": self.beta, "loss_type": ["sigmoid"], "max_length": None}
 
-    def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
-        return in_order(trainer)(
-            hosting.policy, ref_model=hosting.modules["reference"], args=config, train_dataset=rows(hosting, pairs),
-            processing_class=hosting.tokenizer,
-        )  # fmt: skip
+    def columns(self, records: Pairs) -> list[Row]:
+        return pairs(records)

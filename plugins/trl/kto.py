@@ -9,12 +9,12 @@ from typing import Any
 from alignzoo.batch import Rated
 from alignzoo.contracts import Hosting, Kind, Role, Search, require
 
-from .base import Hosted, in_order, rows
+from .base import Reading
 from .rows import Row, judged
 
 
 @dataclass(kw_only=True)
-class TRLKTO(Hosted):
+class TRLKTO(Reading):
     """TRL's KTOTrainer: the mathematics of `kto`, where a micro-batch is the whole batch."""
 
     data = Rated
@@ -38,11 +38,11 @@ class TRLKTO(Hosted):
         weights = {"desirable_weight": self.desirable_weight, "undesirable_weight": self.undesirable_weight}
         return {"beta": self.beta, "loss_type": "kto", "max_length": None, **weights}
 
+    def columns(self, records: Rated) -> list[Row]:
+        return judged(records, self.threshold)
+
     def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
-        made = in_order(trainer)(
-            hosting.policy, ref_model=hosting.modules["reference"], args=config,
-            train_dataset=rows(hosting, judged(self.threshold)), processing_class=hosting.tokenizer,
-        )  # fmt: skip
+        made = super().make(trainer, config, hosting)
         collate = made.data_collator
         made.data_collator = lambda examples: collate(mismatched(examples))
         return made

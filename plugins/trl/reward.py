@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 from alignzoo.batch import Pairs
 from alignzoo.contracts import Hosting, Kind, Role, Search, require
 
-from .base import Hosted, in_order, rows
-from .rows import compared
+from .base import Hosted, Reading
+from .rows import Row, compared
 
 
 @dataclass(kw_only=True)
-class TRLReward(Hosted):
+class TRLReward(Reading):
     """TRL's RewardTrainer: the mathematics of `bradley_terry`. Trains a scorer, no policy."""
 
     data = Pairs
@@ -39,6 +39,5 @@ class TRLReward(Hosted):
     def options(self, hosting: Hosting) -> dict[str, Any]:
         return {"max_length": None, "center_rewards_coefficient": self.centring or None}
 
-    def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
-        data = rows(hosting, compared(self.margin))
-        return in_order(trainer)(hosting.policy, args=config, train_dataset=data, processing_class=hosting.tokenizer)
+    def columns(self, records: Pairs) -> list[Row]:
+        return compared(records, self.margin)

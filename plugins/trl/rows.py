@@ -38,31 +38,23 @@ def pairs(batch: Pairs) -> list[Row]:
     return [{"prompt_ids": c[0], "chosen_ids": c[1], "rejected_ids": r[1]} for c, r in sides]
 
 
-def compared(margin: float) -> Callable[[Pairs], list[Row]]:
+def compared(batch: Pairs, margin: float) -> list[Row]:
     """For reward models, with `margin` times the data's margins where it is not 0."""
-
-    def columns(batch: Pairs) -> list[Row]:
-        sides = zip(_tokens(batch.chosen), _tokens(batch.rejected), strict=True)
-        found: list[Row] = [{"chosen_ids": c[0] + c[1], "rejected_ids": r[0] + r[1]} for c, r in sides]
-        if margin and batch.margin is None:
-            raise UserError(
-                f"algorithm.margin={margin} takes the pairs' margins, and the data has none: "
-                "say which column holds them with ++data.columns.margin=NAME, or leave algorithm.margin at 0"
-            )
-        given = batch.margin.tolist() if margin and batch.margin is not None else []
-        return [row | {"margin": margin * m} for row, m in zip(found, given, strict=True)] if given else found
-
-    return columns
+    sides = zip(_tokens(batch.chosen), _tokens(batch.rejected), strict=True)
+    found: list[Row] = [{"chosen_ids": c[0] + c[1], "rejected_ids": r[0] + r[1]} for c, r in sides]
+    if margin and batch.margin is None:
+        raise UserError(
+            f"algorithm.margin={margin} takes the pairs' margins, and the data has none: "
+            "say which column holds them with ++data.columns.margin=NAME, or leave algorithm.margin at 0"
+        )
+    given = batch.margin.tolist() if margin and batch.margin is not None else []
+    return [row | {"margin": margin * m} for row, m in zip(found, given, strict=True)] if given else found
 
 
-def judged(threshold: float) -> Callable[[Rated], list[Row]]:
+def judged(batch: Rated, threshold: float) -> list[Row]:
     """For KTO: labels are whether a rating is above the threshold."""
-
-    def columns(batch: Rated) -> list[Row]:
-        found = zip(_tokens(_whole(batch)), (batch.rating > threshold).tolist(), batch.row.tolist(), strict=True)
-        return [{"prompt_ids": t[0], "completion_ids": t[1], "label": label, "row": row} for t, label, row in found]
-
-    return columns
+    found = zip(_tokens(_whole(batch)), (batch.rating > threshold).tolist(), batch.row.tolist(), strict=True)
+    return [{"prompt_ids": t[0], "completion_ids": t[1], "label": label, "row": row} for t, label, row in found]
 
 
 def _tokens(c: Completions) -> list[tuple[list[int], list[int], list[bool]]]:

@@ -9,12 +9,12 @@ from typing import Any
 from alignzoo.batch import Completions
 from alignzoo.contracts import Hosting, Kind, Role
 
-from .base import Hosted, in_order, rows
-from .rows import demonstrations
+from .base import Reading
+from .rows import Row, demonstrations
 
 
 @dataclass(kw_only=True)
-class TRLSFT(Hosted):
+class TRLSFT(Reading):
     """TRL's SFTTrainer: the mathematics of `sft`."""
 
     data = Completions
@@ -26,6 +26,5 @@ class TRLSFT(Hosted):
     def options(self, hosting: Hosting) -> dict[str, Any]:
         return {"max_length": None, "packing": False, "loss_type": "nll"}
 
-    def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
-        data = rows(hosting, demonstrations)
-        return in_order(trainer)(hosting.policy, args=config, train_dataset=data, processing_class=hosting.tokenizer)
+    def columns(self, records: Completions) -> list[Row]:
+        return demonstrations(records)

@@ -144,7 +144,7 @@ def test_several_processes_and_old_versions_are_mistakes(monkeypatch: pytest.Mon
 def test_completions_that_are_not_all_the_policys_are_refused() -> None:
     c = toys.completions([0, 1], unscored=True)
     with pytest.raises(UserError, match=r"row 1: its completion has tokens that the policy did not write"):
-        judged(0.5)(Rated(**vars(c), rating=torch.ones(2)))
+        judged(Rated(**vars(c), rating=torch.ones(2)), 0.5)
     row = demonstrations(c)[1]
     written = int(c.scored[1].sum())
     assert row["labels"][-written:] == row["input_ids"][-written:]
