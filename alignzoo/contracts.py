@@ -248,6 +248,7 @@ class Context:
     policy: Any = None  # a torch.nn.Module
     shared: Any = None
     models: Models | None = None
+    folder: Path | None = None  # the run's, where there is one
 
 
 class Reward(ABC):

@@ -95,7 +95,7 @@ class Builder:
         length = modules.context_length(self.setup.model, config)
         context = Context(
             tokenizer=tokenizer, seed=self.setup.seed, sampling=self.sampling, context_length=length, cache=self.cache,
-            device=args.device,
+            device=args.device, folder=self.folder,
         )  # fmt: skip
         return context, config
 
