@@ -23,6 +23,7 @@ from alignzoo.registry import ENTRY_POINTS, GROUPS, Registry, unknown
 from alignzoo.settings import Generation, Model, Peft, Rollout, Training, UserError, nearest
 
 SCHEMAS: dict[str, Any] = {"model": Model, "peft": Peft, "trainer": Training, "generation": Generation, "rollout": Rollout}
+ROLE_OF = {"gold": "the judge that stands for a person; held-out completions are scored by it, and nothing is trained on that"}
 USAGE = """\
 alignzoo: one loop, every alignment algorithm
 
@@ -71,7 +72,7 @@ def show_train_help(overrides: Sequence[str]) -> None:
 
 def show_list(registry: Registry, group: str | None) -> None:
     """A table of every option of every group, or of one group."""
-    groups = [*ENTRY_POINTS, *(name for name in yaml_groups() if name not in GROUPS)]
+    groups = [*dict.fromkeys((*ENTRY_POINTS, *GROUPS)), *(name for name in yaml_groups() if name not in GROUPS)]
     if group is not None and group not in groups:
         raise UserError(unknown("group", group, groups))
     _print_options(registry, [group] if group else groups)
@@ -134,6 +135,8 @@ def _print_options(registry: Registry, groups: Sequence[str]) -> None:
         for plugin in registry.everything(group) if group in ENTRY_POINTS else []:
             card = zoo.card_of(plugin)
             table.add_row(group, plugin.name, "preset" if plugin.preset else card.family, card.summary)
+        if group in zoo.ALIASES:
+            table.add_row(group, "none", "", f"or any {zoo.ALIASES[group]}: {ROLE_OF[group]}")
         for name, path in files.get(group, {}).items():
             table.add_row(group, name, "", zoo.first_comment(path))
         table.add_section()

@@ -42,6 +42,7 @@ class RunConfig:
     data: Any = MISSING
     reward: Any = MISSING
     reference: Any = MISSING
+    gold: Any = None  # a Reward, or None
     peft: Peft = field(default_factory=Peft)
     trainer: Training = field(default_factory=Training)
     budget: Budget = field(default_factory=Budget)
@@ -159,6 +160,7 @@ def instantiate(cfg: DictConfig) -> RunConfig:
         raise UserError(config_errors.describe(error)) from error
     run = cast(RunConfig, made)
     _check_roles(run)
+    run.gold = _gold(run)
     return run
 
 
@@ -313,6 +315,16 @@ def _check_roles(run: RunConfig) -> None:
     for name, path in run.roles.items():
         if path is not None and name not in known:
             raise UserError(f"roles.{name}={path}, but {run.choices['algorithm']} takes no {name}: leave it out")
+
+
+def _gold(run: RunConfig) -> Any:
+    """The judge of a run, or None. Raises UserError for one that changes while it judges."""
+    gold = run.gold and run.gold.resolve(run.data)
+    if gold is None and run.choices["gold"] == "task":
+        raise UserError(f"gold=task, and data={run.choices['data']} brings no reward: choose another judge, or none")
+    if gold is not None and gold.roles():
+        raise UserError(f"gold={run.choices['gold']} learns while it judges: choose a reward that stays as it is")
+    return gold
 
 
 def _split(config_path: str) -> tuple[str, str, str]:

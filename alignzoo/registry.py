@@ -18,9 +18,12 @@ from alignzoo import API_VERSION, __version__, declared
 from alignzoo.declared import Card
 from alignzoo.settings import UserError, nearest
 
-GROUPS = ("algorithm", "data", "reward", "reference")  # config groups; a hosted trainer is an option of `algorithm`
+GROUPS = ("algorithm", "data", "reward", "reference", "gold")  # config groups; a hosted trainer is an option of `algorithm`
+ALIASES = {"gold": "reward"}  # groups whose options are those of another
 METRIC = "metric"
-ENTRY_POINTS = {group: (group,) for group in (*GROUPS, METRIC)} | {"algorithm": ("algorithm", "trainer")}
+ENTRY_POINTS = {group: (group,) for group in (*GROUPS, METRIC) if group not in ALIASES} | {
+    "algorithm": ("algorithm", "trainer")
+}
 TYPES = "int, float, bool, str, an Enum, a dataclass, or list, dict and `| None` of these"
 
 
@@ -50,11 +53,11 @@ class Registry:
         self._plugins = {group: self._find(group, local, points) for group in ENTRY_POINTS}
 
     def names(self, group: str) -> list[str]:
-        return sorted(self._plugins[group])
+        return sorted(self._plugins[ALIASES.get(group, group)])
 
     def get(self, group: str, name: str) -> Plugin:
         """Raises UserError for a name nobody has, with the nearest ones, and for a name that two have."""
-        found = self._plugins[group].get(name, [])
+        found = self._plugins[ALIASES.get(group, group)].get(name, [])
         if not found:
             raise UserError(unknown(group, name, self.names(group)))
         if len(found) > 1:
@@ -97,7 +100,7 @@ class Registry:
 
     def everything(self, group: str) -> list[Plugin]:
         """All plugins and presets of a group, by name; a name that two have comes twice."""
-        return [plugin for name in self.names(group) for plugin in self._plugins[group][name]]
+        return [plugin for name in self.names(group) for plugin in self._plugins[ALIASES.get(group, group)][name]]
 
     def card(self, group: str, name: str) -> Card:
         return card_of(self.get(group, name))

@@ -18,7 +18,7 @@ from alignzoo.engine.callbacks import Flow, Interrupt, Show
 from alignzoo.engine.cost import watch_networks
 from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader, Order, Share, bind
-from alignzoo.engine.scoring import checked
+from alignzoo.engine.scoring import Checked, checked
 from alignzoo.engine.trainer import AlignTrainer
 from alignzoo.models import build as modules
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
@@ -61,7 +61,7 @@ class Builder:
         trainer = AlignTrainer(
             trained=trained, args=args, algorithm=self.algorithm, models=models, reward=self.reward,
             learning_rates=self._learning_rates(trained), tokenizer=context.tokenizer,
-            evaluator=self._evaluator(tables),
+            evaluator=self._evaluator(tables, context),
             folder=self.folder, training=setup.training, budget=setup.budget,
             callbacks=[flow, Show(show), *self._tensorboard()],
         )  # fmt: skip
@@ -72,7 +72,7 @@ class Builder:
         trainer.loader = self._loader(tables, trainer, micro, share)
         if self.reward:
             self._connect_reward(trainer)
-        watch_networks(trainer.cost, models, self.reward)
+        watch_networks(trainer.cost, models, self.reward, self.setup.gold)
         trainer.tables_report = tables.report
         return trainer
 
@@ -119,11 +119,20 @@ class Builder:
         rollouts = math.ceil(training.epochs * len(tables.train) / rollout.prompts)
         return rollouts * self.algorithm.passes() * math.ceil(rollout.prompts * rollout.samples / training.batch)
 
-    def _evaluator(self, tables: Tables) -> Evaluator:
+    def _evaluator(self, tables: Tables, context: Context) -> Evaluator:
         setup, sampling = self.setup, Sampling(**vars(self.setup.generation), samples=1)
         records = isinstance(self.algorithm, Algorithm) and not self.online
         best_of = 0 if type(self.source).curves is not Source.curves else setup.training.reference_samples
-        return Evaluator(tables, self.source, sampling, setup.training.eval_prompts, not records, setup.measures, best_of)
+        gold = self._gold(tables, context)
+        return Evaluator(tables, self.source, sampling, setup.training.eval_prompts, not records, setup.measures, gold, best_of)
+
+    def _gold(self, tables: Tables, context: Context) -> Checked | None:
+        """The judge, as evaluation asks it."""
+        if self.setup.gold is None:
+            return None
+        self.setup.gold.setup(context)
+        name, rows = f"gold={self.setup.choices['gold']}", len(tables.train)
+        return checked(self.setup.gold, name, context.shared, rows, lambda completions, scores: None, self.setup.scoring)
 
     # --- networks ---
 

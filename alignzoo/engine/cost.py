@@ -157,13 +157,14 @@ def _used(state: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def watch_networks(cost: Cost, models: Models, reward: Reward | None) -> None:
+def watch_networks(cost: Cost, models: Models, reward: Reward | None, gold: Reward | None) -> None:
     """Count the FLOPs of all networks of a run from now on. A trunk that two roles share is the first one's."""
     for name, network in models.networks.items():
         if isinstance(getattr(network, "module", None), nn.Module):
             watch(network.module, cost.flops, name)
-    for module in modules_in(reward):
-        watch(module, cost.flops, "reward")
+    for name, judge in (("reward", reward), ("gold", gold)):
+        for module in modules_in(judge):
+            watch(module, cost.flops, name)
     models.shared.drawn = cost.drawn
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
-from alignzoo.contracts import Metric, Source, Table, Tables
+from alignzoo.contracts import Metric, Scores, Source, Table, Tables
 from alignzoo.engine import judging
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.trainer import AlignTrainer, default_weights, named_terms, weight_of, weighted_sum
 from alignzoo.evaluation import sampled
-from alignzoo.models.roles import Models, bound, gather_objects, main_role
+from alignzoo.models.roles import Models, Score, bound, gather_objects, main_role
 from alignzoo.settings import Sampling
 
 CHUNK = 64  # prompts sampled, or records scored, at once
@@ -33,6 +33,7 @@ class Evaluator:
     prompts: int
     online: bool
     metrics: Mapping[str, Metric] = field(default_factory=dict)  # plugins, by name
+    gold: Score | None = None  # the reward that stands for the human judge
     best_of: int = 0  # completions of each prompt whose rewards are kept, before training: the policy is the reference then
 
     def __call__(self, trainer: Any) -> dict[str, float]:
@@ -66,12 +67,36 @@ class Evaluator:
         meter, rows, writes = Meter(), [], "policy" in trainer.roles.networks
         with trainer.roles.shared.at(self.sampling.temperature):
             for prompts in _chunks(trainer, self.tables.prompts if writes else None, self.prompts):
-                rows += _measure_samples(trainer.roles, prompts, self.sampling, meter, self.metrics)
+                rows += self._measure_samples(trainer.roles, prompts, meter)
         if not self.online:
             for records in _chunks(trainer, self.tables.heldout, None):
                 _measure_records(trainer, records, meter)
         own = self.source.evaluate(trainer.roles) if writes else self._judge(trainer)
         return meter.means() | own, rows
+
+    def _measure_samples(self, models: Models, prompts: Any, meter: Meter) -> list[dict[str, Any]]:
+        c: Completions = models.policy.generate(prompts, self.sampling)
+        measures: dict[str, Tensor] = {
+            "length": c.length,
+            "truncated": c.truncated.float(),
+            "entropy": c.mean(models.policy.entropy(c)),
+        }
+        known: dict[str, Tensor] = {}
+        if "reference" in models.networks:
+            measures["kl"] = c.sum(models.policy.logprobs(c) - models.reference.logprobs(c))
+        for name, judge in (("reward", models.reward if models.has_reward else None), ("gold", self.gold)):
+            if judge:
+                found, usable = _scores(name, judge(c), c)
+                measures, known = measures | found, known | usable
+        measures |= {f"metric/{name}": metric(c) for name, metric in self.metrics.items()}
+        for name, values in measures.items():
+            meter.add(name, values, known[name].to(values.device).double() if name in known else 1.0)
+        columns = {name: values.tolist() for name, values in measures.items()}
+        texts = zip(c.row.tolist(), prompts.text, c.text, strict=True)
+        return [
+            {"row": row, "prompt": prompt, "completion": text, **{name: values[i] for name, values in columns.items()}}
+            for i, (row, prompt, text) in enumerate(texts)
+        ]
 
     def _judge(self, trainer: AlignTrainer) -> dict[str, float]:
         scorer = getattr(trainer.roles, main_role(list(trainer.trained.roles)))
@@ -90,32 +115,11 @@ def _chunks(trainer: AlignTrainer, table: Table | None, limit: int | None, size:
         yield cast(Table, table).batch(mine[start : start + size]).to(trainer.args.device)
 
 
-def _measure_samples(
-    models: Models, prompts: Any, sampling: Sampling, meter: Meter, metrics: Mapping[str, Metric]
-) -> list[dict[str, Any]]:
-    c: Completions = models.policy.generate(prompts, sampling)
-    measures: dict[str, Tensor] = {
-        "length": c.length,
-        "truncated": c.truncated.float(),
-        "entropy": c.mean(models.policy.entropy(c)),
-    }
-    if "reference" in models.networks:
-        measures["kl"] = c.sum(models.policy.logprobs(c) - models.reference.logprobs(c))
-    valid = torch.ones(len(c), dtype=torch.bool)
-    if models.has_reward:
-        scores = models.reward(c)
-        valid = scores.valid.cpu() if scores.valid is not None else valid
-        measures["reward"] = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
-        measures |= {f"reward/{name}": part for name, part in scores.parts.items()}
-    measures |= {f"metric/{name}": metric(c) for name, metric in metrics.items()}
-    for name, values in measures.items():
-        meter.add(name, values, valid.to(values.device).double() if name.startswith("reward") else 1.0)
-    columns = {name: values.tolist() for name, values in measures.items()}
-    texts = zip(c.row.tolist(), prompts.text, c.text, strict=True)
-    return [
-        {"row": row, "prompt": prompt, "completion": text, **{name: values[i] for name, values in columns.items()}}
-        for i, (row, prompt, text) in enumerate(texts)
-    ]
+def _scores(name: str, scores: Scores, c: Completions) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A judgement and its parts as measures (B,), and where each can be had."""
+    total = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
+    measures = {name: total, **{f"{name}/{part}": values for part, values in scores.parts.items()}}
+    return measures, dict.fromkeys(measures, scores.usable)
 
 
 def _measure_records(trainer: AlignTrainer, batch: Any, meter: Meter) -> None:

@@ -40,7 +40,7 @@ class HostBuilder(Builder):
         args = arguments(setup.training, self.folder, setup.seed)
         micro = self.check(args.world_size)
         context, config = self._context(args)
-        tables = self.source.tables(self.algorithm.data, context)
+        tables = self._tables(context, args)
         budget.check_data(setup, tables)
         with args.main_process_first(local=False, desc="models"):
             models, trained, _ = self._models(context, config)
@@ -73,10 +73,12 @@ class HostBuilder(Builder):
         foreign = self.algorithm.build(hosting)
         if not isinstance(foreign, Trainer):
             raise UserError(f"{name} built a {type(foreign).__name__}: `build` must return a transformers.Trainer")
-        watch_networks(cost, models, self.reward)
+        watch_networks(cost, models, self.reward, setup.gold)
         watch_trainer(cost, foreign, self.main)
         flow = HostedFlow(setup.training, interrupt)
-        flow.trainer = Hosted(foreign, trained, models, self._evaluator(tables), tables, context.tokenizer, self.folder)
+        flow.trainer = Hosted(
+            foreign, trained, models, self._evaluator(tables, context), tables, context.tokenizer, self.folder
+        )
         flow.trainer.keep, flow.trainer.cost = setup.training.keep_checkpoints, cost
         flow.trainer.renamed = self.algorithm.renamed
         flow.trainer.samples = partial(budget.samples, setup, tables)

@@ -24,6 +24,7 @@ def identity(run: Run, vary: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
         "task": {"data": choices.get("data"), "model": choices.get("model")}
         | flat({"data": config.get("data"), "model": config.get("model"), "generation": generation}),
         "reward": {"reward": choices.get("reward")} | flat({"reward": config.get("reward")}),
+        "gold": {"gold": choices.get("gold") or "none"} | flat({"gold": config.get("gold") or {}}),
         "reference": {"reference": choices.get("reference")} | flat({"reference": config.get("reference")}),
         "budget": budget(run),
     }
@@ -73,7 +74,9 @@ def _settings(run: Run, vary: Sequence[str]) -> dict[str, Any]:
     """What may set two runs of one algorithm apart: all settings but those that make runs comparable, and those varied."""
     shared = {key for keys in identity(run).values() for key in keys} | {"data.rows"}
     own = {
-        key: value for key, value in run.config.items() if key not in (*NOT_SETTINGS, "data", "reward", "reference", "budget")
+        key: value
+        for key, value in run.config.items()
+        if key not in (*NOT_SETTINGS, "data", "reward", "gold", "reference", "budget")
     }
     return {key: value for key, value in flat(own).items() if key not in shared and key not in vary}
 

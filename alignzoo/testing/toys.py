@@ -177,13 +177,13 @@ def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:
         "eval_prompts": 4,
     }
     parts = {
-        "algorithm": algorithm, "data": ToySource(), "reward": CountReward(), "reference": Copy(),
+        "algorithm": algorithm, "data": ToySource(), "reward": CountReward(), "gold": None, "reference": Copy(),
         "model": Model(config=dict(LLAMA)),
         "peft": Peft(), "budget": Budget(), "scoring": Scoring(),
         "training": Training(**training | changes.pop("training", {})),
         "generation": Generation(max_new_tokens=6),
         "rollout": Rollout(prompts=4, samples=2), "seed": 0, "roles": {}, "measures": {},
-        "choices": {"algorithm": name, "reward": reward, "data": "toy", "model": "tiny", "reference": "copy"},
+        "choices": {"algorithm": name, "reward": reward, "data": "toy", "model": "tiny", "reference": "copy", "gold": "toy"},
     }  # fmt: skip
     return SimpleNamespace(**parts | changes)
 
