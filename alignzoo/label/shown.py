@@ -1,0 +1,45 @@
+"""Texts as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.text import Text as Styled
+
+from alignzoo.label.items import Item, Text
+
+
+def plain(text: Text) -> str:
+    """A text as it is; a conversation as a line for each message."""
+    if isinstance(text, str):
+        return text
+    return "\n".join(f"{message.get('role', '')}: {message.get('content') or ''}" for message in text)
+
+
+def visible(text: str) -> str:
+    """With what would steer a terminal shown, not obeyed."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+class Screen:
+    """Shows one item at a time: its prompt, and its completions by number, in the order `places`."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+
+    def show(self, about: Item, places: Sequence[int], head: str, keys: str) -> None:
+        self.console.clear()
+        parts: list[Any] = [Styled(head, style="dim"), _panel(about.prompt, "prompt", "dim")]
+        several = len(places) > 1
+        parts += [_panel(about.completions[place], str(n) if several else "completion") for n, place in enumerate(places, 1)]
+        self.console.print(Group(*parts, Styled(keys)))
+
+    def say(self, text: str) -> None:
+        self.console.print(Styled(visible(text)), soft_wrap=True)
+
+
+def _panel(text: Text, title: str, style: str = "") -> Panel:
+    return Panel(Styled(visible(plain(text))), title=title, title_align="left", border_style=style or "none")

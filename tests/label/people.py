@@ -1,0 +1,35 @@
+"""People who answer at once."""
+
+import json
+import threading
+
+from alignzoo.label import requests
+
+
+class Person:
+    """Answers the requests of a folder, in a thread, as `answer(item)` says."""
+
+    def __init__(self, folder, answer, name="ann"):
+        self.folder, self.answer, self.name, self.over = folder, answer, name, threading.Event()
+        self.seen = []
+        self.thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+    def _work(self):
+        while not self.over.wait(0.005):
+            for request in requests.found(self.folder) if self.folder.exists() else []:
+                if request not in self.seen:
+                    self.seen.append(request)
+                    items, _ = requests.read(request)
+                    self._write(request, [{"id": one.id, "answer": self.answer(one), "rater": self.name} for one in items])
+
+    def _write(self, request, answers):
+        with requests.answers_of(request).open("a") as file:
+            file.writelines(json.dumps(answer) + "\n" for answer in answers)
