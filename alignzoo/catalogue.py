@@ -20,9 +20,10 @@ from rich.table import Table
 
 from alignzoo import registry as zoo
 from alignzoo.registry import ENTRY_POINTS, GROUPS, Registry, unknown
-from alignzoo.settings import Generation, Model, Peft, Rollout, Training, UserError, nearest
+from alignzoo.settings import Generation, Making, Model, Peft, Rollout, Training, UserError, nearest
 
 SCHEMAS: dict[str, Any] = {"model": Model, "peft": Peft, "trainer": Training, "generation": Generation, "rollout": Rollout}
+SCHEMAS["making"] = Making
 ROLE_OF = {"gold": "the judge that stands for a person; held-out completions are scored by it, and nothing is trained on that"}
 USAGE = """\
 alignzoo: one loop, every alignment algorithm

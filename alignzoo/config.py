@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignzoo import config_errors
 from alignzoo.registry import GROUPS, Registry, unknown
-from alignzoo.settings import Budget, Generation, Model, Peft, Rollout, Scoring, Training, UserError
+from alignzoo.settings import Budget, Generation, Making, Model, Peft, Rollout, Scoring, Training, UserError
 
 _plugins_dir: ContextVar[str] = ContextVar("plugins_dir", default="")
 
@@ -59,6 +59,7 @@ class RunConfig:
     roles: dict[str, str | None] = field(default_factory=dict)
     choices: dict[str, str | None] = field(default_factory=dict)  # the option taken of each group; filled in by `compose`
 
+    making: Making = field(default_factory=Making)
     @property
     def training(self) -> Training:
         return self.trainer

@@ -15,10 +15,10 @@ from alignzoo.config import RunConfig, instantiate, load_run
 from alignzoo.contracts import Context
 from alignzoo.data.encode import Encoder
 from alignzoo.data.source import RowSource, existing
-from alignzoo.engine.build import decoder, ends, support
 from alignzoo.models import build
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.models.noise import Noise
+from alignzoo.models.vocabulary import decoder, ends, support
 from alignzoo.run import cache_folder
 from alignzoo.settings import Sampling, UserError
 

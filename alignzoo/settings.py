@@ -242,6 +242,69 @@ class Budget:
         require(self.unit is Unit.none or 0 < self.amount < float("inf"), "budget.amount", self.amount, "> 0, and finite")
 
 
+class Made(Enum):
+    """What the training view is made of, by sampling and labelling."""
+
+    none = "none"
+    pairs = "pairs"
+    ratings = "ratings"
+    rankings = "rankings"
+    demonstrations = "demonstrations"
+
+
+class Ties(Enum):
+    """What is done about completions that a labeller finds equally good."""
+
+    drop = "drop"  # no pair is made of them, and a ranking keeps the first
+    keep = "keep"  # a coin says which of a pair is chosen, and they share a rank
+
+
+@dataclass(kw_only=True)
+class Making:
+    """Training data made of the prompts of `data`: the model that training starts from writes, `gold` (or `reward`) judges.
+
+    A rater sees score + temperature x standard Gumbel noise, so it prefers a to b with the probability of Bradley and Terry,
+    sigmoid((score a - score b) / temperature), and ranks as Plackett and Luce say.
+    """
+
+    kind: Made = Made.none
+    prompts: int = 0  # prompts to sample for, each drawn several times where there are fewer; 0: each once
+    samples: int = 2  # completions of each; pairs are all two of them, demonstrations the best
+    heldout: int = 256  # held-out prompts that records are made of too, at most
+    temperature: float = 0.0  # of the label noise; 0: the higher score is always better
+    flip: float = 0.0  # probability that a label is turned round: a pair, a ranking, a rating on its scale
+    ties: Ties = Ties.drop
+    tie_margin: float = 0.0  # what a rater sees counts as equal up to this difference
+    raters: int = 1  # each labels everything, with noise of its own
+    levels: int = 0  # ratings are 0 to levels - 1, equally many completions each; 0: the score itself
+    model: str | None = None  # a path: who writes; none: the model that training starts from
+    batch: int = 256  # completions sampled at once; never changes them
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "heldout", "temperature", "tie_margin"):
+            require(0 <= getattr(self, name) < float("inf"), f"making.{name}", getattr(self, name), ">= 0, and finite")
+        for name in ("samples", "raters", "batch"):
+            require(getattr(self, name) >= 1, f"making.{name}", getattr(self, name), ">= 1")
+        require(0 <= self.flip <= 1, "making.flip", self.flip, "in [0, 1]")
+        require(self.levels == 0 or self.levels >= 2, "making.levels", self.levels, ">= 2, or 0 for the score itself")
+        self.model = self.model and embedded(self.model)
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        """Raises UserError for settings that this kind has no use for."""
+        if self.kind is Made.none:
+            set_ = [f.name for f in fields(self) if f.name not in ("kind", "seed") and getattr(self, f.name) != f.default]
+            if set_:
+                raise UserError(f"making.{set_[0]} is set, and nothing is made: choose making=pairs, ratings, rankings, ...")
+        if self.kind in (Made.pairs, Made.rankings) and self.samples < 2:
+            raise UserError(f"making.samples={self.samples}: {self.kind.value} need at least 2 completions of a prompt")
+        if self.levels and self.kind is not Made.ratings:
+            raise UserError(f"making.levels={self.levels} is about ratings, and making={self.kind.value}: leave it out")
+        if self.flip and self.kind is Made.ratings and not self.levels:
+            raise UserError(f"making.flip={self.flip} turns a rating round on its scale: give the scale, as making.levels=2")
+
+
 class OnError(Enum):
     """What is done about a completion that its reward fails on."""
 

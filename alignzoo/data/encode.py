@@ -27,6 +27,18 @@ class Tokens:
         return self if len(self.ids) <= limit else Tokens(self.ids[:limit], self.scored[:limit], True)
 
 
+class Written(str):
+    """A prompt or completion that stays the tokens it was made of: those of a sample need not be what its text gives again."""
+
+    tokens: Tokens
+
+    @classmethod
+    def of(cls, text: str, tokens: Tokens) -> Written:
+        made = cls(text)
+        made.tokens = tokens
+        return made
+
+
 @dataclass(kw_only=True)
 class Encoder:
     """Tokenises prompts as the model will meet them, and completions as it would write them.
@@ -43,7 +55,9 @@ class Encoder:
 
     def prompts(self, prompts: Sequence[Text]) -> list[list[int]]:
         """The ids of each prompt; an empty one is BOS, or EOS without a BOS, since a completion must follow something."""
-        encoded = self._ids([self._rendered(p) for p in prompts], [self._plain(p) for p in prompts])
+        fresh = [p for p in prompts if not isinstance(p, Written)]
+        made = iter(self._ids([self._rendered(p) for p in fresh], [self._plain(p) for p in fresh]))
+        encoded = [p.tokens.ids if isinstance(p, Written) else next(made) for p in prompts]
         start = self.tokenizer.eos_token_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
         return [ids or [start] for ids in encoded]
 
@@ -55,6 +69,12 @@ class Encoder:
         A completion is tokenised together with its prompt where that leaves the prompt's own tokens as they are, and on its own
         otherwise: the prompt must be what `prompts` made of it, since that is what the model is given when it samples.
         """
+        rows = zip(prompts, prompt_ids, completions, strict=True)
+        fresh = [row for row in rows if not isinstance(row[2], Written)]
+        made = iter(self._encoded(*zip(*fresh, strict=True))) if fresh else iter(())
+        return [c.tokens if isinstance(c, Written) else next(made) for c in completions]
+
+    def _encoded(self, prompts: Sequence[Text], prompt_ids: Sequence[list[int]], completions: Sequence[Text]) -> list[Tokens]:
         segments = [self._segments(p, c) for p, c in zip(prompts, completions, strict=True)]
         firsts = [parts[0][0] for parts in segments]
         alone = self._ids(firsts, [False] * len(firsts))

@@ -29,13 +29,14 @@ class Preparation:
     max_completion_tokens: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
-    def tables(self, train: list[Row], heldout: list[Row]) -> Tables:
+    def tables(self, train: list[Row], heldout: list[Row], asked: list[Row] | None = None) -> Tables:
+        """Of these rows; `asked` are the held-out rows whose prompts evaluation samples from, where they are others."""
         chosen = recipe(self.view, train) if self.view in RECIPES else None
         report: dict[str, Any] = {"view": self.view.__name__}
         if note := chosen and derived(self.view, chosen, train):
             report["derived"] = note
         tables = [self._table(rows, chosen) if rows else None for rows in (train, heldout)]
-        prompts = self._prompts_to_sample(heldout)
+        prompts = self._prompts_to_sample(heldout if asked is None else asked)
         for name, table in zip(("train", "heldout", "heldout_prompts"), (*tables, prompts), strict=True):
             report[name] = 0 if table is None else len(table)
         if tables[0] is None or not len(tables[0]):
@@ -50,6 +51,11 @@ class Preparation:
     def table(self, rows: list[Row]) -> Table | None:
         """One table of these rows, None if there are none. Raises UserError where they don't give the view."""
         return self._table(rows, recipe(self.view, rows)) if rows else None
+
+    def prompts(self, rows: list[Row]) -> tuple[list[Row], PromptTable]:
+        """Every prompt of these rows once, as a row and as tokens that leave room to sample."""
+        unique = _unique([row for row in rows if row.values.get("prompt")])
+        return unique, self._prompts(unique)
 
     def _table(self, rows: list[Row], chosen: Recipe | None) -> Table:
         if chosen is None:

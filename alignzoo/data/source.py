@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from alignzoo.batch import Batch, Pairs
+from alignzoo.batch import Batch, Pairs, Prompts
 from alignzoo.contracts import Context, Models, Source, Table, Tables
 from alignzoo.data.encode import Encoder
 from alignzoo.data.prepare import Preparation
@@ -86,16 +86,32 @@ class RowSource(Source):
         return train_bpe(sorted({text for row in train for text in row.texts()}), self.vocabulary)
 
     def tables(self, view: type[Batch], context: Context) -> Tables:
+        train, heldout, counts = self.rows()
+        return self.tables_of(view, context, train, heldout, counts)
+
+    def tables_of(
+        self, view: type[Batch], context: Context, train: list[Row], heldout: list[Row], counts: Mapping[str, Any],
+        asked: list[Row] | None = None,
+    ) -> Tables:  # fmt: skip
+        """These rows as tables, whoever made them; `asked` are the held-out rows whose prompts evaluation samples from, where
+        they are others than `heldout`."""
         check(context.tokenizer)
         self._device = context.device
-        train, heldout, counts = self.rows()
-        template = existing(self.chat_template, "data.chat_template").read_text("utf-8") if self.chat_template else None
-        encoder = Encoder(
-            tokenizer=context.tokenizer, chat=self.chat, system=self.system, template=template, options=self.template_options
-        )
-        made = self._preparation(view, encoder, context).tables(train, heldout)
+        encoder = self.encoder(context.tokenizer)
+        made = self._preparation(view, encoder, context).tables(train, heldout, asked)
         self._pairs = made.heldout if view is Pairs else self._heldout_pairs(heldout, encoder, context)
         return Tables(train=made.train, heldout=made.heldout, prompts=made.prompts, report={**counts, **made.report})
+
+    def encoder(self, tokenizer: Any) -> Encoder:
+        template = existing(self.chat_template, "data.chat_template").read_text("utf-8") if self.chat_template else None
+        return Encoder(
+            tokenizer=tokenizer, chat=self.chat, system=self.system, template=template, options=self.template_options
+        )
+
+    def prompts(self, rows: list[Row], context: Context) -> tuple[list[Row], Table]:
+        """Every prompt of these rows once, as a row and as the tokens that a model is given."""
+        check(context.tokenizer)
+        return self._preparation(Prompts, self.encoder(context.tokenizer), context).prompts(rows)
 
     @torch.no_grad()
     def evaluate(self, models: Models) -> dict[str, float]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
-from alignzoo.batch import Completions
+from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Algorithm, Context, Kind, OnlineAlgorithm, Role, Scores, Source, Tables
 from alignzoo.engine import budget, checks
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
@@ -20,12 +20,15 @@ from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader, Order, Share, bind
 from alignzoo.engine.scoring import Checked, checked
 from alignzoo.engine.trainer import AlignTrainer
+from alignzoo.making.labeller import check as check_making
+from alignzoo.making.made import tables as made_tables
 from alignzoo.models import build as modules
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.models.noise import Noise
 from alignzoo.models.roles import Models, Trained, main_role, together
 from alignzoo.models.scorer import ScorerNetwork, scorer
-from alignzoo.settings import Sampling, Training, Unit, UserError, nearest
+from alignzoo.models.vocabulary import decoder, ends, support
+from alignzoo.settings import Made, Sampling, Training, Unit, UserError, nearest
 
 
 class Builder:
@@ -41,6 +44,8 @@ class Builder:
         self.reward = setup.reward.resolve(setup.data) if self.main == "policy" else None
         self.online = isinstance(self.algorithm, OnlineAlgorithm) or getattr(self.algorithm, "online", False)
         self.sampling = Sampling(**vars(setup.generation), samples=setup.rollout.samples)
+        # who learns from prompts samples for itself, and needs nothing made
+        self.makes = setup.making.kind is not Made.none and self.algorithm.data is not Prompts
 
     def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> AlignTrainer:
         setup = self.setup
@@ -48,7 +53,7 @@ class Builder:
         share = Share(args.process_index, args.world_size)
         micro = self.check(share.ranks)
         context, config = self._context(args)
-        tables = self.source.tables(self.algorithm.data, context)
+        tables = self._tables(context, args)
         budget.check_data(setup, tables)
         args.max_steps = self._steps(tables)
         args.gradient_accumulation_steps = setup.training.batch // share.ranks // micro
@@ -80,7 +85,9 @@ class Builder:
         """The records of a micro-batch. Raises UserError for what is wrong, as far as it is known without data and models."""
         setup, name = self.setup, self.setup.choices["algorithm"]
         checks.check_adapter(setup.reference, setup.peft)
-        checks.check_main(name, self.main, setup.choices)
+        checks.check_main(name, self.main, setup.choices, labels=self.makes and setup.gold is None)
+        if self.makes:
+            check_making(setup, self.algorithm.data)
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
         checks.check_sampling(name, self.algorithm, setup.generation)
         budget.check(setup)
@@ -106,6 +113,14 @@ class Builder:
         if own is not None and given:
             raise UserError(f"the data brings a tokenizer, and so does {given}: leave the data's out (data.vocabulary=0)")
         return own or modules.tokenizer(model)
+
+    def _tables(self, context: Context, args: TrainingArguments) -> Tables:
+        """The data in the algorithm's view: as it comes, or made, which the first rank does for all."""
+        view = self.algorithm.data
+        if not self.makes:
+            return self.source.tables(view, context)
+        with args.main_process_first(local=False, desc="data"):
+            return made_tables(self.setup, self.source, view, context)
 
     def _steps(self, tables: Tables) -> int:
         """Optimizer steps: what the budget allows, or as asked, else what the epochs take."""
@@ -283,25 +298,3 @@ def _check_trackers(trackers: Sequence[str]) -> None:
             raise UserError(f"trainer.trackers={list(trackers)}: no tracker {name!r}.{nearest(name, INTEGRATION_TO_CALLBACK)}")
         if name not in get_available_reporting_integrations():
             raise UserError(f"trainer.trackers={list(trackers)}: {name} is not installed: pip install {name}")
-
-
-def decoder(tokenizer: Any) -> Callable[[list[list[int]]], list[str]]:
-    return lambda ids: tokenizer.batch_decode(ids, skip_special_tokens=True)
-
-
-def ends(tokenizer: Any, policy: nn.Module) -> set[int]:
-    """Tokens that end a completion: the tokenizer's, and those the model's generation config adds (chat models have
-    several).
-    """
-    more = getattr(getattr(policy, "generation_config", None), "eos_token_id", None)
-    listed = more if isinstance(more, list) else [more]
-    return {tokenizer.eos_token_id, *(token for token in listed if token is not None)}
-
-
-def support(source: Any, context: Context, vocabulary: int) -> torch.Tensor | None:
-    tokens = source.support(context.tokenizer)
-    if tokens is None:
-        return None
-    mask = torch.zeros(vocabulary, dtype=torch.bool)
-    mask[list(tokens)] = True
-    return mask.to(context.device)

@@ -21,10 +21,12 @@ def check_adapter(reference: Reference, peft: Peft) -> None:
         raise UserError("reference=adapter needs a policy with an adapter: add peft=lora, or choose reference=copy")
 
 
-def check_main(name: str, main: str, choices: dict[str, str]) -> None:
-    """A run without a policy has no use for a reward or a kind of reference, which only the defaults may name."""
+def check_main(name: str, main: str, choices: dict[str, str], labels: bool = False) -> None:
+    """A run without a policy has no use for a kind of reference, or a reward unless that labels, which only the defaults may
+    name.
+    """
     for group, usual in (("reward", ("task", "none")), ("reference", ("copy", "none"))):
-        if main != "policy" and choices[group] not in usual:
+        if main != "policy" and choices[group] not in usual and not (labels and group == "reward"):
             raise UserError(f"{name} trains a {main} and no policy, so {group}={choices[group]} would do nothing: leave it out")
 
 

@@ -1,0 +1,33 @@
+"""Who judges what is sampled, and what can be known to be wrong with making data before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignzoo.batch import Batch
+from alignzoo.contracts import Reward
+from alignzoo.making.rows import GIVEN, gives
+from alignzoo.settings import UserError
+
+
+def check(setup: Any, view: type[Batch]) -> None:
+    """Raises UserError where nobody judges, or where what is made has not the view that is asked for."""
+    kind = setup.making.kind
+    labeller(setup)
+    if not gives(kind, view):
+        remedy = f"making={GIVEN[view].value}"
+        raise UserError(
+            f"making={kind.value} makes no {view.__name__}, which {setup.choices['algorithm']} learns from: choose {remedy}"
+        )
+
+
+def labeller(setup: Any) -> tuple[Reward, str]:
+    """`gold`, or else the reward, and how the command line calls it. Raises UserError where there is neither."""
+    if setup.gold is not None:
+        return setup.gold, f"gold={setup.choices['gold']}"
+    reward, name = setup.reward.resolve(setup.data), f"reward={setup.choices['reward']}"
+    if reward is None:
+        raise UserError(f"making={setup.making.kind.value} needs a judge of what is sampled: give gold=NAME, as gold=sentiment")
+    if reward.roles():
+        raise UserError(f"{name} learns while it judges, so it can't label data: give another judge with gold=NAME")
+    return reward, name

@@ -1,0 +1,195 @@
+"""The training view of a run, made: sampled, scored, labelled, put into tables."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from alignzoo.batch import Batch, Completions
+from alignzoo.contracts import Context, Source, Tables
+from alignzoo.data.files import JsonLines
+from alignzoo.data.rows import Row
+from alignzoo.data.source import RowSource
+from alignzoo.engine.scoring import checked
+from alignzoo.making.labeller import labeller
+from alignzoo.making.labels import Label, labels, thresholds
+from alignzoo.making.prompts import Asked, train_and_heldout
+from alignzoo.making.rows import row
+from alignzoo.making.samples import Draw, Sample, Store
+from alignzoo.making.writer import Writer, writer
+from alignzoo.settings import Making, UserError, embedded
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labels of the samples of some prompts, and where these are from."""
+
+    asked: Asked
+    labels: list[Label]
+    counts: dict[str, int]
+    store: Store
+    draws: int
+
+
+@dataclass(frozen=True)
+class Result:
+    train: Labelled
+    heldout: Labelled | None
+    heldout_rows: list[Row]  # of the source: evaluation samples from their prompts
+    own_tokens: bool
+
+
+def tables(setup: Any, source: Source, view: type[Batch], context: Context) -> Tables:
+    """Tables of `view` from what `setup.making` makes of the source's prompts. Raises UserError where that can't be."""
+    made = make(setup, source, context)
+    rows = [[row(label, side.asked.rows[side.asked.prompt_of(label.draw.number)], made.own_tokens) for label in side.labels]
+            for side in (made.train, made.heldout) if side]  # fmt: skip
+    if not rows[0]:
+        raise UserError(f"making={setup.making.kind.value}: nothing could be made; {_said(made.train.counts)}")
+    text, asked = (source, made.heldout_rows) if isinstance(source, RowSource) else (JsonLines(), None)
+    found = text.tables_of(view, context, rows[0], rows[1] if len(rows) > 1 else [], {}, asked)
+    prompts = found.prompts if asked is not None else source.tables(view, context).prompts
+    return Tables(
+        train=found.train, heldout=found.heldout, prompts=prompts, report=found.report | {"made": report(setup, made)}
+    )
+
+
+def make(setup: Any, source: Source, context: Context) -> Result:
+    """Sample, or read what was sampled before, and label."""
+    making: Making = setup.making
+    author = writer(setup, source, context)
+    train, heldout, heldout_rows = train_and_heldout(source, author.context, making.seed)
+    maker = _Maker(setup, source, author)
+    drawn = maker.draws(train, making.prompts or len(train.rows))
+    levels = thresholds(drawn[1], making.levels)
+    out = None
+    if heldout and making.heldout:
+        kept = maker.draws(heldout, min(making.heldout, len(heldout.rows)))
+        out = _labelled(making, heldout, kept, levels)
+    return Result(_labelled(making, train, drawn, levels), out, heldout_rows, author.own_tokens)
+
+
+def report(setup: Any, made: Result) -> dict[str, Any]:
+    """What a run's summary says of its data: enough to find and to make it again."""
+    making = setup.making
+    sides = {"train": made.train, **({"heldout": made.heldout} if made.heldout else {})}
+    return {
+        "settings": {f.name: getattr(value := getattr(making, f.name), "value", value) for f in fields(making)},
+        "labeller": labeller(setup)[1],
+        **{name: {"samples": str(side.store.folder), "draws": side.draws, "reused": side.store.reused,
+                  "records": len(side.labels), **side.counts} for name, side in sides.items()},
+    }  # fmt: skip
+
+
+class _Maker:
+    """Samples and scores for the stores of one run."""
+
+    def __init__(self, setup: Any, source: Source, author: Writer) -> None:
+        self.setup, self.author = setup, author
+        given, self.name = labeller(setup)
+        self.reward = copy.deepcopy(given)  # set up for the writer's tokenizer; the run's own is not touched
+        self.reward.setup(author.context)
+        sampling = {name: value for name, value in described(author.sampling).items() if name not in ("is", "decoding")}
+        self.origins: dict[str, Any] = {
+            "weights": author.digest(), "sampling": sampling, "seed": setup.making.seed,
+            "labeller": {"name": self.name, "settings": described(given), "scoring": described(setup.scoring)},
+        }  # fmt: skip
+        self.notes = {"model": setup.making.model or setup.model.path, "data": setup.choices["data"]}
+
+    def draws(self, asked: Asked, count: int) -> tuple[Store, list[Draw]]:
+        content = [[r["prompt"], r.remaining] for r in asked.rows]
+        prompts = {"count": len(asked.rows), "hash": _hash(json.dumps(content, sort_keys=True, default=str).encode())}
+        origins = self.origins | {"prompts": prompts, "purpose": asked.purpose}
+        store = Store(self.author.context.cache, origins, self.notes, self._make(asked))
+        with _shown(f"{asked.purpose}: {count} prompts x {self.setup.making.samples} samples", count) as done:
+            return store, store.draws(count, done)
+
+    def _make(self, asked: Asked) -> Callable[[range], list[Draw]]:
+        shared = self.author.network.shared
+        judge = checked(self.reward, self.name, shared, len(asked.rows), lambda c, scores: None, self.setup.scoring)
+        each = max(1, self.setup.making.batch // self.author.sampling.samples)
+
+        def make(draws: range) -> list[Draw]:
+            parts = [draws[i : i + each] for i in range(0, len(draws), each)]
+            return [draw for part in parts for draw in _draws(asked, part, self._scored(asked, part, judge))]
+
+        return make
+
+    def _scored(self, asked: Asked, draws: range, judge: Any) -> list[Sample]:
+        c = self.author.write(asked.batch(draws), asked.purpose)
+        with self.author.network.shared.noise.during(f"{asked.purpose}, judged", 0):
+            scores = judge(c)
+        total = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
+        return list(_samples(c, total.tolist(), scores.usable.tolist()))
+
+
+def _samples(c: Completions, totals: list[float], usable: list[bool]) -> Iterator[Sample]:
+    for text, ids, own, cut, total, known in zip(c.text, c.ids, c.attended, c.truncated.tolist(), totals, usable, strict=True):
+        yield Sample(text, ids[own].tolist(), cut, total if known else None)
+
+
+def _draws(asked: Asked, draws: range, samples: list[Sample]) -> list[Draw]:
+    each = len(samples) // len(draws)
+    return [Draw(draw, asked.prompt_of(draw), samples[i * each : (i + 1) * each]) for i, draw in enumerate(draws)]
+
+
+def _labelled(making: Making, asked: Asked, drawn: tuple[Store, list[Draw]], levels: list[float]) -> Labelled:
+    store, draws = drawn
+    found, counts = labels(draws, making, asked.purpose, levels)
+    return Labelled(asked, found, counts, store, len(draws))
+
+
+def described(settings: Any) -> Any:
+    """Settings as plain values, files and folders by content: what was made with others is not found."""
+    if is_dataclass(settings):
+        named = {f.name: described(getattr(settings, f.name)) for f in fields(settings) if f.init}
+        return {"is": type(settings).__qualname__, **named}
+    if isinstance(settings, Enum):
+        return settings.value
+    if isinstance(settings, str):
+        path = Path(embedded(settings).partition(":")[0]).expanduser()
+        return {"content": _hash(*_contents(path))} if ("/" in settings or path.suffix) and path.exists() else settings
+    if isinstance(settings, Mapping):
+        return {str(name): described(value) for name, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [described(value) for value in settings]
+    return settings if isinstance(settings, int | float | None) else str(type(settings))
+
+
+def _contents(path: Path) -> Iterator[bytes]:
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            yield file.name.encode() + file.read_bytes()
+
+
+def _hash(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _shown(title: str, count: int) -> Iterator[Callable[[int], None]]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda more: None
+        return
+    with Progress(TextColumn(title), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task(title, total=count)
+        yield lambda more: progress.advance(task, more)
+
+
+def _said(counts: Mapping[str, int]) -> str:
+    told = ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items())
+    return told or "no completion was sampled"

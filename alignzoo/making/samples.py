@@ -1,0 +1,81 @@
+"""Samples and their scores, made once: blocks of draws in a folder named by all that they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from alignzoo import __version__
+from alignzoo.disk import write_whole
+
+BLOCK = 256  # draws of a file: what an interruption loses at most
+PROVENANCE = "provenance.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A completion: its text, its tokens, and its score, None where it has none."""
+
+    text: str
+    ids: list[int]
+    truncated: bool
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The samples of one draw of a prompt."""
+
+    number: int
+    prompt: int
+    samples: list[Sample]
+
+
+Make = Callable[[range], list[Draw]]  # the samples of these draws, whatever other draws there are
+
+
+class Store:
+    """The draws that have these `origins`, kept under `cache`; `make` is asked for those that are not there. `notes` are told
+    beside, and are no part of what names the folder."""
+
+    def __init__(self, cache: Path, origins: dict[str, Any], notes: dict[str, Any], make: Make) -> None:
+        self.origins, self.notes, self.make = origins, notes, make
+        self.key = hashlib.sha256(json.dumps([__version__, origins], sort_keys=True, default=str).encode()).hexdigest()[:16]
+        self.folder = cache / "made" / self.key
+        self.reused = 0
+
+    def draws(self, count: int, done: Callable[[int], None] = lambda count: None) -> list[Draw]:
+        """The first `count` draws; `done` hears how many more there are."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):  # runs that need the same wait for the first
+            return [draw for block in self._blocks(count, done) for draw in block]
+
+    def _blocks(self, count: int, done: Callable[[int], None]) -> Iterator[list[Draw]]:
+        for start in range(0, count, BLOCK):
+            wanted, path = min(BLOCK, count - start), self.folder / f"{start // BLOCK:05d}.jsonl"
+            found = _read(path)[:wanted]
+            self.reused += len(found)
+            if len(found) < wanted:
+                found = found + self.make(range(start + len(found), start + wanted))
+                write_whole(path, "".join(json.dumps(asdict(draw)) + "\n" for draw in found))
+                self._tell(start + wanted)
+            done(wanted)
+            yield found
+
+    def _tell(self, draws: int) -> None:
+        said = {"made_by": f"alignzoo {__version__}", "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "draws": draws}
+        write_whole(self.folder / PROVENANCE, json.dumps(said | self.notes | self.origins, indent=1, default=str))
+
+
+def _read(path: Path) -> list[Draw]:
+    if not path.exists():
+        return []
+    rows = map(json.loads, path.read_text("utf-8").splitlines())
+    return [Draw(row["number"], row["prompt"], [Sample(**sample) for sample in row["samples"]]) for row in rows]
