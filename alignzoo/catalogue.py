@@ -22,13 +22,15 @@ from alignzoo import registry as zoo
 from alignzoo.registry import ENTRY_POINTS, GROUPS, Registry, unknown
 from alignzoo.settings import Generation, Making, Model, Peft, Rollout, Training, UserError, nearest
 
-SCHEMAS: dict[str, Any] = {"model": Model, "peft": Peft, "trainer": Training, "generation": Generation, "rollout": Rollout}
-SCHEMAS["making"] = Making
+SCHEMAS: dict[str, Any] = {
+    "model": Model, "peft": Peft, "trainer": Training, "generation": Generation, "rollout": Rollout, "making": Making,
+}  # fmt: skip
 ROLE_OF = {"gold": "the judge that stands for a person; held-out completions are scored by it, and nothing is trained on that"}
 USAGE = """\
 alignzoo: one loop, every alignment algorithm
 
   alignzoo train [OVERRIDE ...]   train; `alignzoo train --help` says more
+  alignzoo make [OVERRIDE ...]    pairs, ratings, rankings made by sampling and labelling, as files
   alignzoo bench [OVERRIDE ...]   algorithms x seeds, one table
   alignzoo report RUN ...         compare finished runs: an answer, a table, a page
   alignzoo sample RUN             completions of a run's policy

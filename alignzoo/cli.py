@@ -24,6 +24,10 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+MAKE = """Write pairs, ratings, rankings or demonstrations made by sampling and labelling.
+
+  alignzoo make making=pairs data=stories model=stories gold=sentiment out=pairs.jsonl
+"""
 PATIENCE = 5.0  # seconds after which a rank other than the first tells its own mistake
 
 
@@ -144,6 +148,20 @@ def _sample(argv: list[str]) -> int:
     return 0
 
 
+def _make(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("alignzoo make", description=MAKE, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as for alignzoo train, and out=FILE.jsonl")
+    args = parser.parse_args(argv)
+    from alignzoo.making import command
+    from alignzoo.run import cache_folder
+
+    said = command.main(args.overrides, cache_folder())
+    for side in (said["train"], said.get("heldout", {})):
+        print("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in side.items()))
+    print("use with: data=jsonl " + " ".join(f"data.{key}={path}" for key, path in said["files"].items()))
+    return 0
+
+
 def _list(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("alignzoo list", description="What there is to choose from.")
     parser.add_argument("group", nargs="?", help="one group alone, such as algorithm")
@@ -174,8 +192,8 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": _train, "bench": _bench, "report": _report, "sample": _sample, "list": _list, "card": _card, "plugin": _plugin,
-    "doctor": _doctor,
+    "train": _train, "make": _make, "bench": _bench, "report": _report, "sample": _sample, "list": _list, "card": _card,
+    "plugin": _plugin, "doctor": _doctor,
 }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ class Builder:
         args = arguments(setup.training, self.folder, setup.seed)
         share = Share(args.process_index, args.world_size)
         micro = self.check(share.ranks)
-        context, config = self._context(args)
+        context, config = self.context(args)
         tables = self._tables(context, args)
         budget.check_data(setup, tables)
         args.max_steps = self._steps(tables)
@@ -96,7 +96,8 @@ class Builder:
     def _micro_batch(self, ranks: int) -> int:
         return checks.check_sizes(self.algorithm, self.setup.training, self.setup.rollout, ranks)
 
-    def _context(self, args: TrainingArguments) -> tuple[Context, Any]:
+    def context(self, args: TrainingArguments) -> tuple[Context, Any]:
+        """What rewards, references and data are set up with, and the model's config."""
         tokenizer = self._tokenizer()
         config = modules.config(self.setup.model, tokenizer)
         length = modules.context_length(self.setup.model, config)

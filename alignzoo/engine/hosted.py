@@ -39,7 +39,7 @@ class HostBuilder(Builder):
         setup, name = self.setup, self.setup.choices["algorithm"]
         args = arguments(setup.training, self.folder, setup.seed)
         micro = self.check(args.world_size)
-        context, config = self._context(args)
+        context, config = self.context(args)
         tables = self._tables(context, args)
         budget.check_data(setup, tables)
         with args.main_process_first(local=False, desc="models"):

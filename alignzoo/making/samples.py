@@ -57,6 +57,12 @@ class Store:
         with FileLock(self.folder / ".lock"):  # runs that need the same wait for the first
             return [draw for block in self._blocks(count, done) for draw in block]
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """By which version and when the newest of the draws were made, and of what."""
+        told: dict[str, Any] = json.loads((self.folder / PROVENANCE).read_text("utf-8"))
+        return told
+
     def _blocks(self, count: int, done: Callable[[int], None]) -> Iterator[list[Draw]]:
         for start in range(0, count, BLOCK):
             wanted, path = min(BLOCK, count - start), self.folder / f"{start // BLOCK:05d}.jsonl"
