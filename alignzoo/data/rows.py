@@ -3,6 +3,8 @@
 prompt | prompt, completion | prompt, completion, label | prompt, chosen, rejected (margin) | prompt, completions, ranks |
 text | messages
 
+Labels of several people are a row for each `rater`, or the `votes` of `raters`: see `alignzoo.data.raters`.
+
 Each text is a string, or a list of messages {role, content}. `messages` become a prompt (all before the first answer) and a
 completion (the rest); `text` has an empty prompt; a pair without a prompt has the beginning that its two sides share.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +24,7 @@ from alignzoo.settings import UserError, nearest
 
 Text = str | list[dict[str, Any]]
 TEXTS = ("prompt", "completion", "chosen", "rejected")
-CANONICAL = (*TEXTS, "label", "margin", "completions", "ranks", "text", "messages")
+CANONICAL = (*TEXTS, "label", "margin", "completions", "ranks", "text", "messages", "rater", "raters", "votes")
 
 
 class UnusableRow(UserError):
@@ -134,11 +137,35 @@ def _check(values: dict[str, Any], where: str) -> None:
     for name in ("label", "margin"):
         if name in values and not isinstance(values[name], bool | int | float):
             raise UnusableRow(f"{where}: {name!r} is {values[name]!r}: must be true, false or a number")
+    _check_votes(values, where)
     ranks, completions = _list(values, "ranks", where), values.get("completions", [])
     if "ranks" in values and (len(ranks) != len(completions) or not all(isinstance(rank, int | float) for rank in ranks)):
         raise UnusableRow(
             f"{where}: 'ranks' must hold one number for each of the {len(completions)} 'completions' (the lowest is best)"
         )
+
+
+def _check_votes(values: dict[str, Any], where: str) -> None:
+    votes, raters = _list(values, "votes", where), _list(values, "raters", where)
+    if raters and len(raters) != len(votes):
+        raise UnusableRow(f"{where}: 'raters' has {len(raters)} names for {len(votes)} 'votes': must be as many")
+    if "votes" in values and all(vote is None for vote in votes):
+        raise UnusableRow(f"{where}: 'votes' has none; drop such rows with data.unusable=drop")
+    size = len(values.get("completions", []))
+    for vote in votes:
+        if size:
+            good = isinstance(vote, list) and len(vote) == size and all(map(_is_number, vote))
+            wanted = f"a list of {size} ranks, the lowest is best"
+        elif "chosen" in values:
+            good, wanted = _is_number(vote) and 0 <= vote <= 1, "1 for the chosen, 0 for the rejected, or 0.5 for a tie"
+        else:
+            good, wanted = _is_number(vote), "a number, true or false"
+        if vote is not None and not good:
+            raise UnusableRow(f"{where}: the vote {vote!r:.40} must be {wanted}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, bool | int | float) and math.isfinite(value)
 
 
 def _check_text(text: Any, name: str, where: str) -> None:

@@ -17,6 +17,7 @@ from alignzoo.batch import Batch, Pairs, Prompts
 from alignzoo.contracts import Context, Models, Source, Table, Tables
 from alignzoo.data.encode import Encoder
 from alignzoo.data.prepare import Preparation
+from alignzoo.data.raters import Votes, settled
 from alignzoo.data.rows import CANONICAL, Row, UnusableRow, canonical, split
 from alignzoo.data.tokenizers import check, train_bpe
 from alignzoo.settings import UserError, nearest, require
@@ -47,6 +48,10 @@ class RowSource(Source):
     max_rows: int = field(default=0, metadata={"help": "use the first so many rows; 0: all"})
     unusable: Unusable = field(
         default=Unusable.error, metadata={"help": "rows that teach nothing are an error, or dropped and counted"}
+    )
+    votes: Votes = field(
+        default=Votes.majority,
+        metadata={"help": "of several raters: what most say, ties dropped and counted; or shares, each side by its votes"},
     )
     max_prompt_tokens: int = field(
         default=0, metadata={"help": "keep the end of longer prompts; 0: a prompt too long is an error"}
@@ -142,15 +147,16 @@ class RowSource(Source):
         except UserError:
             return None
 
-    def rows(self) -> tuple[list[Row], list[Row], dict[str, int]]:
-        """Training rows, held-out rows, and counts of what was dropped. No prompt is in both."""
+    def rows(self) -> tuple[list[Row], list[Row], dict[str, Any]]:
+        """Training rows, held-out rows, and counts of what was dropped. No prompt is in both. Labels of several people are
+        settled; how far those of the training data agree is told under "raters"."""
         counts: Counter[str] = Counter()
-        rows = self._canonical(self.read(heldout=False), counts)
+        rows, agreement = settled(self._canonical(self.read(heldout=False), counts), self.votes)
         own = self.read(heldout=True)
         if own is None:
             train, heldout = split(rows, self.heldout)
         else:
-            heldout = self._canonical(own, counts)
+            heldout, _ = settled(self._canonical(own, counts), self.votes)
             taken = {row.key for row in heldout}
             train = [row for row in rows if row.key not in taken]
             counts["training_rows_of_heldout_prompts_dropped"] = len(rows) - len(train)
@@ -158,7 +164,7 @@ class RowSource(Source):
             raise UserError(
                 f"data.path={self.path}: every row is held out, none is left to train on; give more data, or lower data.heldout"
             )
-        return train, heldout, {name: n for name, n in counts.items() if n}
+        return train, heldout, {name: n for name, n in counts.items() if n} | agreement
 
     def _canonical(self, rows: Iterable[tuple[str, Mapping[str, Any]]] | None, counts: Counter[str]) -> list[Row]:
         made = []

@@ -66,8 +66,12 @@ class Asker:
         answers = self._answers(unique)
         if wait and (open_items := [one for one in unique if len(answers.get(one.id, ())) < self.raters]):
             request = self._request(unique, open_items)
-            with _interruptible():
-                self._wait(request, open_items)
+            try:
+                with _interruptible():
+                    self._wait(request, open_items)
+            except KeyboardInterrupt:
+                self.tell(f"{request} stays open: answered meanwhile or later, it is not asked again")
+                raise
             self._write_rows()
             answers = self._answers(unique)
         return [answers.get(one.id, []) for one in items]
@@ -86,13 +90,13 @@ class Asker:
         digest = hashlib.sha256("".join(sorted(one.id for one in items)).encode()).hexdigest()[:8]
         self.folder.mkdir(parents=True, exist_ok=True)
         known = next(iter(self.folder.glob(f"{requests.PREFIX}*-{digest}.jsonl")), None)
-        if known and {one.id for one in open_items} <= {one.id for one in requests.read(known)[0]}:
+        if known and {one.id for one in open_items} <= {one.id for one in requests.read(known).items}:
             return known
         number = 1 + sum(1 for _ in requests.found(self.folder))
         path = known or self.folder / f"{requests.PREFIX}{number:04d}-{digest}.jsonl"
         shuffled = sorted(open_items, key=lambda one: one.id)
         random.Random(digest).shuffle(shuffled)
-        requests.write(path, shuffled, self.scale)
+        requests.write(path, requests.Request(shuffled, self.scale, self.raters))
         return path
 
     def _wait(self, request: Path, items: list[Item]) -> None:

@@ -8,7 +8,8 @@ request-0001-1a2b3c4d.answers.jsonl   answers, {"id", "answer"} a line; `alignzo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,33 +37,48 @@ def answers_of(request: Path) -> Path:
     return request.with_suffix(".answers.jsonl")
 
 
+def of(answers: Path) -> Path:
+    """The request that these are the answers to."""
+    return answers.with_name(answers.name.removesuffix(".answers.jsonl") + ".jsonl")
+
+
 def is_request(path: Path) -> bool:
     """Whether this file is a request."""
     return path.name.startswith(PREFIX) and path.suffix == ".jsonl" and path.is_file()
 
 
-def write(path: Path, items: Sequence[Item], scale: Scale) -> None:
-    tables.write(table_of(path), items)
-    rating = {"scale": [scale.low, scale.high]} if items[0].kind is Kind.ratings else {}
-    write_whole(path, "".join(json.dumps({**one.described(), **rating}, ensure_ascii=False) + "\n" for one in items))
+@dataclass(frozen=True)
+class Request:
+    """What is asked, on which scale, and of how many people."""
+
+    items: list[Item]
+    scale: Scale = field(default_factory=Scale)
+    raters: int = 1
 
 
-def read(path: Path) -> tuple[list[Item], Scale]:
+def write(path: Path, request: Request) -> None:
+    tables.write(table_of(path), request.items)
+    scale = {"scale": [request.scale.low, request.scale.high]} if request.items[0].kind is Kind.ratings else {}
+    asked = [{**one.described(), **scale, "raters": request.raters} for one in request.items]
+    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in asked))
+
+
+def read(path: Path) -> Request:
     """What it asks. Raises UserError for a file that is no request."""
-    items, scale = [], Scale()
-    for number, line in lines(path):
+    items, line = [], dict[str, Any]()
+    for number, found in lines(path):
         try:
-            if line is None:
+            if found is None:
                 raise ValueError("it isn't JSON")
+            line = found
             items.append(item(Kind(line["as"]), line["prompt"], line["completions"]))
-            scale = Scale(*line["scale"]) if "scale" in line else scale
             if items[-1].id != line["id"]:
                 raise ValueError("its id is not that of its texts")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}, line {number}: not of a request that alignzoo wrote ({error})") from None
     if not items:
         raise UserError(f"{path}: an empty request")
-    return items, scale
+    return Request(items, Scale(*line["scale"]) if "scale" in line else Scale(), int(line.get("raters", 1)))
 
 
 def stamp(request: Path) -> list[tuple[int, int] | None]:
@@ -72,7 +88,8 @@ def stamp(request: Path) -> list[tuple[int, int] | None]:
 
 def answers(request: Path, complain: Complain) -> list[Given]:
     """What was answered so far, in either file; mistakes in them go to `complain`, and count as no answer."""
-    items, scale = read(request)
+    asked = read(request)
+    items, scale = asked.items, asked.scale
     given: dict[tuple[str, str], Given] = {}
     try:
         for one in tables.read(table_of(request), items, scale, SOMEONE, complain) if table_of(request).exists() else []:

@@ -37,6 +37,12 @@ class Screen:
         parts += [_panel(about.completions[place], str(n) if several else "completion") for n, place in enumerate(places, 1)]
         self.console.print(Group(*parts, Styled(keys)))
 
+    def typing(self, text: str) -> None:
+        """The line that is being typed, so far."""
+        if self.console.is_terminal:
+            self.console.file.write(f"\r\x1b[K{visible(text)}")
+            self.console.file.flush()
+
     def say(self, text: str) -> None:
         self.console.print(Styled(visible(text)), soft_wrap=True)
 

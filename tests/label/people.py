@@ -1,9 +1,14 @@
 """People who answer at once."""
 
+import contextlib
 import json
 import threading
 
 from alignzoo.label import requests
+
+
+class GoesHomeError(Exception):
+    """Raised by somebody who answers no more."""
 
 
 class Person:
@@ -23,11 +28,15 @@ class Person:
         self.thread.join()
 
     def _work(self):
+        with contextlib.suppress(GoesHomeError):
+            self._answer_all()
+
+    def _answer_all(self):
         while not self.over.wait(0.005):
             for request in requests.found(self.folder) if self.folder.exists() else []:
                 if request not in self.seen:
                     self.seen.append(request)
-                    items, _ = requests.read(request)
+                    items = requests.read(request).items
                     self._write(request, [{"id": one.id, "answer": self.answer(one), "rater": self.name} for one in items])
 
     def _write(self, request, answers):

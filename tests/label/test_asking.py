@@ -51,7 +51,7 @@ def test_a_request_is_blind_and_shuffled_and_asked_once(tmp_path):
     first, second = [[json.loads(line) for line in path.read_text().splitlines()] for path in person.seen]
     assert sorted(line["completions"][0] for line in first) == sorted(text for _, text in texts)
     assert [line["completions"][0] for line in first] != [text for _, text in texts]
-    assert set(first[0]) == {"id", "as", "prompt", "completions", "scale"}
+    assert set(first[0]) == {"id", "as", "prompt", "completions", "scale", "raters"}
     assert [line["completions"] for line in second] == [["another"]]
 
 
@@ -59,7 +59,7 @@ def test_an_open_request_is_asked_again_not_twice(tmp_path):
     with pytest.raises(UserError, match=r"3 of 3 were not answered within 0.02 s; asked again, it goes on"):
         asker(tmp_path, timeout=0.02).ratings(TEXTS)
     (request,) = requests.found(tmp_path)
-    items, _ = requests.read(request)
+    items = requests.read(request).items
     requests.answers_of(request).write_text(json.dumps({"id": items[0].id, "answer": 2}) + "\n")
     with pytest.raises(UserError, match="2 of 3 were not answered"):
         asker(tmp_path, timeout=0.02).ratings(TEXTS)
@@ -82,7 +82,7 @@ def test_mistakes_in_answers_are_told_and_it_waits_on(tmp_path):
     with pytest.raises(UserError):
         asker(tmp_path, timeout=0.01).ratings(TEXTS)
     (request,) = requests.found(tmp_path)
-    items, _ = requests.read(request)
+    items = requests.read(request).items
     bad = [{"id": "nobody", "answer": 1}, {"id": items[0].id, "answer": 9}, {"id": items[0].id}]
     requests.answers_of(request).write_text("".join(json.dumps(line) + "\n" for line in bad) + "{\n")
     assert asker(tmp_path, tell=tell).ratings(TEXTS) == [5.0] * 3
