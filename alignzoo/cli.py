@@ -76,6 +76,7 @@ def _train(argv: list[str]) -> int:
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--cfg", choices=("job",))
+    parser.add_argument("--stages", action="store_true")
     args = parser.parse_intermixed_args(argv)
     if args.help:
         catalogue.show_train_help(args.overrides)
@@ -87,6 +88,8 @@ def _train(argv: list[str]) -> int:
 
         print(OmegaConf.to_yaml(config.compose(args.overrides)), end="")
         return 0
+    if args.stages:
+        return _show_stages(args.overrides)
     if args.multirun:
         from alignzoo.multirun import multirun
 
@@ -94,12 +97,27 @@ def _train(argv: list[str]) -> int:
     return _run(config.compose(args.overrides))
 
 
+def _show_stages(overrides: list[str]) -> int:
+    from alignzoo import config, pipeline
+
+    cfg = config.compose(overrides)
+    if not cfg.pipeline.stages:
+        raise UserError("--stages shows those of a pipeline: give pipeline=NAME. `alignzoo list pipeline` shows them")
+    pipeline.show(cfg, overrides=True)
+    return 0
+
+
 def _run(cfg: Any) -> int:
-    from alignzoo import report, run
+    from alignzoo import pipeline, report, run
 
     summary = run.train(cfg)
     if not _main_process():
         return INTERRUPTED if summary["status"] == "interrupted" else 0
+    if cfg.pipeline.stages and not cfg.resume:
+        pipeline.show(cfg)
+    if summary["status"] == "interrupted" and (stage := summary.get("stage")):
+        print(f"interrupted in {stage}, at step {summary['steps']}, and saved; the same command goes on from there")
+        return INTERRUPTED
     if summary["status"] == "interrupted":
         print(f"interrupted at step {summary['steps']} and saved; go on with: alignzoo train resume={summary['run_dir']}")
         return INTERRUPTED

@@ -27,10 +27,20 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from alignzoo import config_errors
+from alignzoo.overrides import readable
 from alignzoo.registry import GROUPS, Registry, unknown
-from alignzoo.settings import Budget, Generation, Making, Model, Peft, Rollout, Scoring, Training, UserError
+from alignzoo.settings import Budget, EarlyStop, Generation, Making, Model, Peft, Rollout, Scoring, Training, UserError
 
 _plugins_dir: ContextVar[str] = ContextVar("plugins_dir", default="")
+
+
+@dataclass(kw_only=True)
+class Pipeline:
+    """Runs made one after the other: the overrides of each, by name; the last is the run itself. None: one run by itself."""
+
+    name: str = ""  # filled in by `compose`
+    description: str = ""
+    stages: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -49,17 +59,21 @@ class RunConfig:
     generation: Generation = field(default_factory=Generation)
     rollout: Rollout = field(default_factory=Rollout)
     scoring: Scoring = field(default_factory=Scoring)
+    making: Making = field(default_factory=Making)
+    early_stop: EarlyStop = field(default_factory=EarlyStop)
     seed: int = 0
     label: str | None = None  # what comparisons call it; none: by its algorithm
     run_dir: str | None = None
     resume: str | None = None
     plugins_dir: str | None = None
     metrics: list[str] = field(default_factory=list)  # further measures of evaluation, by the names of metric plugins
-    first: list[str] = field(default_factory=list)  # overrides of a run to do before; this one starts from its model
+    pipeline: Pipeline = field(default_factory=Pipeline)
+    stages_dir: str | None = None
+    stages: dict[str, str] = field(default_factory=dict)  # the folders of the runs it was made from, by stage
+    stage: dict[str, Any] = field(default_factory=dict)  # {stage: {key: value}} that were asked of single stages
     roles: dict[str, str | None] = field(default_factory=dict)
     choices: dict[str, str | None] = field(default_factory=dict)  # the option taken of each group; filled in by `compose`
 
-    making: Making = field(default_factory=Making)
     @property
     def training(self) -> Training:
         return self.trainer
@@ -131,11 +145,21 @@ Plugins.instance().register(ZooSearchPath)
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
-    """The config of a run, typed, resolved and checked for keys. Raises UserError for whatever is wrong with `overrides`."""
+    """The config of a run, typed, resolved and checked for keys; of a pipeline's last, with the overrides of all in `pipeline`.
+    Raises UserError for whatever is wrong with `overrides`."""
+    from alignzoo import stages
+
     parsed = parse(overrides)
     resumed = value_of(parsed, "resume")
     if resumed is not None:
         return _resumed(Path(str(resumed)), parsed)
+    found = stages.find(overrides)
+    return single(overrides) if found is None else stages.last(found)
+
+
+def single(overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of one run, which is no pipeline's last."""
+    parsed = parse(overrides)
     with searching(parsed):
         check_options(parsed)
         try:
@@ -146,9 +170,13 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 
 def tied(overrides: Sequence[str] = ()) -> dict[str, str]:
     """{key: expression} of the settings of a run that take their value from others, as in `beta: ${data.beta}`."""
-    with searching(parse(overrides)):
+    from alignzoo import stages
+
+    found = stages.find(overrides)
+    own = list(overrides) if found is None else list(found.last.overrides)
+    with searching(parse(own)):
         try:
-            return dict(_interpolations(hydra_compose("train", list(overrides))))
+            return dict(_interpolations(hydra_compose("train", own)))
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(config_errors.explain(error)) from error
 
@@ -168,7 +196,7 @@ def instantiate(cfg: DictConfig) -> RunConfig:
 def load_run(folder: str | Path) -> DictConfig:
     """The config that a run was started with, typed. Raises UserError where the folder holds none."""
     saved = _saved(Path(folder))
-    choices = {group: name for group, name in saved["choices"].items() if group not in ("experiment", "debug")}
+    choices = {group: name for group, name in saved["choices"].items() if group not in ("experiment", "debug", "pipeline")}
     given = [f"{group}={name}" for group, name in choices.items()]
     cfg = compose(given + ([f"plugins_dir={saved['plugins_dir']}"] if saved.get("plugins_dir") else []))
     try:
@@ -181,7 +209,7 @@ def load_run(folder: str | Path) -> DictConfig:
 
 def parse(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides(list(map(readable, overrides)))
     except HydraException as error:
         wrong = next((text for text in overrides if not _readable(text)), "")
         remedy = "write key=value, and quote a value with spaces: 'key=\"a b\"'"
@@ -190,7 +218,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 def _readable(override: str) -> bool:
     try:
-        OverridesParser.create().parse_override(override)
+        OverridesParser.create().parse_override(readable(override))
     except HydraException:
         return False
     return True

@@ -20,7 +20,7 @@ from alignzoo.disk import write_whole
 from alignzoo.settings import UserError
 
 PACKAGES = ("alignzoo", "torch", "transformers", "accelerate", "trl", "peft", "datasets", "hydra-core", "numpy")
-VOLATILE = ("resume", "run_dir")  # say where a run is and how it was started, not what it is
+VOLATILE = ("resume", "run_dir", "stages_dir", "pipeline")  # say where a run is and how it was started, not what it is
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -36,11 +36,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from alignzoo.engine.callbacks import Interrupt
 
     disable_progress_bar()  # of saving and loading: ours shows the run
-    if cfg.first and not cfg.resume and (interrupted := _do_first(cfg)):
-        return interrupted
+    if cfg.pipeline.stages and not cfg.resume:
+        from alignzoo import pipeline
+
+        return pipeline.run(cfg)[-1]
     folder = run_folder(cfg)
     checkpoint = _starting_point(cfg, folder)
-    if (done := _summary(folder)) and cfg.resume:
+    if (done := summary_of(folder)) and cfg.resume:
         return done
     setup, interrupt, displays = instantiate(cfg), Interrupt(), list[Display]()
 
@@ -66,31 +68,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for what can be known to be wrong with a run of one process before data and models are loaded."""
-    from alignzoo.config import compose, instantiate
+    from alignzoo.config import instantiate
 
-    if cfg.first:
-        check(compose(list(cfg.first)))
+    if cfg.pipeline.stages:
+        from alignzoo import pipeline
+
+        return pipeline.check(pipeline.stages(cfg))
     setup = instantiate(cfg)
     _builder(setup)(setup, run_folder(cfg), cache_folder()).check(ranks=1)
-
-
-def _do_first(cfg: DictConfig) -> dict[str, Any] | None:
-    """Do the run that `cfg.first` describes, with this one's model and beside it, unless that was done before; `cfg` then
-    starts from the result. Returns the summary of a first run that was interrupted.
-    """
-    from alignzoo.config import compose
-    from alignzoo.engine import checkpoint
-
-    before = compose(list(cfg.first))
-    before.model = cfg.model
-    before.run_dir = str(run_folder(cfg).parent / run_folder(before).name)
-    folder = Path(before.run_dir)
-    if not _summary(folder):
-        summary = train(compose([f"resume={folder}"]) if checkpoint.latest(folder / "checkpoints") else before)
-        if summary["status"] != "finished":
-            return summary
-    cfg.model.path, cfg.model.config = str(folder / "model"), {}
-    return None
 
 
 def _builder(setup: Any) -> Any:
@@ -143,7 +128,7 @@ def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:
         raise UserError(
             f"run_dir={folder} exists and is not an unfinished run of this command: choose another run_dir, or remove it"
         )
-    if _summary(folder):
+    if summary_of(folder):
         raise UserError(f"run_dir={folder} holds this run, finished: choose another run_dir, or remove it")
     if newest := checkpoint.latest(folder / "checkpoints"):
         raise UserError(
@@ -208,6 +193,7 @@ def _finish(trainer: Any, setup: Any, folder: Path) -> dict[str, Any]:
         "steps": trainer.state.global_step, **cost,
         **({"budget_used": cost[str(setup.budget.unit.value)]} if trainer.allowance.limited else {}),
         "peak_memory": peak_memory(), "data_report": trainer.tables_report,
+        **({"early_stop": trainer.stopping.tell()} if trainer.stopping.active else {}),
         "metrics": {name.removeprefix("eval/"): value for name, value in trainer.evaluated[1].items()},
     }  # fmt: skip
     if trainer.is_world_process_zero() and finished:
@@ -231,10 +217,13 @@ def save_model(trainer: Any, folder: Path) -> None:
         for name, module in trainer.trained.roles.items():
             if module is not main:
                 checkpoint.save_module(module, partial / name)
+        if lessons := getattr(trainer, "lessons", None):
+            lessons.save(partial)
 
     checkpoint.write(folder, fill)
 
 
-def _summary(folder: Path) -> dict[str, Any] | None:
+def summary_of(folder: Path) -> dict[str, Any] | None:
+    """What a finished run says of itself; None where there is none."""
     path = folder / "summary.json"
     return json.loads(path.read_text()) if path.exists() else None

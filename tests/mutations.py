@@ -814,7 +814,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "*request.overrides, *request.suite.override.get(label, []),",
         "tests/bench/test_plan.py",
     ),
-    ("alignzoo/bench/overrides.py", "not depth and not quote", "not quote", "tests/bench/test_request.py"),
+    ("alignzoo/overrides.py", "not depth and not quote", "not quote", "tests/bench/test_request.py"),
     ("alignzoo/bench/request.py", "if label not in known:", "if not known:", "tests/bench/test_request.py"),
     ("alignzoo/bench/record.py", "if there != likely and there", "if there == likely and there", "tests/bench/test_command.py"),
     ("alignzoo/bench/launch.py", "cores // threads", "cores", "tests/bench/test_command.py"),

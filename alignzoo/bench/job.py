@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from alignzoo.bench.overrides import written
+from alignzoo.overrides import written
 
 INTERRUPTED = 130
 JOURNAL, STOP = "progress.jsonl", ".stop"

@@ -15,8 +15,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from alignzoo import config, run
-from alignzoo.bench.overrides import written
 from alignzoo.bench.request import Request
+from alignzoo.overrides import written
 from alignzoo.settings import Unit, UserError
 
 NOTHING: Mapping[tuple[str, str], dict[str, Any]] = MappingProxyType({})

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from alignzoo import config
-from alignzoo.bench.overrides import written
 from alignzoo.bench.plan import Run, name_of, plan
 from alignzoo.bench.request import parse
+from alignzoo.overrides import written
 from alignzoo.settings import UserError
 
 

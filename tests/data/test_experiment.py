@@ -21,21 +21,19 @@ SMALL = [
 
 
 def run(folder, *overrides):
-    cfg = alignzoo.compose(["experiment=truthfulqa", *SMALL, f"run_dir={folder}", *overrides])
-    cfg.first = cfg.first and [*cfg.first, "trainer.max_steps=2", "trainer.batch=4"]
-    return alignzoo.train(cfg)
+    return alignzoo.train(alignzoo.compose(["experiment=truthfulqa", *SMALL, f"run_dir={folder}", *overrides]))
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """The folder of dpo after sft, and its summary."""
-    folder = tmp_path_factory.mktemp("runs") / "dpo"
-    return folder, run(folder)
+    summary = run(tmp_path_factory.mktemp("runs"))
+    return Path(summary["run_dir"]), summary
 
 
 def test_sft_comes_first_and_its_model_is_where_dpo_starts(done):
     folder, summary = done
-    [first] = [path for path in folder.parent.iterdir() if path != folder]
+    [first] = folder.parent.glob("sft-*")
     before = json.loads((first / "summary.json").read_text())
     assert (before["algorithm"], summary["algorithm"]) == ("sft", "dpo")
     assert json.loads((folder / "model" / "config.json").read_text())["hidden_size"] == 8
@@ -57,7 +55,7 @@ def test_the_tokenizer_is_trained_on_training_rows_alone_and_kept(done):
 
 def test_held_out_rows_are_the_same_in_both_stages_and_none_is_trained_on(done):
     folder, _ = done
-    reports = [json.loads((path / "summary.json").read_text())["data_report"] for path in folder.parent.iterdir()]
+    reports = [json.loads((path / "summary.json").read_text())["data_report"] for path in folder.parent.glob("*-*")]
     train, heldout, _ = JsonLines(path=str(ROWS), heldout=0.2, columns={"prompt": "{prompt}\n"}).rows()
     assert {row.key for row in train}.isdisjoint(row.key for row in heldout)
     assert [(report["train"], report["heldout"]) for report in reports] == [(len(train), len(heldout))] * 2
@@ -66,10 +64,10 @@ def test_held_out_rows_are_the_same_in_both_stages_and_none_is_trained_on(done):
 @pytest.mark.parametrize("name", ["reinforce", "ppo"])
 def test_the_same_command_with_an_online_algorithm_takes_up_the_first_stage_that_is_done(name, done):
     folder, _ = done
-    before = sorted(path.name for path in folder.parent.iterdir())
+    before = {path.name for path in folder.parent.glob("*-*")}
     reward = ["reward=function", "reward.path=alignzoo.rewards.text:length"]
-    summary = run(folder.parent / name, f"algorithm={name}", *reward, "rollout.prompts=2", "rollout.samples=2")
-    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([*before, name])
+    summary = run(folder.parent, f"algorithm={name}", *reward, "rollout.prompts=2", "rollout.samples=2")
+    assert {path.name for path in folder.parent.glob("*-*")} == {*before, Path(summary["run_dir"]).name}
     assert (summary["algorithm"], summary["steps"]) == (name, 2)
     assert "reward" in summary["metrics"]
 
@@ -77,4 +75,4 @@ def test_the_same_command_with_an_online_algorithm_takes_up_the_first_stage_that
 def test_a_tokenizer_beside_one_that_is_given_is_refused(done, tmp_path):
     folder, _ = done
     with pytest.raises(UserError, match=r"the data brings a tokenizer, and so does .*data.vocabulary=0"):
-        run(tmp_path / "again", f"model.tokenizer={folder / 'model'}", "data.vocabulary=300", "first=[]")
+        run(tmp_path, f"stage.policy.model.tokenizer={folder / 'model'}", "data.vocabulary=300")

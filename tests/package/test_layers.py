@@ -13,17 +13,29 @@ ROWS: list[set[str]] = [
     {"plugins_command", "doctor"},
     {"bench"},
     {"sample", "multirun", "testing", "pytest_plugin", "scaffold"},
-    {"run", "completion"},
-    {"engine", "making", "config", "config_errors", "catalogue", "console", "report"},
+    {"run", "pipeline", "completion"},
+    {"engine", "making", "config", "config_errors", "stages", "fingerprint", "catalogue", "console", "report"},
     {"models", "data", "rewards", "evaluation", "registry", "label"},
     {"declared"},
     {"contracts"},
     {"batch"},
-    {"functional", "settings", "disk", "__init__"},
+    {"functional", "settings", "disk", "overrides", "__init__"},
 ]
 ROW_OF = {name: number for number, names in enumerate(ROWS) for name in names}
 PUBLIC = {"alignzoo", "alignzoo.contracts", "alignzoo.batch", "alignzoo.functional", "alignzoo.settings"}
-NAMES_ONLY = {"config", "config_errors", "registry", "declared", "catalogue", "completion", "cli", "multirun"}
+NAMES_ONLY = {
+    "config",
+    "config_errors",
+    "registry",
+    "declared",
+    "catalogue",
+    "completion",
+    "cli",
+    "multirun",
+    "stages",
+    "overrides",
+    "fingerprint",
+}
 HEAVY = {"torch", "transformers", "trl", "evaluate", "datasets", "peft", "accelerate"}
 LAZY = HEAVY - {"torch", "transformers", "accelerate"}
 HOSTED = {"trl": {"trl", "datasets"}}  # what a plugin that hosts another package needs besides

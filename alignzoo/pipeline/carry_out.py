@@ -1,0 +1,75 @@
+"""One stage after the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from typing import Any
+
+from omegaconf import DictConfig
+
+from alignzoo import config
+from alignzoo import run as single
+from alignzoo.overrides import written
+from alignzoo.pipeline import record
+from alignzoo.pipeline.check import check
+from alignzoo.pipeline.plan import DONE, UNFINISHED, Stage, stages
+from alignzoo.settings import UserError
+
+
+def run(cfg: DictConfig) -> list[dict[str, Any]]:
+    """Makes the stages that are not done, and returns the summaries of all, as far as one that was interrupted.
+
+    Every stage is checked before the first is made. Raises UserError that names the stage for a user's mistake; what was made
+    before stays, and the same command goes on from there.
+    """
+    every = stages(cfg)
+    check(every)
+    log = record.Record(cfg, every)
+    found = []
+    for stage in every:
+        if stage.status == DONE:
+            _say(f"{stage.title}: is there already, in {stage.folder}")
+        else:
+            _say(f"{stage.title}: into {stage.folder}")
+        summary = single.summary_of(stage.folder) or _make(stage, log)
+        found.append({**summary, "stage": stage.title})
+        if summary["status"] != "finished":
+            break
+    return found
+
+
+def _make(stage: Stage, log: record.Record) -> dict[str, Any]:
+    if stage.status == UNFINISHED:
+        cfg = config.compose([f"resume={written(stage.folder)}"])
+    else:
+        cfg = stage.config
+        if (stage.folder / "config.yaml").is_file() and _main_process():
+            shutil.rmtree(stage.folder)  # of an attempt that was killed before its first checkpoint
+    start = time.perf_counter()
+    try:
+        summary = single.train(cfg)
+    except UserError as error:
+        log.note(stage, "failed", time.perf_counter() - start, str(error))
+        raise UserError(f"{stage.title}, failed: {error}\n{_remedy(stage)}") from error
+    except Exception as error:
+        log.note(stage, "failed", time.perf_counter() - start, f"{type(error).__name__}: {error}")
+        error.add_note(f"{stage.title}, failed. {_remedy(stage)}")
+        raise
+    log.note(stage, summary["status"], time.perf_counter() - start)
+    return summary
+
+
+def _remedy(stage: Stage) -> str:
+    return f"Its folder: {stage.folder}. What was made before is kept; the same command goes on from there"
+
+
+def _say(text: str) -> None:
+    if _main_process():
+        print(text, file=sys.stderr, flush=True)
+
+
+def _main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
