@@ -361,6 +361,11 @@ class Source(ABC):
         """Token ids completions may contain, or None for all."""
         return None
 
+    def heldout_demonstrations(self, context: Context) -> Table | None:
+        """Held-out demonstrations, whose perplexity under the policy evaluation tells, for algorithms that learn from something
+        else; None where the data has none. Called after `tables`."""
+        return None
+
     def evaluate(self, models: Models) -> dict[str, float]:
         """Metrics only this task can compute, such as the exact gap closed."""
         return {}

@@ -328,6 +328,32 @@ class Scoring:
             raise UserError(f"scoring.default={self.default:g} is only used with scoring.on_error=default")
 
 
+class Better(Enum):
+    """Which values of a metric are better."""
+
+    auto = "auto"  # lower ones of perplexity, kl, loss, log_loss, repetition, calibration_error; higher ones of others
+    max = "max"
+    min = "min"
+
+
+@dataclass(kw_only=True)
+class EarlyStop:
+    """When evaluation ends a run before its budget or steps do, and which weights it leaves."""
+
+    metric: str | None = None  # of evaluation, such as perplexity, gold or kl; null: nothing ends it
+    mode: Better = Better.auto
+    patience: int = 0  # evaluations in a row that may be no better than the best, whose weights are the result; 0: any number
+    limit: float | None = None  # the worst value allowed; without patience the last weights within it are the result
+
+    def __post_init__(self) -> None:
+        require(self.patience >= 0, "early_stop.patience", self.patience, ">= 0 (0: any number of evaluations)")
+        asked = self.patience > 0 or self.limit is not None
+        if asked and not self.metric:
+            raise UserError("early_stop stops on no metric: give early_stop.metric, such as perplexity, gold or kl")
+        if self.metric and not asked:
+            raise UserError(f"early_stop.metric={self.metric} stops nothing: give early_stop.patience or early_stop.limit")
+
+
 @dataclass(kw_only=True)
 class Training:
     """The config group `trainer`. Sizes count records over all ranks; every `*_steps` counts optimizer steps, 0 is never."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from alignzoo.batch import Batch, Pairs, Prompts
+from alignzoo.batch import Batch, Completions, Pairs, Prompts
 from alignzoo.contracts import Context, Models, Source, Table, Tables
 from alignzoo.data.encode import Encoder
 from alignzoo.data.prepare import Preparation
@@ -22,7 +22,7 @@ from alignzoo.data.rows import CANONICAL, Row, UnusableRow, canonical, split
 from alignzoo.data.tokenizers import check, train_bpe
 from alignzoo.settings import UserError, nearest, require
 
-COMPARED = 1024  # held-out pairs at most that evaluation compares, in chunks of 64
+COMPARED = 1024  # held-out pairs, or demonstrations, at most that evaluation looks at, in chunks of 64
 CHUNK = 64
 
 
@@ -70,6 +70,7 @@ class RowSource(Source):
 
     def __post_init__(self) -> None:
         self._pairs: Table | None = None
+        self._shown: list[Row] = []  # held out, as the data has them
         self._device = torch.device("cpu")
         require(0 <= self.heldout < 1, "data.heldout", self.heldout, "in [0, 1)")
         for name in ("max_rows", "max_prompt_tokens", "max_completion_tokens", "vocabulary"):
@@ -101,7 +102,7 @@ class RowSource(Source):
         """These rows as tables, whoever made them; `asked` are the held-out rows whose prompts evaluation samples from, where
         they are others than `heldout`."""
         check(context.tokenizer)
-        self._device = context.device
+        self._device, self._shown = context.device, heldout if asked is None else asked
         encoder = self.encoder(context.tokenizer)
         made = self._preparation(view, encoder, context).tables(train, heldout, asked)
         self._pairs = made.heldout if view is Pairs else self._heldout_pairs(heldout, encoder, context)
@@ -139,6 +140,17 @@ class RowSource(Source):
             max_prompt_tokens=self.max_prompt_tokens,
             max_completion_tokens=self.max_completion_tokens,
         )
+
+    def heldout_demonstrations(self, context: Context) -> Table | None:
+        rows, encoder = self.demonstrated()[:COMPARED], self.encoder(context.tokenizer)
+        try:
+            return self._preparation(Completions, encoder, context).table(rows)
+        except UserError:
+            return None
+
+    def demonstrated(self) -> list[Row]:
+        """The held-out rows that may hold demonstrations."""
+        return self._shown
 
     def _heldout_pairs(self, heldout: list[Row], encoder: Encoder, context: Context) -> Table | None:
         """Pairs to evaluate on, or None where the data has none that fit: what can't be had is absent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,6 +12,7 @@ from typing import Any
 from alignzoo.batch import Batch, Completions
 from alignzoo.contracts import Context, Tables
 from alignzoo.data.files import JsonLines
+from alignzoo.data.rows import Row
 from alignzoo.settings import UserError
 
 FOLDER = Path(__file__).parents[1] / "stories" / "data"
@@ -41,6 +43,10 @@ class Stories(JsonLines):
     def tables(self, view: type[Batch], context: Context) -> Tables:
         self._view = view
         return super().tables(view, context)
+
+    def demonstrated(self) -> list[Row]:
+        """There are continuations, whatever is trained on."""
+        return self._canonical(self.read_file(FOLDER / f"{Part.continuations.value}_heldout.jsonl"), Counter())
 
     def read(self, heldout: bool) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """The rows of one side. Held-out rows have files of their own, of stories that benchmarks/stories does not train on."""

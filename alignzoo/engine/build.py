@@ -13,12 +13,13 @@ from transformers import TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Algorithm, Context, Kind, OnlineAlgorithm, Role, Scores, Source, Tables
-from alignzoo.engine import budget, checks
+from alignzoo.engine import beside, budget, checks
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
 from alignzoo.engine.cost import watch_networks
 from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader, Order, Share, bind
 from alignzoo.engine.scoring import Checked, checked
+from alignzoo.engine.stopping import Stopping
 from alignzoo.engine.trainer import AlignTrainer
 from alignzoo.making.labeller import check as check_making
 from alignzoo.making.made import tables as made_tables
@@ -73,7 +74,7 @@ class Builder:
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             models.shared.finished = together(models)
         flow.trainer = trainer
-        trainer.followers = followers
+        trainer.followers, trainer.stopping = followers, Stopping(setup.early_stop)
         trainer.loader = self._loader(tables, trainer, micro, share)
         if self.reward:
             self._connect_reward(trainer)
@@ -90,6 +91,7 @@ class Builder:
             check_making(setup, self.algorithm.data)
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
         checks.check_sampling(name, self.algorithm, setup.generation)
+        checks.check_early_stop(setup.early_stop, setup.training, setup.gold is not None)
         budget.check(setup)
         return self._micro_batch(ranks)
 
@@ -140,7 +142,24 @@ class Builder:
         records = isinstance(self.algorithm, Algorithm) and not self.online
         best_of = 0 if type(self.source).curves is not Source.curves else setup.training.reference_samples
         gold = self._gold(tables, context)
-        return Evaluator(tables, self.source, sampling, setup.training.eval_prompts, not records, setup.measures, gold, best_of)
+        return Evaluator(
+            tables, self.source, sampling, setup.training.eval_prompts, not records, setup.measures, gold,
+            self._demonstrations(tables, context), self._beside(gold, context, sampling), best_of,
+        )  # fmt: skip
+
+    def _demonstrations(self, tables: Tables, context: Context) -> Table | None:
+        if self.main != "policy":
+            return None
+        return tables.heldout if self.algorithm.data is Completions else self.source.heldout_demonstrations(context)
+
+    def _beside(self, gold: Checked | None, context: Context, sampling: Sampling) -> beside.Beside | None:
+        """The reference's side of an evaluation of text, where there is one, and somebody to judge it."""
+        models: Any = context.models
+        if context.shared.support is not None or "reference" not in models.networks:
+            return None
+        if gold:
+            return beside.Beside("gold", gold, beside.changes(gold.reward), sampling)
+        return beside.Beside("reward", models.reward, beside.changes(self.reward), sampling) if self.reward else None
 
     def _gold(self, tables: Tables, context: Context) -> Checked | None:
         """The judge, as evaluation asks it."""

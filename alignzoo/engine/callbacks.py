@@ -75,7 +75,8 @@ class Flow(TrainerCallback):
         spent = allowance.limited and allowance.progress() >= 1
         if spent:
             allowance.check_first_step(state.global_step)
-        self.trainer.ended = spent or state.global_step >= state.max_steps
+        stopped = bool(self.trainer.stopping.reason)  # before a restart
+        self.trainer.ended = spent or stopped or state.global_step >= state.max_steps
         return self.trainer.ended
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:

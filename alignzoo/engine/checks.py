@@ -5,7 +5,7 @@ don't divide.
 from __future__ import annotations
 
 from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Reference, Reward, Role, Source, TrainerPlugin
-from alignzoo.settings import Generation, Peft, Rollout, Training, Truncation, UserError
+from alignzoo.settings import EarlyStop, Generation, Peft, Rollout, Training, Truncation, UserError
 
 METHODS = {
     Kind.POLICY: frozenset({"logprobs", "tokens", "generate"}),
@@ -76,6 +76,16 @@ def check_sampling(name: str, algorithm: Algorithm | TrainerPlugin, generation: 
             f"{name} needs the log-probs of the distribution it samples from, which truncation ({used}) changes.\n"
             "Turn it off, or set generation.truncation=accept to use the untruncated ones."
         )
+
+
+def check_early_stop(early: EarlyStop, training: Training, judged: bool) -> None:
+    """A run that evaluates only at its end can't be stopped by that, nor by a judge it doesn't have."""
+    if not early.metric:
+        return
+    if not training.eval_steps:
+        raise UserError(f"early_stop.metric={early.metric} is looked at every trainer.eval_steps: give trainer.eval_steps")
+    if early.metric.split("/")[0] == "gold" and not judged:
+        raise UserError(f"early_stop.metric={early.metric} needs a judge: choose one with gold=NAME, such as gold=sentiment")
 
 
 def check_sizes(algorithm: Algorithm, training: Training, rollout: Rollout, ranks: int) -> int:

@@ -24,12 +24,14 @@ from alignzoo.engine.foreign import watch_trainer
 from alignzoo.engine.loader import Order
 from alignzoo.engine.logs import Lines
 from alignzoo.engine.scoring import Checked, checked
-from alignzoo.engine.trainer import measured
+from alignzoo.engine.stopping import Stopping
+from alignzoo.engine.trainer import keep_best, measured
 from alignzoo.models.flops import head_product
 from alignzoo.models.roles import Models, Trained, gather_objects
-from alignzoo.settings import Training, UserError
+from alignzoo.settings import EarlyStop, Training, UserError
 
 COST = "cost"  # in a checkpoint: the account of each rank
+STOPPING = "early_stop"  # in a checkpoint
 
 
 class HostBuilder(Builder):
@@ -79,6 +81,7 @@ class HostBuilder(Builder):
         flow.trainer = Hosted(
             foreign, trained, models, self._evaluator(tables, context), tables, context.tokenizer, self.folder
         )
+        flow.trainer.stopping = Stopping(setup.early_stop)
         flow.trainer.keep, flow.trainer.cost = setup.training.keep_checkpoints, cost
         flow.trainer.renamed = self.algorithm.renamed
         flow.trainer.samples = partial(budget.samples, setup, tables)
@@ -114,6 +117,7 @@ class Hosted:
         self.metrics_file = Lines(folder / "metrics.jsonl", foreign.is_world_process_zero())
         self.completions_file = Lines(folder / "completions.jsonl", foreign.is_world_process_zero())
         self.evaluated: tuple[int, dict[str, float]] = (-1, {})
+        self.stopping = Stopping(EarlyStop())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["foreign"], name)
@@ -123,10 +127,12 @@ class Hosted:
             for lines in (self.metrics_file, self.completions_file):
                 lines.cut(checkpoint.step_of(Path(resume_from_checkpoint)))
             self.cost.load_state_dict(records.load(Path(resume_from_checkpoint) / COST)[self.foreign.accelerator.process_index])
+            self.stopping.load_state_dict(records.load(Path(resume_from_checkpoint) / STOPPING))
         self.cost.started()
         with self.cost.phase("training"):
             self.foreign.train(resume_from_checkpoint=resume_from_checkpoint)
         self._take_weights()
+        keep_best(self)
 
     def finish_step(self) -> None:
         self.roles.shared.updates += 1
@@ -173,6 +179,7 @@ class Hosted:
         if self.foreign.is_world_process_zero():
             saved = folder / f"{checkpoint.PREFIX}{self.foreign.state.global_step}"
             records.save(cost, saved / COST)
+            records.save(self.stopping.state_dict(), saved / STOPPING)
             checkpoint.seal(saved)
             checkpoint.rotate(folder, self.keep)
         self.foreign.accelerator.wait_for_everyone()

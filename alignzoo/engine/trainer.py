@@ -19,8 +19,9 @@ from alignzoo.engine.loader import OfflineLoader, OnlineLoader
 from alignzoo.engine.logs import Lines
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.scoring import Checked
+from alignzoo.engine.stopping import Stopping, announce
 from alignzoo.models.roles import Models, Trained, bound, gather_objects
-from alignzoo.settings import Budget, Training, UserError
+from alignzoo.settings import Budget, EarlyStop, Training, UserError
 
 Terms = dict[str, Tensor]
 EMPTY = "terms_without_weight"  # how many a step; reported only where there were any, for such a term contributes 0
@@ -60,7 +61,7 @@ class AlignTrainer(Trainer):
         self.metrics_file = Lines(folder / "metrics.jsonl", self.is_world_process_zero())
         self.completions_file = Lines(folder / "completions.jsonl", self.is_world_process_zero())
         self.evaluated: tuple[int, dict[str, float]] = (-1, {})
-        self.saved_step, self.ended = -1, False
+        self.saved_step, self.ended, self.stopping = -1, False, Stopping(EarlyStop())
         self.logged_tokens, self.logged_seconds = 0.0, 0.0
         self.views = self.make_views()
         self.tables_report: dict[str, Any] = {}
@@ -75,6 +76,12 @@ class AlignTrainer(Trainer):
             roles = learner.roles()
             views[prefix] = self.roles.only(set(roles), {name for name, role in roles.items() if role.trained})
         return views
+
+    def train(self, *arguments: Any, **keywords: Any) -> Any:
+        """As the parent; the result has the weights, and the metrics, that early stopping keeps."""
+        output = super().train(*arguments, **keywords)
+        keep_best(self)
+        return output
 
     # --- data ---
 
@@ -322,6 +329,7 @@ class AlignTrainer(Trainer):
             "cost": gather_objects(self.cost.state_dict()),
             "logged": [self.logged_tokens, self.logged_seconds],
             "drawn": [self.drawn_before, self.drawn_last],
+            "early_stop": self.stopping.state_dict(),
         }
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -338,6 +346,7 @@ class AlignTrainer(Trainer):
         self.cost.load_state_dict(_own(state["cost"], self.accelerator.process_index))
         self.logged_tokens, self.logged_seconds = state["logged"]
         self.drawn_before, self.drawn_last = state["drawn"]
+        self.stopping.load_state_dict(state["early_stop"])
         self.saved_step = checkpoint.step_of(folder)
         for lines in (self.metrics_file, self.completions_file):
             lines.cut(self.saved_step)
@@ -368,7 +377,18 @@ def measured(run: Any, inner: Trainer) -> dict[str, float]:
         run.metrics_file.write(evaluation_row(step, found, run.cost))
         Trainer.log(inner, {name.replace("eval/", "eval_", 1): value for name, value in found.items()})  # as trackers name them
         inner.control = inner.callback_handler.on_evaluate(inner.args, inner.state, inner.control, found)
+        if run.stopping.look(step, found, run.trained):
+            inner.control.should_training_stop = run.ended = True
+            if inner.is_world_process_zero():
+                announce(run.stopping, step)
     return run.evaluated[1]
+
+
+def keep_best(run: Any) -> None:
+    """At the end of a run: the weights and metrics of the evaluation that early stopping chose, where it does."""
+    if run.ended and run.stopping.active:
+        run.stopping.restore(run.trained)
+        run.evaluated = (run.stopping.step, run.stopping.metrics)
 
 
 def evaluation_row(step: int, found: dict[str, float], cost: Cost) -> dict[str, Any]:

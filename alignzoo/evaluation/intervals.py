@@ -93,6 +93,19 @@ def mean_interval(scores: Sequence[float] | np.ndarray, confidence: float = 0.95
     return mean - error * _without_skew(quantile, k), mean - error * _without_skew(-quantile, k)
 
 
+def share_interval(share: float, count: int, confidence: float = 0.95) -> Ends:
+    """Wilson's interval (1927) of a probability of which `share` was seen in `count` trials: the values from which the share is
+    no more than z standard errors away. It does not collapse where the share is 0 or 1."""
+    from scipy.special import ndtri
+
+    if not count:
+        raise ValueError("no trials")
+    z2 = float(ndtri((1 + confidence) / 2)) ** 2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def _without_skew(quantile: float, k: float) -> float:
     """Hall's T(q), whose limit without skewness is q."""
     if abs(k) < 1e-6:  # below it the difference of the cube root and 1 has no digits left

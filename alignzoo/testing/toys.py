@@ -12,7 +12,7 @@ import torch
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.contracts import Context, Reward, Scores, Source, Tables
-from alignzoo.settings import Budget, Generation, Making, Model, Optimizer, Peft, Rollout, Scoring, Training
+from alignzoo.settings import Budget, EarlyStop, Generation, Making, Model, Optimizer, Peft, Rollout, Scoring, Training
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -179,7 +179,7 @@ def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:
     parts = {
         "algorithm": algorithm, "data": ToySource(), "reward": CountReward(), "gold": None, "reference": Copy(),
         "model": Model(config=dict(LLAMA)),
-        "peft": Peft(), "budget": Budget(), "scoring": Scoring(), "making": Making(),
+        "peft": Peft(), "budget": Budget(), "scoring": Scoring(), "early_stop": EarlyStop(), "making": Making(),
         "training": Training(**training | changes.pop("training", {})),
         "generation": Generation(max_new_tokens=6),
         "rollout": Rollout(prompts=4, samples=2), "seed": 0, "roles": {}, "measures": {},

@@ -1,0 +1,54 @@
+"""What completions are like as text: how varied, how repetitive, and how often a judge prefers them to another policy's.
+
+Words are runs of letters, digits and underscores, in lower case, so that nothing depends on a tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from alignzoo.evaluation.intervals import Ends, share_interval
+from alignzoo.rewards.text import ngrams
+
+REPEATED = 3  # words of the n-grams that `repetition` counts
+
+
+def distinct(texts: Sequence[str], n: int) -> float | None:
+    """Distinct n-grams of all texts together, divided by how many n-grams there are (Li et al. 2016, A diversity-promoting
+    objective function for neural conversation models). None where there are none.
+
+    It falls with the number and length of the texts: compare only as many texts, of the same prompts, with each other.
+    """
+    counts: Counter[tuple[str, ...]] = sum((ngrams(text, n) for text in texts), Counter())
+    return len(counts) / counts.total() if counts else None
+
+
+def repetition(texts: Sequence[str], n: int = REPEATED) -> float | None:
+    """The share of a text's n-grams that repeat an earlier one of the same text, 1 - distinct / all, as the mean over the texts
+    that have any (seq-rep-n of Welleck et al. 2020, Neural text generation with unlikelihood training). None where none has."""
+    counts = [found for found in (ngrams(text, n) for text in texts) if found]
+    return float(np.mean([1 - len(found) / found.total() for found in counts])) if counts else None
+
+
+def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, Ends]:
+    """How often ours has the higher score, equal scores by half, over pairs of scores of the same prompts; and Wilson's 95 %
+    interval, which is a little too wide where there are ties."""
+    share = float((np.sign(np.subtract(ours, theirs)) / 2 + 0.5).mean())
+    return share, share_interval(share, len(ours))
+
+
+def measured(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Metrics of an evaluation's rows, as completions.jsonl has them. What can't be had is absent."""
+    texts = [str(row["completion"]) for row in rows]
+    found = {"distinct_1": distinct(texts, 1), "distinct_2": distinct(texts, 2), "repetition": repetition(texts)}
+    judge = next((name for name in ("gold", "reward") if any(f"reference_{name}" in row for row in rows)), "")
+    scores = [(row[judge], row[f"reference_{judge}"]) for row in rows if judge and f"reference_{judge}" in row]
+    both = [pair for pair in scores if None not in pair]
+    if both:
+        share, (low, high) = win_rate(*zip(*both, strict=True))
+        found |= {"win_rate": share, "win_rate/low": low, "win_rate/high": high}
+    return {name: value for name, value in found.items() if value is not None}
