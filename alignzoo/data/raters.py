@@ -94,10 +94,11 @@ def compared(votes: Sequence[Vote]) -> tuple[list[Unit], Level]:
     if any(vote.shape is RATED for vote in votes):
         level = Level.nominal if _binary(votes) else Level.interval
         return [{rater: float(said) for rater, said in vote.ballots.items()} for vote in votes if vote.shape is RATED], level
-    return [unit for vote in votes for unit in _preferences(vote)], Level.nominal
+    return [unit for vote in votes for unit in preferences(vote)], Level.nominal
 
 
-def _preferences(vote: Vote) -> Iterator[Unit]:
+def preferences(vote: Vote) -> Iterator[Unit]:
+    """Of each two completions: 1 for who prefers the first, -1 for the second, 0 for a tie."""
     if vote.shape is PAIR:
         yield {rater: _sign(said - 0.5) for rater, said in vote.ballots.items()}
     else:

@@ -1,0 +1,193 @@
+"""A rater at a terminal, with keys from a script."""
+
+import io
+import json
+import random
+
+import pytest
+from rich.console import Console
+
+from alignzoo.label.items import Kind, Scale, item
+from alignzoo.label.journal import Journal, data_rows
+from alignzoo.label.session import Session, ordered
+from alignzoo.label.shown import Screen
+
+
+class Script:
+    """These keys, then the end; or keys chosen by looking at what is shown."""
+
+    def __init__(self, keys):
+        self.keys = list(keys)
+
+    def read(self):
+        return self.keys.pop(0) if self.keys else ""
+
+
+class Recorder(Screen):
+    """Remembers what was shown."""
+
+    def __init__(self):
+        super().__init__(Console(file=io.StringIO(), width=80))
+        self.shown, self.said = [], []
+
+    def show(self, about, places, head, keys):
+        super().show(about, places, head, keys)
+        self.shown.append([about.completions[place] for place in places])
+
+    def say(self, text):
+        super().say(text)
+        self.said.append(text)
+
+
+@pytest.fixture
+def label(tmp_path):
+    """label(items, keys, ...): a session over a journal in a file; returns the screen and how many items it left open."""
+
+    def made(items, keys, rater="ann", **settings):
+        journal, screen = Journal(tmp_path / "answers.jsonl"), Recorder()
+        known = [one.item.id for one in journal.given() if one.rater == rater]
+        session = Session(items=items, journal=journal, rater=rater, keys=Script(keys), screen=screen, known=known, **settings)
+        return screen, session.run()
+
+    made.journal = Journal(tmp_path / "answers.jsonl")
+    return made
+
+
+PAIRS = [item(Kind.pairs, f"p{n}", [f"one {n}", f"two {n}"]) for n in range(4)]
+RATINGS = [item(Kind.ratings, f"p{n}", [f"c{n}"]) for n in range(3)]
+TRIPLE = item(Kind.rankings, "p", ["a", "b", "c"])
+
+
+def votes(journal):
+    """{text: share of the votes that prefer it}, of pairs."""
+    rows = data_rows(journal.given())
+    return {
+        row[side]: abs(n - sum(row["votes"]) / len(row["votes"]))
+        for row in rows
+        for n, side in enumerate(("chosen", "rejected"))
+    }
+
+
+def test_a_key_prefers_what_is_shown_under_its_number(label):
+    screen, left = label(PAIRS, "12t1")
+    assert left == 0
+    said = votes(label.journal)
+    assert [said[one] for one, _ in screen.shown] == [1, 0, 0.5, 1]
+
+
+def test_the_order_is_random_and_another_for_each_rater(label):
+    many = [item(Kind.pairs, f"{n}", ["a", "b"]) for n in range(60)]
+    orders = [[first for first, _ in label(many, "1" * 60, rater=rater)[0].shown] for rater in ("ann", "bob")]
+    assert all(15 < order.count("a") < 45 for order in orders)
+    assert orders[0] != orders[1]
+    agreed = sum(one == other for one, other in zip(*orders, strict=True))
+    assert 15 < agreed < 45
+
+
+def test_nothing_shown_says_who_wrote_it(label):
+    written = item(Kind.pairs, "p", ["a", "b"], ["the_policy", "the_start"])
+    screen, _ = label([written], "1")
+    assert "the_" not in screen.console.file.getvalue()
+    (row,) = data_rows(label.journal.given())
+    assert row["written_by"] == [{"a": "the_policy", "b": "the_start"}[row[side]] for side in ("chosen", "rejected")]
+
+
+def test_ratings_by_key_and_by_line(label):
+    label(RATINGS, "3x5s")
+    assert [one.answer for one in label.journal.given()] == [3.0, 5.0, None]
+    screen, _ = label(RATINGS, "7.5\n11\n1\x7f2\nq", rater="bob", scale=Scale(0, 10))
+    assert [one.answer for one in label.journal.given() if one.rater == "bob"] == [7.5, 2.0]
+    assert any("'11' must be a number from 0 to 10" in said for said in screen.said)
+
+
+def test_rankings(label):
+    screen, _ = label([TRIPLE], "3 1\n2 1=3\n")
+    (shown,) = screen.shown
+    (row,) = data_rows(label.journal.given())
+    assert dict(zip(row["completions"], row["ranks"], strict=True)) == {shown[1]: 1, shown[0]: 2, shown[2]: 2}
+    assert any("'3 1' must name each of 1, 2, 3 once" in said for said in screen.said)
+
+
+@pytest.mark.parametrize(
+    ("said", "ranks"), [("1 2 3", [1, 2, 3]), ("3>1>2", [2, 3, 1]), ("1=2=3", [1, 1, 1]), ("2 = 3, 1", [2, 1, 1])]
+)
+def test_orders(said, ranks):
+    assert ordered(said, 3) == ranks
+
+
+@pytest.mark.parametrize("said", ["", "1 2", "1 2 2", "1 2 4", "1 2 3 3", "a b c", "="])
+def test_what_is_no_order(said):
+    with pytest.raises(ValueError, match="must name each of 1, 2, 3 once"):
+        ordered(said, 3)
+
+
+def test_undo_takes_back_also_what_an_earlier_session_said(label):
+    label(RATINGS, "12q")
+    screen, left = label(RATINGS, "u5u u 4q")
+    assert [shown for (shown,) in screen.shown] == ["c2", "c1", "c2", "c1", "c0", "c1"]
+    assert [(one.item.prompt, one.answer) for one in label.journal.given()] == [("p0", 4.0)]
+    assert left == 2
+    assert label(RATINGS, "u" * 9)[1] == 3
+
+
+def test_it_goes_on_where_it_was_left_by_each_rater(label):
+    label(RATINGS, "1")
+    assert [shown for (shown,) in label(RATINGS, "q")[0].shown] == ["c1"]
+    assert len(label(RATINGS, "q", rater="bob")[0].shown) == 1
+    screen, left = label(RATINGS, "24")
+    assert (len(screen.shown), left) == (2, 0)
+    assert label(RATINGS, "1")[0].shown == []
+
+
+def test_any_sequence_of_keys_leaves_what_the_rater_meant(label):
+    """Against a model that keeps answers in a list, with quits and returns in between."""
+    rng = random.Random(0)
+    for rater in map(str, range(10)):
+        meant = []
+        while len(meant) < len(RATINGS):
+            keys = rng.choices("12345sux", k=rng.randrange(1, 6))
+            for key in keys:
+                if key == "u":
+                    meant = meant[:-1]
+                elif key != "x" and len(meant) < len(RATINGS):
+                    meant.append(None if key == "s" else float(key))
+                if len(meant) == len(RATINGS):
+                    break
+            label(RATINGS, keys, rater=rater)
+            assert [one.answer for one in label.journal.given() if one.rater == rater] == meant
+
+
+def test_what_would_steer_the_terminal_is_shown_not_obeyed(label):
+    evil = item(Kind.ratings, "[red]p[/red]", ["\x1b[2Jgone\r\x07 \u202e"])
+    screen, _ = label([evil], "1")
+    shown = screen.console.file.getvalue()
+    assert "\x1b[2J" not in shown and "\x07" not in shown and "\u202e" not in shown
+    assert "\\x1b[2Jgone\\x0d\\x07" in shown and "[red]p[/red]" in shown
+
+
+def test_an_answer_is_in_the_file_before_the_next_question(label):
+    class Watching(Script):
+        def read(self):
+            kept.append(len(label.journal.given()))
+            return super().read()
+
+    kept, screen = [], Recorder()
+    Session(items=RATINGS, journal=label.journal, rater="ann", keys=Watching("123"), screen=screen).run()
+    assert kept == [0, 1, 2]
+
+
+def test_what_a_crash_left_of_a_line_loses_nothing_else(label):
+    label(RATINGS, "12q")
+    with label.journal.path.open("ab") as file:
+        file.write(b'{"id": "torn", "ra')
+    label(RATINGS, "3", rater="bob")
+    assert [(one.rater, one.answer) for one in label.journal.given()] == [("ann", 1.0), ("ann", 2.0), ("bob", 3.0)]
+    assert len(label.journal.path.read_bytes().splitlines()) == 4
+
+
+def test_a_row_for_each_item_with_the_votes_of_all(label):
+    for rater, keys in (("ann", "5"), ("bob", "2"), ("cy", "s")):
+        label(RATINGS[:1], keys, rater=rater)
+    expected = {"prompt": "p0", "completion": "c0", "label": 3.5, "votes": [5.0, 2.0], "raters": ["ann", "bob"]}
+    assert data_rows(label.journal.given()) == [expected]
+    assert json.loads(json.dumps(expected)) == expected
