@@ -34,6 +34,7 @@ alignzoo: one loop, every alignment algorithm
   alignzoo bench [OVERRIDE ...]   algorithms x seeds, one table
   alignzoo report RUN ...         compare finished runs: an answer, a table, a page
   alignzoo sample RUN             completions of a run's policy
+  alignzoo label SOURCE ...       completions shown blind; what people say of them becomes data
   alignzoo list [GROUP]           what there is to choose from
   alignzoo card NAME              what an algorithm is, and where it is from
   alignzoo plugin new NAME --kind KIND   a small working plugin to start from

@@ -1,4 +1,4 @@
-"""The command line: alignzoo train | bench | report | sample | list | card | plugin | doctor.
+"""The command line: alignzoo train | bench | report | sample | label | list | card | plugin | doctor.
 
 Exit codes: 0 done, 2 a user's mistake (one to five lines, no traceback), 130 interrupted after saving.
 """
@@ -180,6 +180,12 @@ def _make(argv: list[str]) -> int:
     return 0
 
 
+def _label(argv: list[str]) -> int:
+    from alignzoo.label.main import main as label
+
+    return label(argv)
+
+
 def _list(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("alignzoo list", description="What there is to choose from.")
     parser.add_argument("group", nargs="?", help="one group alone, such as algorithm")
@@ -210,7 +216,7 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": _train, "make": _make, "bench": _bench, "report": _report, "sample": _sample, "list": _list, "card": _card,
+    "train": _train, "make": _make, "bench": _bench, "report": _report, "sample": _sample, "label": _label, "list": _list, "card": _card,
     "plugin": _plugin, "doctor": _doctor,
 }  # fmt: skip
 

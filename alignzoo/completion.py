@@ -12,7 +12,7 @@ from alignzoo.catalogue import SCHEMAS, conf_folder, yaml_groups
 from alignzoo.registry import GROUPS, Registry, field_names
 from alignzoo.settings import UserError
 
-COMMANDS = ("train", "bench", "report", "sample", "list", "card", "plugin", "--help", "--version", "--shell-completion")
+COMMANDS = ("train", "bench", "report", "sample", "label", "list", "card", "plugin", "--help", "--version", "--shell-completion")
 BASH = r"""
 _alignzoo() {
     local line="${COMP_LINE:0:$COMP_POINT}" IFS=$'\n'
