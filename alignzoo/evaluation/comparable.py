@@ -11,7 +11,7 @@ from alignzoo.evaluation.results import Run, budget, flat
 from alignzoo.settings import UserError
 
 TASK_GENERATION = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")  # how evaluation draws, so part of the task
-NOT_SETTINGS = ("seed", "label", "choices", "run_dir", "resume", "plugins_dir")
+NOT_SETTINGS = ("seed", "label", "choices", "run_dir", "resume", "plugins_dir", "stages")
 
 
 def identity(run: Run, vary: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -28,6 +28,8 @@ def identity(run: Run, vary: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
         "reference": {"reference": choices.get("reference")} | flat({"reference": config.get("reference")}),
         "budget": budget(run),
     }
+    if choices.get("gold") not in (None, "none"):  # what is climbed on the way to it is an algorithm's own affair
+        subjects["reward"] = {}
     subjects["task"].pop("data.rows", None)  # the length of an epoch: a matter of cost
     return {subject: {k: v for k, v in keys.items() if k not in vary} for subject, keys in subjects.items()}
 

@@ -67,11 +67,15 @@ def best_of_n_bound(n: int) -> float:
     return log(n) - (n - 1) / n
 
 
-def best_of_n_estimate(rewards: np.ndarray, counts: Sequence[int] = BEST_OF) -> list[dict[str, float]]:
-    """Best-of-n from `rewards` (P, m) of m samples of the reference for each prompt: the unbiased mean of the largest of n
-    drawn without replacement, for every n up to m, against the *bound* on KL.
+def best_of_n_estimate(
+    rewards: np.ndarray, counts: Sequence[int] = BEST_OF, chosen_by: np.ndarray | None = None
+) -> list[dict[str, float]]:
+    """Best-of-n from `rewards` (P, m) of m samples of the reference for each prompt: the unbiased mean of that of the best of n
+    drawn without replacement, for every n up to m, against the *bound* on KL. Best by the scores `chosen_by` (P, m), such as a
+    proxy's, or by the rewards themselves.
     """
-    ordered = np.sort(np.asarray(rewards, dtype=np.float64), axis=1)
+    by = rewards if chosen_by is None else chosen_by
+    ordered = np.take_along_axis(np.asarray(rewards, dtype=np.float64), np.argsort(by, axis=1, kind="stable"), axis=1)
     m = ordered.shape[1]
     curve = []
     for n in (n for n in counts if n <= m):

@@ -1,4 +1,4 @@
-"""Rewards of the reference's completions, kept by runs for the line of best-of-n where nothing is known exactly."""
+"""Scores of the reference's completions, kept by runs for the line of best-of-n where nothing is known exactly."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-FILE = "reference.json"
+FILES = {"reward": "reference.json", "gold": "reference_gold.json"}  # by judge; of the same completions
 
 
-def write(folder: Path, rewards: Mapping[str, Sequence[float]]) -> None:
+def write(folder: Path, scores: Mapping[str, Sequence[float]], judge: str = "reward") -> None:
     """By prompt."""
-    (folder / FILE).write_text(json.dumps(rewards, ensure_ascii=False, indent=0), "utf-8")
+    (folder / FILES[judge]).write_text(json.dumps(scores, ensure_ascii=False, indent=0), "utf-8")
 
 
-def read(folders: Sequence[Path]) -> np.ndarray | None:
+def read(folders: Sequence[Path], judge: str = "reward") -> np.ndarray | None:
     """(prompts, samples) of these runs together, which must be of different seeds; None where there are none. Prompts that
     not all of them have are left out.
     """
-    found = [json.loads((folder / FILE).read_text("utf-8")) for folder in folders if (folder / FILE).is_file()]
-    common = [prompt for prompt in found[0] if all(prompt in rewards for rewards in found)] if found else []
+    files = [folder / FILES[judge] for folder in folders]
+    found = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
+    common = [prompt for prompt in found[0] if all(prompt in scores for scores in found)] if found else []
     if not common:
         return None
-    return np.array([[value for rewards in found for value in rewards[prompt]] for prompt in common])
+    return np.array([[value for scores in found for value in scores[prompt]] for prompt in common])

@@ -20,11 +20,13 @@ from alignzoo.evaluation.comparison import (
 )
 from alignzoo.evaluation.intervals import Summary, summarize
 from alignzoo.evaluation.results import Run
+from alignzoo.report import proxy
 from alignzoo.report.frontier import Frontier, measure
+from alignzoo.report.proxy import Climbs
 from alignzoo.report.study import Study
 from alignzoo.settings import UserError
 
-PREFERRED = ("gap_closed", "reward", "accuracy")
+PREFERRED = ("gap_closed", "gold", "reward", "accuracy")
 AREA = "frontier_area"
 
 
@@ -61,6 +63,7 @@ class Analysis:
     settings: dict[str, Any] = field(default_factory=dict)
     over: int = 1
     frontier: Frontier | None = None
+    climbs: Climbs | None = None
 
     @property
     def seeds(self) -> int:
@@ -169,7 +172,7 @@ def _one(runs: list[Run], condition: str, study: Study, metric: str) -> Analysis
     compared = _compared(entries, study)
     return Analysis(
         condition, AREA if study.sweep else metric, entries, compared, reached, failed, study.threshold, len(compared),
-        picked(runs[0], study.vary), frontier=curve,
+        picked(runs[0], study.vary), frontier=curve, climbs=proxy.measure(scored),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from math import inf
 from alignzoo.evaluation.comparison import LEVEL, Comparison, Reached
 from alignzoo.report.analysis import AREA, Analysis, Entry
 
-TITLES = {"gap_closed": "gap closed", AREA: "area under the frontier"}
+TITLES = {"gap_closed": "gap closed", "gold": "gold reward", AREA: "area under the frontier"}
 COST_TITLES = {"steps": "steps", "samples": "samples", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
 UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 

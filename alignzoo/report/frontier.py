@@ -65,7 +65,7 @@ def measure(runs: Sequence[Run], swept: bool) -> Frontier | None:
     they were on the way, since each evaluation is of a policy that could have been kept. None where no KL was measured.
     """
     names = _names(runs)
-    what = known(runs)
+    what = known(runs, names[1])
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.algorithm if swept else run.label, []).append(run)
@@ -98,9 +98,11 @@ def summary(values: dict[int, float]) -> Summary | None:
 
 
 def _names(runs: Sequence[Run]) -> tuple[str, str]:
-    """The names of KL and reward: the exact ones where every run has them."""
-    exact = all("exact_kl" in run.summary["metrics"] and "expected_reward" in run.summary["metrics"] for run in runs)
-    return ("exact_kl", "expected_reward") if exact else ("kl", "reward")
+    """The names of KL and reward: the exact ones where every run has them, else the gold reward where every run has it."""
+    for names in (("exact_kl", "expected_reward"), ("kl", "gold")):
+        if all(name in run.summary["metrics"] for run in runs for name in names):
+            return names
+    return "kl", "reward"
 
 
 def _path(run: Run, names: tuple[str, str]) -> list[Point]:
@@ -121,9 +123,9 @@ def _rounded_down(kl: float) -> float:
     return round(floor(kl / unit + 1e-9) * unit, 12)
 
 
-def known(runs: Sequence[Run]) -> Known:
-    """From what runs leave in their folders: computed where the task can be (frontier.json), else from rewards of the
-    reference's samples (reference.json).
+def known(runs: Sequence[Run], reward: str = "reward") -> Known:
+    """From what runs leave in their folders: computed where the task can be (frontier.json), else from what the reference's
+    samples score by that `reward`.
     """
     computed = next((read for run in runs if (read := _read(run.folder / EXACT))), None)
     if computed:
@@ -135,19 +137,19 @@ def known(runs: Sequence[Run]) -> Known:
         )
     # runs of one seed have sampled the same
     one_a_seed = list({run.seed: run for run in runs}.values())
-    table = sampled.read([run.folder for run in one_a_seed])
+    table = sampled.read([run.folder for run in one_a_seed], "gold" if reward == "gold" else "reward")
     curve = [] if table is None else [(p["kl"], p["reward"]) for p in best_of_n_estimate(table)]
-    return Known(_start(runs, one_a_seed, curve), curve, [], False)
+    return Known(_start(runs, one_a_seed, curve, reward), curve, [], False)
 
 
-def _start(runs: Sequence[Run], one_a_seed: Sequence[Run], curve: Sequence[Point]) -> float | None:
+def _start(runs: Sequence[Run], one_a_seed: Sequence[Run], curve: Sequence[Point], reward: str) -> float | None:
     """The reference's reward: computed, else of the samples, else of the evaluations before training."""
     for run in runs:
         if "J_reference" in run.summary["metrics"]:
             return float(run.summary["metrics"]["J_reference"])
     if curve:
         return curve[0][1]
-    before = [e["reward"] for run in one_a_seed for e in run.evaluations[:1] if "reward" in e and e.get("cost/steps") == 0]
+    before = [e[reward] for run in one_a_seed for e in run.evaluations[:1] if reward in e and e.get("cost/steps") == 0]
     return sum(before) / len(before) if before else None
 
 

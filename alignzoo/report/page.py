@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignzoo.evaluation.results import COSTS, Run
-from alignzoo.report import across, answer, costs, plots, reach, sections, tuning
+from alignzoo.report import across, answer, climbed, costs, plots, reach, sections, tuning
 from alignzoo.report.analysis import AREA, Analysis, averaged
 from alignzoo.report.figures import Style, save, styles
 from alignzoo.report.samples import side_by_side
@@ -48,6 +48,9 @@ class Part:
     frontier: list[Plot]
     reach: sections.Table | None
     about_reach: list[str]
+    climbs: list[Plot]
+    climbed: list[sections.Table]
+    about_climbs: list[str]
 
     @property
     def condition(self) -> str:
@@ -134,6 +137,9 @@ def _part(a: Analysis, prefix: str, out: Path) -> Part:
         _plots(_frontier(a, prefix, style), out),
         reach.table(a.frontier) if a.frontier else None,
         reach.paragraphs(a.frontier) if a.frontier else [],
+        _plots(_climbs(a, prefix, style), out),
+        climbed.tables(a.climbs) if a.climbs else [],
+        climbed.paragraphs(a.climbs) if a.climbs else [],
     )  # fmt: skip
 
 
@@ -171,6 +177,12 @@ def _frontier(a: Analysis, prefix: str, style: Style) -> Iterator[tuple[str, str
             f"Points: where runs end. Thin: how they got there. Lines: the upper envelope.{grey} Dotted: the KL of the table."
         )
         yield f"{prefix}frontier", caption, plots.frontier(a.frontier, style)
+
+
+def _climbs(a: Analysis, prefix: str, style: Style) -> Iterator[tuple[str, str, Figure | None]]:
+    if a.climbs:
+        yield f"{prefix}gold", "Gold: every evaluation a point; lines: the law fitted.", climbed.gold(a.climbs, style)
+        yield f"{prefix}proxy", "The proxy on the same way: a line a seed.", climbed.proxy(a.climbs, style)
 
 
 def _plots(figures: Figures, out: Path) -> list[Plot]:

@@ -144,7 +144,7 @@ def frontier(found: Frontier, style: Style) -> Figure:
             axes.plot([0], [start], "o", color=INK, markersize=5)
             axes.annotate("reference", (0, start), (6, -2), textcoords="offset points", color=INK, fontsize=9, va="top")
         axes.set_xlabel("KL to the reference" if found.names[0] == "exact_kl" else "KL to the reference (sampled)")
-        axes.set_ylabel("reward")
+        axes.set_ylabel("gold reward" if found.names[1] == "gold" else "reward")
         axes.set_xlim(-0.02 * most, most)
         axes.margins(y=0.08)
         axes.legend(loc="lower right")

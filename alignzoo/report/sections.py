@@ -91,6 +91,8 @@ def method(runs: Sequence[Run], analyses: Sequence[Analysis], about: Study) -> l
     """How the numbers came about."""
     run, a = runs[0], analyses[0]
     names = {key: run.summary.get(key) for key in ("data", "reward", "reference", "model")}
+    if a.climbs:  # each its own proxy
+        names["gold reward"] = names.pop("reward") and run.config["choices"]["gold"]
     seeds = sorted({r.seed for r in runs})
     said = [
         f"Every algorithm starts from the same model and works on the same task: {_pairs(names)}. "

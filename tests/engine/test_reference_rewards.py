@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
+import torch
+
+from alignzoo.batch import Completions
+from alignzoo.contracts import Reward, Scores
 from alignzoo.evaluation import sampled
+from alignzoo.settings import OnError, Scoring
 from alignzoo.testing import toys
 from alignzoo_plugins.dpo.dpo import DPO
 from alignzoo_plugins.reinforce.reinforce import Reinforce
@@ -50,3 +56,30 @@ def test_runs_are_pooled_over_what_they_have_in_common(tmp_path):
         sampled.write(tmp_path / name, rewards)
     assert sampled.read([tmp_path / "a", tmp_path / "b"]).tolist() == [[1.0, 2.0, 3.0]]
     assert sampled.read([tmp_path / "a", tmp_path / "none"]).tolist() == [[1.0, 2.0], [0.0, 0.0]]
+
+
+@dataclass(kw_only=True)
+class Odd(Reward):
+    """How many tokens the completion has; those of `broken` tokens can't be scored."""
+
+    broken: int = -1
+
+    def __call__(self, c: Completions) -> Scores:
+        return Scores(total=torch.where(c.length == self.broken, torch.nan, c.length.double()))
+
+
+def test_the_judge_s_scores_of_the_same_completions_are_kept_beside_them(tmp_path):
+    """Where one of the two can't score a completion, both leave its prompt out."""
+    for name, broken in (("all", -1), ("some", 1)):
+        setup = toys.setup(
+            Reinforce(), gold=Odd(broken=broken), training={"max_steps": 1, "eval_steps": 1, "reference_samples": 2},
+            scoring=Scoring(on_error=OnError.skip),
+        )  # fmt: skip
+        toys.trainer(setup, tmp_path / name).train()
+    rewards, lengths = (json.loads((tmp_path / "all" / file).read_text()) for file in ("reference.json", "reference_gold.json"))
+    assert rewards.keys() == lengths.keys() and len(rewards) == 4
+    without = {prompt for prompt, row in lengths.items() if 1 not in row}
+    assert 0 < len(without) < 4
+    for file, judge in (("reference.json", "reward"), ("reference_gold.json", "gold")):
+        assert json.loads((tmp_path / "some" / file).read_text()).keys() == without
+        assert sampled.read([tmp_path / "some"], judge).shape == (len(without), 2)
