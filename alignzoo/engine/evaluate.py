@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -12,20 +13,23 @@ from torch import Tensor
 from alignzoo.batch import Completions
 from alignzoo.contracts import Metric, Scores, Source, Table, Tables
 from alignzoo.engine import judging
+from alignzoo.engine.beside import Beside
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.trainer import AlignTrainer, default_weights, named_terms, weight_of, weighted_sum
-from alignzoo.evaluation import sampled
+from alignzoo.evaluation import sampled, texts
 from alignzoo.models.roles import Models, Score, bound, gather_objects, main_role
 from alignzoo.settings import Sampling
 
 CHUNK = 64  # prompts sampled, or records scored, at once
+NLL = "nll"  # of a token of the demonstrations, in nats
 
 
 @dataclass
 class Evaluator:
-    """Reward, KL to the reference, entropy and length of one completion for each held-out prompt; the loss on held-out
-    records, for algorithms that learn from records; and what only the task can compute. What can't be had is absent. Of a
-    scorer, which writes nothing: how well it judges the held-out records."""
+    """Reward, KL to the reference, entropy and length of one completion for each held-out prompt, and where it is text, what it
+    is like beside the reference's; the perplexity of held-out demonstrations; the loss on held-out records, for algorithms that
+    learn from records; and what only the task can compute. What can't be had is absent. Of a scorer, which writes nothing: how
+    well it judges the held-out records."""
 
     tables: Tables
     source: Source
@@ -34,13 +38,18 @@ class Evaluator:
     online: bool
     metrics: Mapping[str, Metric] = field(default_factory=dict)  # plugins, by name
     gold: Score | None = None  # the reward that stands for the human judge
+    demonstrations: Table | None = None  # held out
+    beside: Beside | None = None  # where the reference writes too
     best_of: int = 0  # completions of each prompt whose rewards are kept, before training: the policy is the reference then
 
     def __call__(self, trainer: Any) -> dict[str, float]:
         # one forward of the wrapped module for everything: data-parallel wrappers synchronise at each
         metrics, rows = trainer.model_wrapped(bound(self._measure, trainer))
-        for row in sorted((row for part in gather_objects(rows) for row in part), key=lambda row: row["row"]):
+        rows = sorted((row for part in gather_objects(rows) for row in part), key=lambda row: row["row"])
+        for row in rows:
             trainer.completions_file.write({"step": trainer.state.global_step, **row})
+        if trainer.roles.shared.support is None:  # else it is not text, but symbols of a task
+            metrics |= texts.measured(rows)
         if trainer.state.global_step == 0 and self.best_of and trainer.roles.has_reward:
             scores = trainer.model_wrapped(bound(self._reference_scores, trainer))
             if trainer.is_world_process_zero():
@@ -70,11 +79,22 @@ class Evaluator:
         with trainer.roles.shared.at(self.sampling.temperature):
             for prompts in _chunks(trainer, self.tables.prompts if writes else None, self.prompts):
                 rows += self._measure_samples(trainer.roles, prompts, meter)
+        if writes:
+            self._measure_demonstrations(trainer, meter)
         if not self.online:
             for records in _chunks(trainer, self.tables.heldout, None):
                 _measure_records(trainer, records, meter)
         own = self.source.evaluate(trainer.roles) if writes else self._judge(trainer)
-        return meter.means() | own, rows
+        means = meter.means()
+        if NLL in means:
+            means["perplexity"] = math.exp(min(means.pop(NLL), 700.0))
+        return means | own, rows
+
+    def _measure_demonstrations(self, trainer: AlignTrainer, meter: Meter) -> None:
+        """Of all scored tokens alike, at temperature 1."""
+        with trainer.roles.shared.at(1.0):
+            for c in _chunks(trainer, self.demonstrations, self.prompts):
+                meter.add(NLL, -trainer.roles.policy.logprobs(c), c.scored.double())
 
     def _measure_samples(self, models: Models, prompts: Any, meter: Meter) -> list[dict[str, Any]]:
         c: Completions = models.policy.generate(prompts, self.sampling)
@@ -93,12 +113,12 @@ class Evaluator:
         measures |= {f"metric/{name}": metric(c) for name, metric in self.metrics.items()}
         for name, values in measures.items():
             meter.add(name, values, known[name].to(values.device).double() if name in known else 1.0)
-        columns = {name: values.tolist() for name, values in measures.items()}
-        texts = zip(c.row.tolist(), prompts.text, c.text, strict=True)
-        return [
-            {"row": row, "prompt": prompt, "completion": text, **{name: values[i] for name, values in columns.items()}}
-            for i, (row, prompt, text) in enumerate(texts)
-        ]
+        columns: dict[str, list[Any]] = {"row": c.row.tolist(), "prompt": prompts.text, "completion": c.text}
+        columns |= self.beside(models, prompts) if self.beside else {}
+        for name, values in measures.items():
+            told = known[name].tolist() if name in known else [True] * len(c)
+            columns[name] = [value if there else None for value, there in zip(values.tolist(), told, strict=True)]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def _judge(self, trainer: AlignTrainer) -> dict[str, float]:
         scorer = getattr(trainer.roles, main_role(list(trainer.trained.roles)))
