@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format format-check lint types bench bench-golden docs mutate clean
+.PHONY: help setup demo test check format format-check lint types bench bench-golden bench-speed docs mutate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ bench: setup ## the comparison over three seeds
 
 bench-golden: setup ## every suite again, into benchmarks/results (an hour on two cores)
 	$(IN)/python -m benchmarks.golden
+
+bench-speed: setup ## the speed tables beside TRL, rows that are missing: PAIRS=pairs.jsonl.gz TEXTS=texts.jsonl.gz (an hour)
+	@test -f "$(PAIRS)" && test -f "$(TEXTS)" || { echo "give PAIRS= and TEXTS=, JSON Lines: see benchmarks/speed/README.md"; exit 2; }
+	$(IN)/python -m benchmarks.speed.plan "$(PAIRS)" "$(TEXTS)"
 
 docs: setup ## the documentation as a site in build/docs
 	$(IN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs

@@ -1,4 +1,4 @@
-"""What both programs read: a model with its tokenizer on disk, and rows in the order in which alignzoo will take them."""
+"""What both programs read: models with their tokenizer on disk, and rows in the order in which alignzoo will take them."""
 
 from __future__ import annotations
 
@@ -10,37 +10,60 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.models.noise import generator
+from benchmarks.speed.kinds import KINDS
 
 # hidden size, layers, heads, feed-forward size, vocabulary
-SIZES = {"1M": (128, 4, 4, 344, 1024), "15M": (384, 6, 6, 1024, 8192), "60M": (640, 8, 10, 1712, 32768)}
+SIZES = {
+    "tiny": (16, 1, 2, 32, 300), "1M": (128, 4, 4, 344, 1024), "15M": (384, 6, 6, 1024, 8192),
+    "60M": (640, 8, 10, 1712, 32768),
+}  # fmt: skip
+TEACHERS = {"tiny": (24, 1, 2, 32), "1M": (256, 6, 4, 688), "15M": (640, 8, 10, 1712)}  # over the student's vocabulary
 LIMIT = 1000  # tokens of prompt and completion
 SEED = 0
 
 
 def prepare(folder: Path, size: str, data: Path, rows: int) -> None:
-    """Write `folder`/model and `folder`/rows.jsonl (prompt, chosen, rejected), the latter in reading order."""
+    """Write into `folder`: model, scorer and teacher; pairs, demonstrations and judged as NAME.jsonl for alignzoo, which
+    shuffles, and as NAME-ordered.jsonl, in the order it takes them, for TRL, which is told not to."""
     if (folder / "ready").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     pairs = list(_pairs(data))
     tokenizer = _tokenizer([text for pair in pairs for text in pair.values()], SIZES[size][4])
-    _model(size, tokenizer).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    models(folder, size, tokenizer)
     fits = lambda pair: max(len(tokenizer(pair["prompt"] + pair[s])["input_ids"]) for s in ("chosen", "rejected")) <= LIMIT  # noqa: E731
     kept = [pair for pair in pairs if fits(pair)][:rows]
-    order = generator(SEED, "order", 0).permutation(len(kept)).tolist()
-    stored: list[Any] = [None] * len(kept)
-    for place, row in enumerate(order):  # alignzoo reads row `order[place]` at `place`
-        stored[row] = kept[place]
-    _write(folder / "rows.jsonl", stored)  # for alignzoo, which shuffles
-    _write(folder / "ordered.jsonl", kept)  # for TRL, which is told not to
-    for name in ("rows", "ordered"):
-        demonstrations = [{"prompt": p["prompt"], "completion": p["chosen"]} for p in (stored if name == "rows" else kept)]
-        _write(folder / f"{name}-sft.jsonl", demonstrations)
+    order = generator(SEED, "order", 0).permutation(len(kept)).tolist()  # alignzoo reads row `order[place]` at `place`
+    for name, made in views(kept).items():
+        stored: list[Any] = [None] * len(made)
+        for place, row in enumerate(order):
+            stored[row] = made[place]
+        _write(folder / f"{name}.jsonl", stored)
+        batch = KINDS["kto"].batch
+        ordered = list(zip(order, made, strict=True))
+        if name == "judged":  # whose completion is whose mismatched one goes by the rows' numbers, within a step
+            ordered = [
+                pair for i in range(0, len(ordered), batch) for pair in sorted(ordered[i : i + batch], key=lambda p: p[0])
+            ]
+            made = [row | {"label": bool(row["label"])} for _, row in ordered]
+        _write(folder / f"{name}-ordered.jsonl", made)
     (folder / "ready").touch()
 
 
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
+def views(pairs: list[dict[str, str]]) -> dict[str, list[dict[str, Any]]]:
+    """Pairs; their chosen sides as demonstrations; one side of each, in turn the chosen and the rejected, judged."""
+    sides = [("chosen", "rejected")[i % 2] for i in range(len(pairs))]
+    return {
+        "pairs": pairs,
+        "demonstrations": [{"prompt": p["prompt"], "completion": p["chosen"]} for p in pairs],
+        "judged": [
+            {"prompt": p["prompt"], "completion": p[side], "label": int(side == "chosen")}
+            for p, side in zip(pairs, sides, strict=True)
+        ],
+    }
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -63,10 +86,11 @@ def _pairs(data: Path) -> Iterator[dict[str, str]]:
 
 
 def _tokenizer(texts: list[str], vocabulary: int) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+    from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast
 
-    made = Tokenizer(models.BPE())
+    made = Tokenizer(BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     special = ["<pad>", "<eos>"]
@@ -77,15 +101,28 @@ def _tokenizer(texts: list[str], vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<eos>")
 
 
-def _model(size: str, tokenizer: Any) -> Any:
+def models(folder: Path, size: str, tokenizer: Any) -> None:
+    """The policy, a scorer on the same trunk, and a larger teacher where there is one for the size."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
-    hidden, layers, heads, inner, vocabulary = SIZES[size]
     torch.manual_seed(SEED)
-    config = LlamaConfig(
+    policy = LlamaForCausalLM(config(*SIZES[size], tokenizer))
+    scorer = LlamaForSequenceClassification(config(*SIZES[size], tokenizer, num_labels=1))
+    scorer.model.load_state_dict(policy.model.state_dict())
+    made: dict[str, Any] = {"model": policy, "scorer": scorer}
+    if size in TEACHERS:
+        made["teacher"] = LlamaForCausalLM(config(*TEACHERS[size], SIZES[size][4], tokenizer))
+    for name, module in made.items():
+        module.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+def config(hidden: int, layers: int, heads: int, inner: int, vocabulary: int, tokenizer: Any, **more: Any) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
         num_key_value_heads=heads, max_position_embeddings=2048, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=None, **more,
     )  # fmt: skip
-    return LlamaForCausalLM(config)

@@ -2,50 +2,84 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+from torch import nn
 from transformers import TrainerCallback
+
+from benchmarks.speed.floor import peak
+from benchmarks.speed.turns import Turns
 
 
 class Meter(TrainerCallback):
-    """Times every step from the end of the one before, so that reading and collating count too."""
+    """Times every step from the end of the one before, so that reading and collating count too. After every `block` steps
+    it is the other program's turn."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.loss, self.norm, self.extra = path, dict[int, float](), dict[int, float](), list[dict[str, float]]()
-        self.marks: list[tuple[float, float]] = []
-        self.imported = _memory("VmRSS")
+    def __init__(self, block: int = 1) -> None:
+        self.block, self.turns = block, Turns()
+        self.cpu, self.wall, self.tokens = list[float](), list[float](), list[float]()
+        self.logged: dict[int, dict[str, float]] = {}
+        self.count = lambda: 0.0  # tokens trained on so far, where the program itself can say
+        self.born = time.perf_counter()
+        self.waited = 0.0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        self.ready = _memory("VmRSS")
-        self.marks.append((time.process_time(), time.perf_counter()))
+        self.ready = memory("VmRSS")
+        self._others()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.marks.append((time.process_time(), time.perf_counter()))
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        cpu, wall = self.mark
+        self.cpu.append(time.process_time() - cpu)
+        self.wall.append(time.perf_counter() - wall)
+        self.tokens.append(self.count())
+        self.mark = (time.process_time(), time.perf_counter())
+        if state.global_step == args.max_steps:
+            self.total = (time.process_time(), time.perf_counter() - self.born - self.waited)
+            self.highest = memory("VmHWM")
+            self.turns.say()
+        elif state.global_step % self.block == 0:
+            self._others()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+    def _others(self) -> None:
+        before = time.perf_counter()
+        self.turns.say()
+        self.turns.wait()
+        self.mark = (time.process_time(), time.perf_counter())
+        self.waited += self.mark[1] - before
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
-            self.loss[state.global_step] = float(logs["loss"])
-            self.norm[state.global_step] = float(logs.get("grad_norm") or 0.0)
-            names = ("completions/mean_length", "length")
-            self.extra.append({name: float(logs[name]) for name in names if name in logs})
+            self.logged[state.global_step] = dict(logs)
 
-    def write(self, **more: Any) -> None:
-        steps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(self.marks, self.marks[1:], strict=False)]
-        made = {
-            "cpu": [cpu for cpu, _ in steps], "wall": [wall for _, wall in steps], "loss": list(self.loss.values()),
-            "grad_norm": list(self.norm.values()), "extra": self.extra, "total_cpu": time.process_time(),
-            "peak": _memory("VmHWM"), "rss_imported": self.imported, "rss_ready": self.ready, **more,
+    def found(self, module: nn.Module, start: Path, **more: Any) -> dict[str, Any]:
+        """All of it, and what the machine can do at most, once training is over; `start`: the folder `module` began from."""
+        rows = [self.logged[step] for step in sorted(self.logged)]
+        tokens = [b - a for a, b in zip([0.0, *self.tokens], self.tokens, strict=False)]
+        if not any(tokens):  # a program of TRL, which logs the sum
+            sums = [float(row.get("num_tokens", 0.0)) for row in rows]
+            tokens = [b - a for a, b in zip([0.0, *sums], sums, strict=False)]
+        return {
+            "cpu": self.cpu, "wall": self.wall, "tokens": tokens, "loss": [float(row["loss"]) for row in rows],
+            "grad_norm": [float(row.get("grad_norm") or 0.0) for row in rows],
+            "length": [float(found) for row in rows if (found := row.get("completions/mean_length", row.get("length")))],
+            "total_cpu": self.total[0], "total_wall": self.total[1], "peak_mb": self.highest, "ready_mb": self.ready,
+            "peak_flops": peak(), "moved": moved(module, start), **more,
         }  # fmt: skip
-        if all(self.extra):  # a program that samples: tokens a completion, by whatever name
-            made["sampled"] = [next(iter(row.values())) for row in self.extra]
-        self.path.write_text(json.dumps(made))
 
 
-def _memory(field: str) -> float:
+@torch.no_grad()
+def moved(module: nn.Module, start: Path) -> float:
+    """How far the weights are from where they began: the Euclidean norm."""
+    before = load_file(start / "model.safetensors")
+    return float(sum(float((p - before[name]).double().square().sum()) for name, p in module.named_parameters()) ** 0.5)
+
+
+def memory(field: str) -> float:
     """MB."""
     return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024  # type: ignore[index]

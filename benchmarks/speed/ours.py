@@ -1,44 +1,80 @@
-"""alignzoo's side: `python -m benchmarks.speed.ours FOLDER OUT ALGORITHM STEPS BATCH [OVERRIDE...]`."""
+"""alignzoo's side: `python -m benchmarks.speed.ours JOB` (a file, see `job`)."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from alignzoo.batch import Batch, Completions, Pairs
 from alignzoo.config import compose, instantiate
 from alignzoo.engine.build import Builder
 from alignzoo.engine.callbacks import Interrupt
+from benchmarks.speed.floor import Group, Shape, useful
+from benchmarks.speed.job import Job
+from benchmarks.speed.kinds import PADDED
 from benchmarks.speed.meter import Meter
 
-RATE = 1e-5
-KINDS = {"dpo": "rows.jsonl", "sft": "rows-sft.jsonl", "rloo": "rows.jsonl"}
 
-
-def main(folder: Path, out: Path, algorithm: str, steps: int, batch: int, more: list[str]) -> None:
-    data = folder / KINDS[algorithm]
-    overrides = [
-        f"algorithm={'reinforce' if algorithm == 'rloo' else algorithm}", "model=hf", f"model.path={folder / 'model'}",
-        "data=jsonl", f"data.path={data}", "data.heldout=0", f"trainer.max_steps={steps}", f"trainer.batch={batch}",
-        f"trainer.micro_batch={batch}", f"trainer.learning_rate={RATE}", "trainer.logging_steps=1", *_extra(algorithm, batch),
-        *more,
-    ]  # fmt: skip
-    setup = instantiate(compose(overrides))
+def run(job: Job) -> dict[str, Any]:
+    kind, folder = job.kind, Path(job.folder)
+    padded = PADDED if job.column == "padded" else ()
+    setup = instantiate(compose([*kind.overrides(folder, job.steps, job.new_tokens), *padded, *job.overrides]))
     with tempfile.TemporaryDirectory() as run:
         trainer = Builder(setup, Path(run), Path(run) / "cache").trainer(Interrupt(), lambda step, row: None)
-        meter = Meter(out)
+        meter, batches, rollouts = Meter(job.block), list[Any](), list[Any]()
+        meter.count = lambda: trainer.cost.counts["trained_tokens"]
         trainer.callback_handler.callbacks.insert(0, meter)  # before the engine's own, whose evaluation is no part of a step
+        trainer._record = _listening(trainer._record, batches)
+        if kind.samples:
+            loader: Any = trainer.loader
+            loader.sample = _recording(loader.sample, rollouts)
         trainer.train()
-        meter.write(counts=trainer.cost.counts)
+    groups = [groups_of(batch) for batch in batches]
+    shape = Shape.of(trainer.trained.main.config)
+    teacher = Shape.of(trainer.roles.teacher.module.config) if job.algorithm == "distill" else None
+    return meter.found(
+        trainer.trained.main,
+        folder / kind.model,
+        useful_tokens=[sum(p + sum(cs) for p, cs in step) for step in groups],
+        useful_flops=[useful(job.algorithm, shape, step, teacher, kind.passes) for step in groups],
+        sampled=[int(rollout.attended.sum()) for rollout in rollouts],
+        rollouts=[_ids(rollout) for rollout in rollouts] if job.replay else [],
+    )
 
 
-def _extra(algorithm: str, batch: int) -> list[str]:
-    if algorithm != "rloo":
-        return []
-    sampled = ["generation.max_new_tokens=128", "rollout.samples=4", f"rollout.prompts={batch // 4}"]
-    return [*sampled, "algorithm.baseline=leave_one_out", "reward=function", "reward.path=benchmarks.speed.rewards.vowels"]
+def groups_of(batch: Any) -> list[Group]:
+    """The lengths in a record: of each prompt, and of each of its completions."""
+    c: Completions = batch.both if isinstance(batch, Pairs) else batch
+    lengths = c.attended.sum(1)
+    return [(int(prompt), lengths[c.prompt_of == i].tolist()) for i, prompt in enumerate(c.prompts.attended.sum(1).tolist())]
+
+
+def _listening(record: Callable[..., None], batches: list[Any]) -> Callable[..., None]:
+    def listen(metrics: Any, batch: Batch) -> None:
+        batches.append(batch)
+        record(metrics, batch)
+
+    return listen
+
+
+def _recording(sample: Callable[..., Any], rollouts: list[Any]) -> Callable[..., Any]:
+    def draw(index: int, records: Any) -> Any:
+        rollouts.append(sample(index, records))
+        return rollouts[-1]
+
+    return draw
+
+
+def _ids(c: Completions) -> dict[str, Any]:
+    prompts = [ids[mask].tolist() for ids, mask in zip(c.prompts.ids, c.prompts.attended, strict=True)]
+    return {
+        "prompts": [prompts[i] for i in c.prompt_of.tolist()],
+        "completions": [ids[mask].tolist() for ids, mask in zip(c.ids, c.attended, strict=True)],
+    }
 
 
 if __name__ == "__main__":
-    folder, out, algorithm, steps, batch, *more = sys.argv[1:]
-    main(Path(folder), Path(out), algorithm, int(steps), int(batch), more)
+    Job.main(run, sys.argv[1])

@@ -1,0 +1,177 @@
+"""One comparison: both programs run, in turns, and what came out of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed import compare
+from benchmarks.speed.job import Job
+from benchmarks.speed.kinds import KINDS
+from benchmarks.speed.material import prepare
+from benchmarks.speed.turns import alternate
+
+RESULTS = Path("benchmarks/results/speed")
+UNITS = {"steps": "step", "tokens": "token", "sampled": "sampled token"}
+WORK = Path(tempfile.gettempdir()) / "alignzoo-bench-speed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One comparison, a row of a table."""
+
+    algorithm: str
+    size: str = "1M"
+    column: str = "tuned"
+    profile: str = "hh"
+    steps: int = 12
+    threads: int = 1
+    new_tokens: int = 128
+    overrides: list[str] = field(default_factory=list)
+    label: str = ""  # tells rows apart that differ in overrides
+
+    @property
+    def name(self) -> str:
+        more = [self.label] * bool(self.label) + [f"{self.threads}-threads"] * (self.threads > 1)
+        return "-".join([self.algorithm, self.profile, self.size, self.column, *more])
+
+    @property
+    def clock(self) -> str:
+        """CPU time says nothing of threads that wait for each other."""
+        return "wall" if self.threads > 1 else "cpu"
+
+    @property
+    def unit(self) -> str:
+        """Per what times are compared: a step, where both do the same work in it."""
+        kind = KINDS[self.algorithm]
+        if kind.samples and not kind.itself:
+            return "sampled"
+        others = self.column == "best" and self.algorithm in ("sft", "bradley_terry")  # packing, and batches by length
+        return "tokens" if others else "steps"
+
+
+def measure(row: Row, data: Path, work: Path = WORK, rows: int = 400) -> dict[str, Any]:
+    """The two programs' figures for one row. Raises RuntimeError where one of them fails."""
+    folder = work / f"{row.profile}-{row.size}"
+    prepare(folder, row.size, data, rows)
+    load = os.getloadavg()[0]
+    size = KINDS[row.algorithm].passes
+    ours, theirs = pair(row, folder, size)
+    found = compare.summary(ours, theirs, row.unit, size, row.clock)
+    found["gate"] = gated(row, folder, ours, theirs)
+    return asdict(row) | {"name": row.name, "unit": row.unit} | found | provenance(load) | {
+        "runs": {"ours": {k: v for k, v in ours.items() if k != "rollouts"}, "theirs": theirs}
+    }  # fmt: skip
+
+
+def pair(row: Row, folder: Path, block: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What each of the two has measured, a turn being `block` steps."""
+    kind = KINDS[row.algorithm]
+    with tempfile.TemporaryDirectory() as scratch:
+        outs = {side: Path(scratch) / f"{side}.json" for side in ("ours", "theirs")}
+        jobs = {
+            side: Job(
+                folder=str(folder), out=str(out), algorithm=row.algorithm, steps=row.steps, block=block,
+                new_tokens=row.new_tokens, overrides=row.overrides if side == "ours" else [],
+                column="padded" if kind.itself and side == "theirs" else row.column,
+            ).save(Path(scratch) / f"{side}-job.json")
+            for side, out in outs.items()
+        }  # fmt: skip
+        programs = {"ours": "ours", "theirs": "ours" if kind.itself else "theirs"}
+        commands = {side: command(programs[side], path) for side, path in jobs.items()}
+        alternate(commands, environment(row.threads), row.steps // block)
+        ours, theirs = (json.loads(out.read_text()) for out in outs.values())
+    return ours, theirs
+
+
+def gated(row: Row, folder: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """The gate of a row: on the timed runs themselves where both read the same rows in float32, else on replayed completions;
+    none where precision or rows differ by what the column is."""
+    kind = KINDS[row.algorithm]
+    if kind.samples and not kind.itself:
+        return compare.gate(*replayed(row, folder), replayed=True) if row.column == "tuned" else _none("tuned")
+    if row.column == "default" or row.unit == "tokens":
+        return _none("tuned")
+    return compare.gate(ours, theirs)
+
+
+def _none(column: str) -> dict[str, Any]:
+    return {"steps": 0, "passed": True, "see": column}
+
+
+def replayed(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both programs on the completions that alignzoo samples."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for side in ("ours", "theirs"):
+            Job(
+                folder=str(folder), out=str(Path(scratch) / f"{side}.json"), algorithm=row.algorithm, new_tokens=row.new_tokens,
+                steps=min(compare.GATED, row.steps), replay=True, overrides=row.overrides if side == "ours" else [],
+                completions="" if side == "ours" else str(Path(scratch) / "ours.json"),
+            ).save(Path(scratch) / "job.json")  # fmt: skip
+            ended = subprocess.run(
+                command(side, Path(scratch) / "job.json"), env=environment(row.threads), capture_output=True, text=True
+            )
+            if ended.returncode:
+                raise RuntimeError(ended.stderr[-3000:])
+        ours, theirs = (json.loads((Path(scratch) / f"{side}.json").read_text()) for side in ("ours", "theirs"))
+    return ours, theirs
+
+
+def command(side: str, job: Path) -> list[str]:
+    return [sys.executable, "-m", f"benchmarks.speed.{side}", str(job)]
+
+
+def environment(threads: int) -> dict[str, str]:
+    return os.environ | {
+        "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+    }  # fmt: skip
+
+
+def provenance(load: float) -> dict[str, Any]:
+    """What was measured, on what, and what else the machine did then."""
+    return {
+        "commit": commit(), "date": datetime.now(UTC).isoformat(timespec="seconds"), "load": [load, os.getloadavg()[0]],
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "trl")},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }  # fmt: skip
+
+
+def commit() -> str:
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def told(result: dict[str, Any]) -> str:
+    ratio, gate = result["ratio"], result["gate"]
+    apart = f"loss apart {gate['loss']:.1e}" if "loss" in gate else "no gate of its own"
+    return (
+        f"{result['name']}: {ratio['median']:.2f}x ({ratio['min']:.2f} to {ratio['max']:.2f}) a {UNITS[result['unit']]}, "
+        f"peak memory {result['peak_ratio']:.2f}, whole run {result['whole_run_ratio']:.2f}x, {apart}"
+    )
+
+
+def save(result: dict[str, Any], folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result['name']}.json"
+    path.write_text(json.dumps(_rounded(result), indent=1) + "\n")
+    return path
+
+
+def _rounded(value: Any) -> Any:
+    """To seven digits: enough for every figure and for the gate."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list) else value
