@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from alignzoo.batch import Batch, Completions
 from alignzoo.contracts import Context, Source, Tables
 from alignzoo.data.files import JsonLines
+from alignzoo.data.raters import Votes, settled
 from alignzoo.data.rows import Row
-from alignzoo.data.source import RowSource
+from alignzoo.data.text import TextSource
 from alignzoo.engine.scoring import checked
 from alignzoo.making.labeller import labeller
 from alignzoo.making.labels import Label, labels, thresholds
 from alignzoo.making.prompts import Asked, train_and_heldout
-from alignzoo.making.rows import row
+from alignzoo.making.rows import rater, row
 from alignzoo.making.samples import Draw, Sample, Store
 from alignzoo.making.writer import Writer, writer
 from alignzoo.settings import Making, UserError, embedded
@@ -52,16 +53,25 @@ class Result:
 def tables(setup: Any, source: Source, view: type[Batch], context: Context) -> Tables:
     """Tables of `view` from what `setup.making` makes of the source's prompts. Raises UserError where that can't be."""
     made = make(setup, source, context)
-    rows = [[row(label, side.asked.rows[side.asked.prompt_of(label.draw.number)], made.own_tokens) for label in side.labels]
-            for side in (made.train, made.heldout) if side]  # fmt: skip
-    if not rows[0]:
+    rows, agreement = _settled(made.train, source, made.own_tokens)
+    kept, _ = _settled(made.heldout, source, made.own_tokens) if made.heldout else ([], {})
+    if not rows:
         raise UserError(f"making={setup.making.kind.value}: nothing could be made; {_said(made.train.counts)}")
-    text, asked = (source, made.heldout_rows) if isinstance(source, RowSource) else (JsonLines(), None)
-    found = text.tables_of(view, context, rows[0], rows[1] if len(rows) > 1 else [], {}, asked)
+    text, asked = (source, made.heldout_rows) if isinstance(source, TextSource) else (JsonLines(), None)
+    found = text.tables_of(view, context, rows, kept, agreement, asked)
     prompts = found.prompts if asked is not None else source.tables(view, context).prompts
     return Tables(
         train=found.train, heldout=found.heldout, prompts=prompts, report=found.report | {"made": report(setup, made)}
     )
+
+
+def _settled(side: Labelled, source: Source, own_tokens: bool) -> tuple[list[Row], dict[str, Any]]:
+    """The labels as rows, those of several raters settled as the data's are, and how far they agree."""
+    rows = [row(label, side.asked.rows[side.asked.prompt_of(label.draw.number)], own_tokens) for label in side.labels]
+    if not any(label.rater for label in side.labels):
+        return rows, {}
+    named = [replace(one, values=one.values | {"rater": rater(label)}) for one, label in zip(rows, side.labels, strict=True)]
+    return settled(named, getattr(source, "votes", Votes.majority))
 
 
 def make(setup: Any, source: Source, context: Context) -> Result:

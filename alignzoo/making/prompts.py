@@ -11,7 +11,7 @@ from alignzoo.batch import Prompts
 from alignzoo.contracts import Context, Source, Table, Tables
 from alignzoo.data.encode import Tokens, Written
 from alignzoo.data.rows import CANONICAL, Row
-from alignzoo.data.source import RowSource
+from alignzoo.data.text import TextSource
 from alignzoo.models.noise import generator
 from alignzoo.settings import UserError
 
@@ -42,7 +42,7 @@ class Asked:
 def train_and_heldout(source: Source, context: Context, seed: int) -> tuple[Asked, Asked | None, list[Row]]:
     """The prompts of training, those held out if there are any, and all held-out rows. Raises UserError where the source has no
     prompts."""
-    if isinstance(source, RowSource):
+    if isinstance(source, TextSource):
         train, heldout, _ = source.rows()
         sides = [source.prompts(rows, context) for rows in (train, heldout) if rows]
     else:

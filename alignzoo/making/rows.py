@@ -48,7 +48,11 @@ def line(label: Label, prompt: Row, raters: int) -> dict[str, Any]:
     texts = [[{"role": "assistant", "content": s.text}] if chat else s.text for s in label.samples]
     values = {"prompt": given if chat else str(given), **_values(label, texts)}
     others = {name: value for name, value in prompt.remaining.items() if name not in CANONICAL}
-    return {**values, **_scores(label), **({"rater": label.rater} if raters > 1 else {}), "draw": label.draw.number, **others}
+    return {**values, **_scores(label), **({"rater": rater(label)} if raters > 1 else {}), "draw": label.draw.number, **others}
+
+
+def rater(label: Label) -> str:
+    return f"rater {label.rater + 1}"
 
 
 def _values(label: Label, texts: list[Any]) -> dict[str, Any]:

@@ -190,6 +190,27 @@ def test_a_run_learns_from_what_is_made_and_its_report_says_so(source, tmp_path)
     assert trainer.state.global_step == 3
 
 
+def test_several_raters_are_settled_by_majority_and_their_agreement_told(source, context):
+    three = setup(source, prompts=18, temperature=20.0, raters=3)
+    labels = made.make(three, source, context).train.labels
+    tables = made.tables(three, source, Pairs, context)
+    assert tables.report["raters"]["names"] == ["rater 1", "rater 2", "rater 3"]
+    assert tables.report["raters"]["votes"] == len(labels)
+    votes = {}
+    for label in labels:
+        first, second = (tuple(sample.ids) for sample in label.samples)
+        side = votes.setdefault(label.draw.number, {})
+        side[first, second] = side.get((first, second), 0) + 1
+    assert any(len(side) == 2 for side in votes.values()), "raters disagree"
+    batch = tables.train.batch(range(len(tables.train)))
+    pairs = [
+        tuple(tuple(ids[own].tolist()) for ids, own in zip((c.ids[i], r.ids[i]), (c.attended[i], r.attended[i]), strict=True))
+        for c, r in [(batch.chosen, batch.rejected)]
+        for i in range(len(batch))
+    ]
+    assert pairs == [max(side, key=lambda pair, side=side: side[pair]) for side in votes.values()]
+
+
 def test_the_command_writes_files_that_are_read_as_data(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
     rows, out = write(tmp_path / "rows.jsonl", PROMPTS), tmp_path / "pairs.jsonl"

@@ -1,0 +1,148 @@
+"""Rows of text as tables: what sources of rows have in common, wherever these come from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignzoo.batch import Batch, Completions, Pairs, Prompts
+from alignzoo.contracts import Context, Models, Source, Table, Tables
+from alignzoo.data.encode import Encoder
+from alignzoo.data.prepare import Preparation
+from alignzoo.data.rows import Row
+from alignzoo.data.tokenizers import check, train_bpe
+from alignzoo.settings import UserError, nearest, require
+
+COMPARED = 1024  # held-out pairs, or demonstrations, at most that evaluation looks at, in chunks of 64
+CHUNK = 64
+
+
+@dataclass(kw_only=True)
+class TextSource(Source):
+    """Rows with canonical columns (see `alignzoo.data.rows`), made into tokens."""
+
+    max_prompt_tokens: int = field(
+        default=0, metadata={"help": "keep the end of longer prompts; 0: a prompt too long is an error"}
+    )
+    max_completion_tokens: int = field(default=0, metadata={"help": "keep the beginning of longer completions; 0: never cut"})
+    vocabulary: int = field(
+        default=0,
+        metadata={"help": "train a byte-level BPE tokenizer of this size on the training rows, for a fresh model; 0: don't"},
+    )
+    chat: bool = field(default=False, metadata={"help": "make plain prompts and completions messages of user and assistant"})
+    system: str | None = field(default=None, metadata={"help": "a system message before prompts that have none"})
+    chat_template: str | None = field(default=None, metadata={"help": "a jinja file to use for the tokenizer's own template"})
+    template_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "handed to the template, such as enable_thinking"}
+    )
+
+    def __post_init__(self) -> None:
+        self._pairs: Table | None = None
+        self._shown: list[Row] = []  # held out, as the data has them
+        self._device = torch.device("cpu")
+        for name in ("max_prompt_tokens", "max_completion_tokens", "vocabulary"):
+            require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), ">= 0")
+
+    @abstractmethod
+    def rows(self) -> tuple[list[Row], list[Row], dict[str, Any]]:
+        """Training rows, held-out rows, and counts of what was dropped. No prompt is in both."""
+
+    def tokenizer(self) -> Any:
+        """Trained on the training rows alone, or None."""
+        if not self.vocabulary:
+            return None
+        train, _, _ = self.rows()
+        return train_bpe(sorted({text for row in train for text in row.texts()}), self.vocabulary)
+
+    def tables(self, view: type[Batch], context: Context) -> Tables:
+        check(context.tokenizer)
+        train, heldout, counts = self.rows()
+        return self.tables_of(view, context, train, heldout, counts)
+
+    def tables_of(
+        self, view: type[Batch], context: Context, train: list[Row], heldout: list[Row], counts: Mapping[str, Any],
+        asked: list[Row] | None = None,
+    ) -> Tables:  # fmt: skip
+        """These rows as tables, whoever made them; `asked` are the held-out rows whose prompts evaluation samples from, where
+        they are others than `heldout`."""
+        self._device, self._shown = context.device, heldout if asked is None else asked
+        encoder = self.encoder(context.tokenizer)
+        made = self._preparation(view, encoder, context).tables(train, heldout, asked)
+        self._pairs = made.heldout if view is Pairs else self._heldout_pairs(heldout, encoder, context)
+        return Tables(train=made.train, heldout=made.heldout, prompts=made.prompts, report={**counts, **made.report})
+
+    def encoder(self, tokenizer: Any) -> Encoder:
+        template = existing(self.chat_template, "data.chat_template").read_text("utf-8") if self.chat_template else None
+        return Encoder(
+            tokenizer=tokenizer, chat=self.chat, system=self.system, template=template, options=self.template_options
+        )
+
+    def prompts(self, rows: list[Row], context: Context) -> tuple[list[Row], Table]:
+        """Every prompt of these rows once, as a row and as the tokens that a model is given."""
+        check(context.tokenizer)
+        return self._preparation(Prompts, self.encoder(context.tokenizer), context).prompts(rows)
+
+    @torch.no_grad()
+    def evaluate(self, models: Models) -> dict[str, float]:
+        """On held-out pairs, where the data has any, the share whose chosen completion is the likelier one: under the policy
+        (`preference_accuracy_logprob`), and under the policy relative to the reference (`preference_accuracy`, DPO's implicit
+        reward). Ties count half."""
+        if self._pairs is None:
+            return {}
+        rows = range(min(COMPARED, len(self._pairs)))
+        chunks = [self._pairs.batch(rows[i : i + CHUNK]).to(self._device) for i in range(0, len(rows), CHUNK)]
+        margins = [_margins(models, pairs) for pairs in chunks]
+        names = margins[0].keys()
+        return {name: float(torch.cat([part[name] for part in margins]).sign().mean()) / 2 + 0.5 for name in names}
+
+    def _preparation(self, view: type[Batch], encoder: Encoder, context: Context) -> Preparation:
+        return Preparation(
+            view=view,
+            encoder=encoder,
+            context=context,
+            max_prompt_tokens=self.max_prompt_tokens,
+            max_completion_tokens=self.max_completion_tokens,
+        )
+
+    def heldout_demonstrations(self, context: Context) -> Table | None:
+        rows, encoder = self.demonstrated()[:COMPARED], self.encoder(context.tokenizer)
+        try:
+            return self._preparation(Completions, encoder, context).table(rows)
+        except UserError:
+            return None
+
+    def demonstrated(self) -> list[Row]:
+        """The held-out rows that may hold demonstrations."""
+        return self._shown
+
+    def _heldout_pairs(self, heldout: list[Row], encoder: Encoder, context: Context) -> Table | None:
+        """Pairs to evaluate on, or None where the data has none that fit: what can't be had is absent."""
+        try:
+            return self._preparation(Pairs, encoder, context).table(heldout)
+        except UserError:
+            return None
+
+
+def existing(path: str, key: str) -> Path:
+    """The path of a setting. Raises UserError, naming the nearest file, if nothing is there."""
+    found = Path(path).expanduser()
+    if found.exists():
+        return found
+    siblings = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
+    raise UserError(f"{key}={path} does not exist.{nearest(found.name, siblings)}")
+
+
+def _margins(models: Models, pairs: Any) -> dict[str, torch.Tensor]:
+    """(B,) each: how much likelier the chosen completion is than the rejected one."""
+    both = pairs.both
+    policy = both.sum(models.policy.logprobs(both))
+    sides = {"preference_accuracy_logprob": policy}
+    reference = getattr(models, "reference", None)
+    if reference is not None:
+        sides["preference_accuracy"] = policy - both.sum(reference.logprobs(both))
+    return {name: torch.sub(*side.chunk(2)) for name, side in sides.items()}
