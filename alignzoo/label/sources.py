@@ -32,7 +32,7 @@ def items(paths: Sequence[Path], kind: Kind, seed: int, limit: int = 0) -> list[
     Pairs are each two completions of a prompt, rankings all of them; equal ones count once. Raises UserError where there is
     nothing to ask.
     """
-    found = [one for prompted in _prompted(paths) for one in _asked(prompted, kind)]
+    found = [one for prompted in _prompted(paths, kind) for one in _asked(prompted, kind)]
     unique = sorted({one.id: one for one in found}.values(), key=lambda one: one.id)
     if not unique:
         few = "two different completions of any prompt" if kind is not Kind.ratings else "completions"
@@ -57,11 +57,11 @@ def _asked(prompted: Prompted, kind: Kind) -> list[Item]:
     ]
 
 
-def _prompted(paths: Sequence[Path]) -> list[Prompted]:
-    runs = [path for path in paths if path.is_dir()]
+def _prompted(paths: Sequence[Path], kind: Kind) -> list[Prompted]:
+    compared = kind is not Kind.ratings and sum(path.is_dir() for path in paths) == 1
     found: dict[str, Prompted] = {}
     for path in paths:
-        read = _of_run(path, beside_start=len(runs) == 1) if path.is_dir() else _of_file(path)
+        read = _of_run(path, compared) if path.is_dir() else _of_file(path)
         for prompt, completion, writer in read:
             key = json.dumps(prompt, sort_keys=True)
             found.setdefault(key, Prompted(prompt)).completions.append((completion, writer))

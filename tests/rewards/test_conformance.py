@@ -7,6 +7,7 @@ import pytest
 
 from alignzoo.data.tokenizers import byte_level
 from alignzoo.testing import conformance
+from tests.label.people import Person
 from tests.rewards.servers import serving
 from tests.rewards.test_likelihood import saved
 
@@ -70,6 +71,11 @@ def test_a_scorer_and_a_judge_too(tmp_path: Path) -> None:
         holds("judge", tmp_path, [f"reward.url={server.url}", "reward.model=m", "reward.template='{completion}, 3'"])
 
 
+def test_people_too(tmp_path: Path) -> None:
+    with Person(tmp_path / "asked", lambda one: 1 + len(one.completions[0]) % 5):
+        holds("human", tmp_path, [f"reward.folder={tmp_path / 'asked'}", "reward.poll=0.002", "reward.timeout=20"])
+
+
 def test_none_is_forgotten() -> None:
     names = {point.name for point in entry_points(group="alignzoo.reward") if point.value.startswith("alignzoo.")}
-    assert names - ELSEWHERE == {*SETTINGS, "likelihood", "ratings", "http", "judge"}
+    assert names - ELSEWHERE == {*SETTINGS, "likelihood", "ratings", "http", "human", "judge"}
