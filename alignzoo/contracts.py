@@ -8,7 +8,7 @@ metric, in its file; without it, it runs with every 1.x (see CONTRIBUTING.md).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -22,8 +22,8 @@ from alignzoo.batch import Batch, Completions, Prompts
 from alignzoo.settings import Sampling, Search, UserError, require
 
 __all__ = [
-    "EMA", "Algorithm", "Context", "Couples", "Every", "Hosting", "Kind", "Metric", "Models", "Next", "OnlineAlgorithm",
-    "Policy", "Reference", "Reward", "Role", "Sampling", "Scores", "ScoringError",
+    "EMA", "Algorithm", "Context", "Couples", "Every", "Hosting", "Kind", "Lesson", "Metric", "Models", "Next",
+    "OnlineAlgorithm", "Policy", "Reference", "Reward", "Role", "Sampling", "Scores", "ScoringError",
     "Search", "Source", "Table", "Tables", "TrainerPlugin",
     "UserError", "Value", "require",
 ]  # fmt: skip
@@ -112,6 +112,10 @@ class Value(Protocol):
 class Scorer(Protocol):
     def scores(self, c: Completions) -> Tensor:
         """(B,): one score for the whole completion."""
+
+    def sensitivity(self, c: Completions) -> Tensor:
+        """(B,): the squared norm of the score's gradient by the embeddings of the completion's tokens, itself with gradient.
+        Only of a scorer that is a head on a trunk: a role beside a policy."""
 
 
 class Embedder(Protocol):
@@ -248,14 +252,28 @@ class Context:
     policy: Any = None  # a torch.nn.Module
     shared: Any = None
     models: Models | None = None
+    records: Table | None = None  # the data in the reward's `view`, where it has one
+    label: Callable[[Completions], Scores] | None = None  # asks `gold`, the human judge of the run, and counts the labels
     folder: Path | None = None  # the run's, where there is one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """One optimizer step of what `learner` trains by itself: on its loss over `batch`, weighted as its `weights` say."""
+
+    learner: Reward
+    batch: Batch
+    learning_rate: float
+    metrics: Mapping[str, float] = field(default_factory=dict)  # more to log
+    name: str = ""  # the learner's, where it is a part of another reward
 
 
 class Reward(ABC):
     """Scores completions. A subclass is a dataclass whose fields are its settings.
 
-    A reward may itself learn (a discriminator): then `roles`, `loss`, `weights` and the state methods mean what they mean in
-    `Algorithm`; the engine adds its terms, lets no gradient into other roles, and clips gradients per role.
+    A reward may itself learn, in one of two ways. With the policy: `roles`, `loss`, `weights` and the state methods mean what
+    they mean in `Algorithm`; the engine adds its terms, lets no gradient into other roles, and clips gradients per role. Or
+    apart from it, on records and at times of its own: then it gives `lessons`, and `loss` is asked for theirs alone.
     """
 
     @abstractmethod
@@ -280,6 +298,39 @@ class Reward(ABC):
 
     def weights(self, batch: Any) -> dict[str, Tensor]:
         return {}
+
+    def view(self) -> type[Batch] | None:
+        """The records that it learns from of the run's data, which it then finds in `Context.records`."""
+        return None
+
+    def needs_labels(self) -> bool:
+        """Whether it asks `Context.label`, so that the run needs a `gold`."""
+        return False
+
+    def networks(self) -> Mapping[str, Any]:
+        """Modules of its own that lessons train beside its trained roles, by name; there from `setup` on."""
+        return {}
+
+    def apart(self) -> frozenset[str]:
+        """The trained roles that lessons train and nothing else does: all of a reward that gives lessons."""
+        gives = type(self).lessons is not Reward.lessons
+        return frozenset(name for name, role in self.roles().items() if role.trained) if gives else frozenset()
+
+    def teaches(self) -> bool:
+        """Whether it gives lessons."""
+        return type(self).lessons is not Reward.lessons
+
+    def lessons(self, step: int) -> Iterator[Lesson]:
+        """Called after each optimizer step of the policy, of which this is the `step`th. Each lesson is learnt, with gradient
+        in the learner's trained roles and networks alone, before the next is asked for.
+        """
+        return iter(())
+
+    def observe(self, c: Completions, scores: Scores) -> None:
+        """Called after a rollout with its completions as they were scored, those of all ranks, on the CPU."""
+
+    def export(self, folder: Path) -> None:
+        """Writes what others may use of what it has learnt, when the run's result is saved in `folder`."""
 
     def after_rollout(self, scores: Scores) -> None:
         """Called after a rollout with the scores it was given, those of all ranks: what a reward learns from its own scores,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.contracts import Algorithm, Context, Kind, OnlineAlgorithm, Role, Scores, Source, Tables
+from alignzoo.contracts import Algorithm, Context, Kind, OnlineAlgorithm, Role, Scores, Source, Table, Tables
 from alignzoo.engine import beside, budget, checks
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
 from alignzoo.engine.cost import watch_networks
 from alignzoo.engine.evaluate import Evaluator
+from alignzoo.engine.lessons import Lessons, labelled
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader, Order, Share, bind
 from alignzoo.engine.scoring import Checked, checked
 from alignzoo.engine.stopping import Stopping
@@ -54,6 +56,7 @@ class Builder:
         share = Share(args.process_index, args.world_size)
         micro = self.check(share.ranks)
         context, config = self.context(args)
+        records = self._records(context)
         tables = self._tables(context, args)
         budget.check_data(setup, tables)
         args.max_steps = self._steps(tables)
@@ -62,6 +65,7 @@ class Builder:
             models, trained, followers = self._models(context, config)
         context.models = models
         if self.reward:
+            context.records = records
             self.reward.setup(context)
         flow = Flow(setup.training, interrupt)
         trainer = AlignTrainer(
@@ -77,7 +81,7 @@ class Builder:
         trainer.followers, trainer.stopping = followers, Stopping(setup.early_stop)
         trainer.loader = self._loader(tables, trainer, micro, share)
         if self.reward:
-            self._connect_reward(trainer)
+            self._connect_reward(trainer, context, micro)
         watch_networks(trainer.cost, models, self.reward, self.setup.gold)
         trainer.tables_report = tables.report
         return trainer
@@ -90,6 +94,7 @@ class Builder:
         if self.makes:
             check_making(setup, self.algorithm.data)
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
+        checks.check_lessons(setup.choices, self.algorithm, self.reward, setup.gold)
         checks.check_sampling(name, self.algorithm, setup.generation)
         checks.check_early_stop(setup.early_stop, setup.training, setup.gold is not None)
         budget.check(setup)
@@ -197,7 +202,8 @@ class Builder:
         for name, role in roles.items():
             if name != self.main and role.start != "reference" and role.kind is not Kind.REWARD:
                 built[name] = self._network(name, role, built, context)
-        trained = {n: built[n].module for n in built if n == self.main or (n in roles and roles[n].trained)}
+        apart = self.reward.apart() if self.reward else frozenset()
+        trained = {n: built[n].module for n in built if n == self.main or (n in roles and roles[n].trained and n not in apart)}
         followers = {n: (built[n].module, role.follows) for n, role in roles.items() if role.follows}
         return Models(built, shared, self.sampling), Trained(trained), followers
 
@@ -241,7 +247,12 @@ class Builder:
             sample=trainer.sample, after=trainer.rollout_done, rebind=lambda batch: bind(batch, decode),
         )  # fmt: skip
 
-    def _connect_reward(self, trainer: AlignTrainer) -> None:
+    def _records(self, context: Context) -> Table | None:
+        """The data as the reward learns from it: read first, since a source remembers what it was asked for last."""
+        view = self.reward.view() if self.reward else None
+        return self.source.tables(view, context).train if view else None
+
+    def _connect_reward(self, trainer: AlignTrainer, context: Context, micro: int) -> None:
         def note(c: Completions, scores: Scores) -> None:
             for name, part in scores.parts.items():
                 trainer.window.add(f"reward/{name}", part, scores.usable.double())
@@ -253,6 +264,10 @@ class Builder:
         )
         trainer.roles.score = trainer.cost.timed("reward", trainer.scored)
         trainer.views = trainer.make_views()
+        if self.reward.teaches():
+            context.label = partial(labelled, trainer)
+            modules = {name: trainer.roles.networks[name].module for name in sorted(self.reward.apart())}
+            trainer.lessons = Lessons(self.reward, {**modules, **self.reward.networks()}, trainer, micro)
 
     def _tensorboard(self) -> list[TrainerCallback]:
         """Made here, so that its files are in the run's folder and not wherever the run was started."""

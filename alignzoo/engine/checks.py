@@ -63,6 +63,26 @@ def _check_reference(name: str, role_name: str, role: Role, reference: Reference
         )
 
 
+def check_lessons(
+    choices: dict[str, str], algorithm: Algorithm | TrainerPlugin, reward: Reward | None, gold: Reward | None
+) -> None:
+    """What a reward learns by itself it learns from the completions of an algorithm that samples and asks for rewards."""
+    if reward is None or not reward.teaches():
+        return
+    name = choices["algorithm"]
+    scored = any(role.kind is Kind.REWARD for role in algorithm.roles().values())
+    if not isinstance(algorithm, OnlineAlgorithm) or not scored:
+        raise UserError(
+            f"reward={choices['reward']} learns from what the policy writes for it, and {name} has nothing scored, "
+            "or does so in a trainer of its own:\nchoose an online algorithm, such as reinforce, grpo or ppo"
+        )
+    if reward.needs_labels() and gold is None:
+        raise UserError(
+            f"reward={choices['reward']} needs a judge to label completions: say who with gold=NAME, "
+            "such as gold=ratings gold.path=FILE or gold=sentiment"
+        )
+
+
 def check_sampling(name: str, algorithm: Algorithm | TrainerPlugin, generation: Generation) -> None:
     """Ratio and score-function gradients need the log-probs of what was sampled from."""
     needs = isinstance(algorithm, OnlineAlgorithm | TrainerPlugin) and algorithm.needs_logprobs_of_samples

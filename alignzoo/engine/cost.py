@@ -18,7 +18,7 @@ from alignzoo.models.flops import Account, watch
 from alignzoo.models.roles import Models, gather_objects
 
 T = TypeVar("T")
-COUNTS = ("samples", "prompt_tokens", "completion_tokens", "trained_tokens")
+COUNTS = ("samples", "prompt_tokens", "completion_tokens", "trained_tokens", "labels", "reward_updates")
 PHASES = ("setup", "rollout", "reward", "training", "evaluation", "checkpoint", "total")
 
 
@@ -26,6 +26,7 @@ class Cost:
     """What this process has used; `used` and `columns` tell it over all ranks.
 
     samples: completions drawn in rollouts or delivered by the data, each row of it once, however many epochs there are.
+    labels: judgements of completions that `gold` gave to learn from. reward_updates: steps of what the reward learns by itself.
     """
 
     def __init__(self) -> None:
@@ -141,7 +142,7 @@ class Cost:
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.counts, self.seconds = dict(state["counts"]), dict(state["seconds"])
+        self.counts, self.seconds = self.counts | state["counts"], dict(state["seconds"])
         self.flops.load_state_dict(state["flops"])
         self.evaluation_flops = state["evaluation_flops"]
         self._since = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -30,28 +30,31 @@ class Checked:
 
     def __init__(self, reward: Reward, name: str, shared: Shared, rows: int, note: Note, policy: Scoring) -> None:
         self.reward, self.name, self.shared, self.rows, self.note, self.policy = reward, name, shared, rows, note, policy
-        self.seen: list[dict[str, Tensor]] = []  # of the rollout in progress
+        self.seen: list[tuple[dict[str, Tensor], Completions]] = []  # of the rollout in progress
+        self.listens = any(getattr(type(reward), n) is not getattr(Reward, n) for n in ("after_rollout", "observe"))
         self.failures = 0
 
     def __call__(self, c: Completions) -> Scores:
         scores = self._handled(c, self._checked(c, self._scored(c)))
         if self.shared.noise.purpose == "rollout":
             self.note(c, scores)
-            if type(self.reward).after_rollout is not Reward.after_rollout:
-                self.seen.append(_observed(c, scores))
+            if self.listens:
+                self.seen.append((_observed(c, scores), _plain(c)))
         return scores
 
     def rollout_done(self) -> None:
         """Hands the rollout's scores, of all ranks, to a reward that learns from them. Called on every rank."""
-        if type(self.reward).after_rollout is Reward.after_rollout:
+        if not self.listens:
             return
-        batches = [batch for seen in gather_objects(self.seen) for batch in seen]
+        found = [one for seen in gather_objects(self.seen) for one in seen]
         self.seen = []
-        if batches:
-            names = max(batches, key=len)  # where a reward raised on every completion, there are no parts
-            whole = {name: torch.cat([batch[name] for batch in batches if len(batch) == len(names)]) for name in names}
-            total, valid = whole.pop("total"), whole.pop("valid")
-            self.reward.after_rollout(Scores(total=total, parts=whole, valid=valid))
+        if found:
+            most = max(len(columns) for columns, _ in found)  # where a reward raised on every completion, there are no parts
+            full = [one for one in found if len(one[0]) == most]
+            whole = {name: torch.cat([columns[name] for columns, _ in full]) for name in full[0][0]}
+            scores = Scores(total=whole.pop("total"), valid=whole.pop("valid"), parts=whole)
+            self.reward.observe(Completions.cat([c for _, c in full]), scores)
+            self.reward.after_rollout(scores)
 
     def _scored(self, c: Completions) -> Scores:
         """What the reward says; where it raises, what it says of the completions that it doesn't raise on."""
@@ -167,6 +170,12 @@ def _observed(c: Completions, scores: Scores) -> dict[str, Tensor]:
     total = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
     columns: dict[str, Any] = {**scores.parts, "total": total, "valid": scores.usable}
     return {name: column.detach().cpu() for name, column in columns.items()}
+
+
+def _plain(c: Completions) -> Completions:
+    """What travels between ranks and into checkpoints: without what an algorithm added, the sampler's log-probs, and text."""
+    columns = {f.name: getattr(c, f.name) for f in fields(Completions)} | {"logprobs": None, "stamp": None}
+    return Completions(**columns | {"prompts": replace(c.prompts, decode=None)}).to("cpu")
 
 
 def _reason(error: Exception) -> str:

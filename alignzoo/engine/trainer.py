@@ -49,6 +49,7 @@ class AlignTrainer(Trainer):
         )
         self.roles, self.reward = models, reward
         self.scored: Checked | None = None
+        self.lessons: Any = None  # `engine.lessons.Lessons`, where the reward learns apart from the policy
         self.learning_rates = learning_rates
         self.loader: OfflineLoader | OnlineLoader
         self.followers: dict[str, tuple[nn.Module, EMA | Every]] = {}
@@ -68,13 +69,14 @@ class AlignTrainer(Trainer):
 
     def make_views(self) -> dict[str, Models]:
         """What each learner may see: its own roles, with gradient only into those it trains."""
-        learners: dict[str, Any] = {"": self.algorithm} | (
-            {"reward/": self.reward} if self.reward and self.reward.roles() else {}
-        )
+        learners: dict[str, Any] = {"": self.algorithm}
+        if self.reward and set(self.reward.roles()) - self.reward.apart():
+            learners["reward/"] = self.reward
         views = {}
+        apart = self.reward.apart() if self.reward else frozenset()
         for prefix, learner in learners.items():
             roles = learner.roles()
-            views[prefix] = self.roles.only(set(roles), {name for name, role in roles.items() if role.trained})
+            views[prefix] = self.roles.only(set(roles), {name for name, role in roles.items() if role.trained} - apart)
         return views
 
     def train(self, *arguments: Any, **keywords: Any) -> Any:
@@ -223,6 +225,8 @@ class AlignTrainer(Trainer):
             self.loader.drop()
         self.window.merge(self.step_meter)
         self.step_meter.clear()
+        if self.lessons:
+            self.lessons.after(self.state.global_step)
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -318,13 +322,15 @@ class AlignTrainer(Trainer):
 
     def _other_roles(self) -> dict[str, nn.Module]:
         trained = {name: module for name, module in self.trained.roles.items() if module is not self.trained.main}
-        return trained | {name: module for name, (module, _) in self.followers.items()}
+        learnt = self.lessons.modules if self.lessons else {}
+        return trained | learnt | {name: module for name, (module, _) in self.followers.items()}
 
     def _state(self) -> dict[str, Any]:
         return {
             "loader": self.loader.state_dict(),
             "algorithm": self.algorithm.state_dict(),
             "reward": self.reward.state_dict() if self.reward else {},
+            "lessons": self.lessons.state_dict() if self.lessons else {},
             "window": gather_objects(self.window.state_dict()),
             "cost": gather_objects(self.cost.state_dict()),
             "logged": [self.logged_tokens, self.logged_seconds],
@@ -342,6 +348,8 @@ class AlignTrainer(Trainer):
         self.algorithm.load_state_dict(state["algorithm"])
         if self.reward:
             self.reward.load_state_dict(state["reward"])
+        if self.lessons:
+            self.lessons.load_state_dict(state["lessons"])
         self.window.load_state_dict(_own(state["window"], self.accelerator.process_index))
         self.cost.load_state_dict(_own(state["cost"], self.accelerator.process_index))
         self.logged_tokens, self.logged_seconds = state["logged"]

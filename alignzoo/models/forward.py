@@ -33,6 +33,16 @@ def hidden(module: Any, c: Completions) -> Tensor:
     return states[:rows, -c.ids.shape[1] - 1 :]
 
 
+def embedded(module: Any, c: Completions) -> tuple[Tensor, Tensor]:
+    """The embeddings of a decoder's completions, (B, T, H), as they enter the network, and its states, (B, T + 1, H), as
+    `hidden` gives them."""
+    inputs, width = _causal_inputs(module, c), c.ids.shape[1]
+    table = module.get_input_embeddings()
+    prompts, own = (table(ids) for ids in (inputs["input_ids"][:, :-width], inputs.pop("input_ids")[:, -width:]))
+    states = _last_hidden(module(inputs_embeds=torch.cat([prompts, own], 1), **inputs, output_hidden_states=True))
+    return own, states[:, -width - 1 :]
+
+
 def some(c: Completions) -> Completions:
     """`c`, or where it has no records, one of padding: networks can't run on none, and sharded ones must run on every rank."""
     return c if len(c) else Completions(

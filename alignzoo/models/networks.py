@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from alignzoo.batch import Completions, Prompts
@@ -221,6 +222,16 @@ class HeadedNetwork(Network):
             states = self._states(c, F.pad(c.attended, (1, 0))).float()
             summed = states.new_zeros(len(c), states.shape[1]).index_add(0, c.attended.nonzero()[:, 0], states)
             return summed / c.attended.sum(1, keepdim=True).clamp(min=1)
+
+    def sensitivity(self, c: Completions) -> Tensor:
+        """(B,): the squared norm of the score's gradient by the embeddings of the completion's attended tokens. It has a
+        gradient itself, so it runs with padding and with the attention that can be differentiated twice."""
+        last = c.attended.sum(1, keepdim=True)
+        with self.gradient(), sdpa_kernel(SDPBackend.MATH):
+            found, states = padded.embedded(self.trunk, c)
+            scores = self._head(states.gather(1, last[..., None].expand(-1, -1, states.shape[-1])))
+            slope = torch.autograd.grad(scores.sum(), found, create_graph=torch.is_grad_enabled())[0]
+        return (slope.float() ** 2).sum(-1).masked_fill(~c.attended, 0).sum(1)
 
     def _states(self, c: Completions, needed: Tensor) -> Tensor:
         return flat.states(self.trunk, c, needed, self.shared.forward)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from alignzoo.batch import Completions
-from alignzoo.contracts import Context, Metrics, Models, Reward, Role, Scores, Source, Terms
+from alignzoo.batch import Batch, Completions
+from alignzoo.contracts import Context, Lesson, Metrics, Models, Reward, Role, Scores, Source, Terms
 from alignzoo.settings import UserError, nearest
 
 
@@ -46,6 +47,9 @@ class Composite(Reward):
             if resolved is None:
                 raise UserError(f"reward.parts.{name}: there is no such reward here (kind task needs data that brings its own)")
             self._rewards[name] = resolved
+        learnt = [role for reward in self._rewards.values() for role in sorted(reward.apart())]
+        if len(learnt) > len(set(learnt)):
+            raise UserError(f"reward={self._name()}: two of its parts train the same {max(learnt, key=learnt.count)}: keep one")
         return self
 
     def setup(self, context: Context) -> None:
@@ -95,9 +99,36 @@ class Composite(Reward):
     def roles(self) -> Mapping[str, Role]:
         return {role: kind for reward in self._rewards.values() for role, kind in reward.roles().items()}
 
+    def view(self) -> type[Batch] | None:
+        views = {view for reward in self._rewards.values() if (view := reward.view())}
+        if len(views) > 1:
+            raise UserError(f"reward={self._name()}: its parts learn from different records of the data: choose one of them")
+        return next(iter(views), None)
+
+    def needs_labels(self) -> bool:
+        return any(reward.needs_labels() for reward in self._rewards.values())
+
+    def networks(self) -> Mapping[str, Any]:
+        return {f"{name}/{own}": x for name, reward in self._rewards.items() for own, x in reward.networks().items()}
+
+    def apart(self) -> frozenset[str]:
+        return frozenset(role for reward in self._rewards.values() for role in reward.apart())
+
+    def teaches(self) -> bool:
+        return any(reward.teaches() for reward in self._rewards.values())
+
+    def lessons(self, step: int) -> Iterator[Lesson]:
+        for name, reward in self._rewards.items():
+            for lesson in reward.lessons(step):
+                yield replace(lesson, name=f"{name}/{lesson.name}" if lesson.name else name)
+
+    def export(self, folder: Path) -> None:
+        for name, reward in self._rewards.items():
+            reward.export(folder / name)
+
     def loss(self, models: Models, batch: Any) -> tuple[Terms, Metrics]:
         terms, metrics = dict[str, Tensor](), dict[str, Tensor]()
-        for name, reward in self._rewards.items():
+        for name, reward in self._with_the_policy().items():
             own, measured = reward.loss(models, batch)
             terms |= _under(name, own if isinstance(own, dict) else {"loss": own})
             metrics |= _under(name, measured)
@@ -105,15 +136,23 @@ class Composite(Reward):
 
     def weights(self, batch: Any) -> dict[str, Tensor]:
         weights = dict[str, Tensor]()
-        for name, reward in self._rewards.items():
+        for name, reward in self._with_the_policy().items():
             weights |= _under(name, reward.weights(batch))
         return weights
+
+    def _with_the_policy(self) -> dict[str, Reward]:
+        """The parts whose loss is of the policy's own batches."""
+        return {name: reward for name, reward in self._rewards.items() if not reward.teaches()}
+
+    def observe(self, c: Completions, scores: Scores) -> None:
+        for name, reward in self._rewards.items():
+            if name in scores.parts:
+                reward.observe(c, _of(name, scores))
 
     def after_rollout(self, scores: Scores) -> None:
         for name, reward in self._rewards.items():
             if name in scores.parts:
-                inner = {key.removeprefix(f"{name}/"): x for key, x in scores.parts.items() if key.startswith(f"{name}/")}
-                reward.after_rollout(Scores(total=scores.parts[name], parts=inner, valid=scores.valid))
+                reward.after_rollout(_of(name, scores))
 
     def state_dict(self) -> dict[str, Any]:
         return {name: state for name, reward in self._rewards.items() if (state := reward.state_dict())}
@@ -145,6 +184,12 @@ def _made(key: str, part: Mapping[str, Any]) -> Reward:
         raise UserError(f"{key}: {error}") from error
     assert isinstance(made, Reward)
     return made
+
+
+def _of(name: str, scores: Scores) -> Scores:
+    """A part's share of the scores of all."""
+    inner = {key.removeprefix(f"{name}/"): x for key, x in scores.parts.items() if key.startswith(f"{name}/")}
+    return Scores(total=scores.parts[name], parts=inner, valid=scores.valid)
 
 
 def _under(name: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

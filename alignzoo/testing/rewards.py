@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from alignzoo.testing.parts import Part
 from alignzoo.testing.subject import Broken, Subject, expect
 
 TOLERANCE = 1e-5
+MOST_STEPS = 100  # of the policy, within which a reward that gives lessons has given one
 Totals = Callable[[Completions], Tensor]
 
 
@@ -109,13 +111,14 @@ def repeatable(part: Part) -> None:
 
 def learns(part: Part) -> None:
     """A reward that learns has a gradient in the roles it trains, none elsewhere, and its state survives a checkpoint."""
-    if not part.made.roles():
-        return
-    made = Subject("learning", Sampler(), part.folder)
-    from alignzoo.testing.lab import Lab
+    if part.made.teaches():
+        _lessons(part)
+    elif part.made.roles():
+        _joint(part)
 
-    lab = Lab(made, reward=part.fresh())
-    roles = part.made.roles()
+
+def _joint(part: Part) -> None:
+    lab, roles = _beside_a_policy(part), part.made.roles()
     gradients = lab.objective(lab.records).gradients
     for name, role in roles.items():
         if role.trained:
@@ -124,6 +127,29 @@ def learns(part: Part) -> None:
     others = set(lab.trainer.trained.roles) - {name for name, role in roles.items() if role.trained} - {"policy"}
     wrong = [name for name in others if bool(gradients[name].any())]
     expect(not wrong, "no gradient in roles of others", ", ".join(wrong), "`loss` uses them without declaring them")
+
+
+def _lessons(part: Part) -> None:
+    """Its lessons move the networks that they are for, and leave the policy as it is."""
+    lab = _beside_a_policy(part)
+    trainer, before = lab.trainer, copy.deepcopy(lab.trainer.lessons.modules)
+    policy = [p.detach().clone() for p in trainer.trained.parameters()]
+    trainer.rollout_done(lab.records)
+    for step in range(1, MOST_STEPS + 1):
+        trainer.lessons.after(step)
+    expect(trainer.lessons.updates > 0, f"a lesson within {MOST_STEPS} steps of the policy", "none", "`observe` keeps nothing")
+    for name, module in trainer.lessons.modules.items():
+        moved = any(not torch.equal(a, b) for a, b in zip(module.parameters(), before[name].parameters(), strict=True))
+        expect(moved, f"lessons that move {name}", "it stays as it was", "`loss` does not use it")
+    still = all(torch.equal(a, b) for a, b in zip(trainer.trained.parameters(), policy, strict=True))
+    expect(still, "lessons that leave the policy alone", "it moved", "`loss` uses it with gradient")
+
+
+def _beside_a_policy(part: Part) -> Any:
+    """A run of an algorithm that samples, with this reward; the task's own is the judge that labels."""
+    from alignzoo.testing.lab import Lab
+
+    return Lab(Subject("learning", Sampler(), part.folder), reward=part.fresh(), gold=toys.CountReward())
 
 
 def state(part: Part) -> None:
@@ -149,7 +175,9 @@ class Sampler(OnlineAlgorithm):
         return {"policy": Role(kind=Kind.POLICY, trained=True), "reward": Role(kind=Kind.REWARD)}
 
     def experience(self, models: Any, batch: Prompts) -> Completions:
-        return models.policy.generate(batch, models.sampling)
+        c = models.policy.generate(batch, models.sampling)
+        models.reward(c)
+        return c
 
     def loss(self, models: Any, batch: Completions) -> tuple[Tensor, dict[str, Tensor]]:
         return -batch.sum(models.policy.logprobs(batch)), {}
@@ -166,8 +194,8 @@ def _reward(part: Part) -> Any:
     reward = part.fresh().resolve(toys.ToySource())
     if reward is None:
         raise Broken("a reward", "none", "`resolve` returned None: there is nothing to check")
-    if reward.roles():
-        return part.lab.trainer.reward
+    if reward.roles() or reward.teaches():
+        return _beside_a_policy(part).trainer.reward
     reward.setup(context(part))
     return reward
 

@@ -145,13 +145,7 @@ def test_a_run_calls_it_after_every_rollout_and_goes_by_its_config(tmp_path):
         def after_rollout(self, scores):
             calls[(len(scores.total), bool(scores.usable.all()), bool(scores.usable.any()))] += 1
 
-    class Judged(Sampler):
-        def experience(self, models, batch):
-            c = super().experience(models, batch)
-            models.reward(c)
-            return c
-
-    made = toys.setup(Judged(), reward=Learning(), scoring=SKIP)
+    made = toys.setup(Sampler(), reward=Learning(), scoring=SKIP)
     toys.trainer(made, tmp_path).train()
     assert calls == {(8, False, True): 3}
 
