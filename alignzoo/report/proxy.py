@@ -97,7 +97,8 @@ def measure(runs: Sequence[Run]) -> Climbs | None:
 
 def _ascent(run: Run) -> Ascent | None:
     rows = [e for e in run.evaluations if all(name in e for name in ("kl", "gold", "reward"))]
-    by_step = _completions(run)
+    rows = rows[: _kept(run, rows) + 1]
+    by_step = _completions(run)[: len(rows)]
     if len(rows) < LEAST or not by_step:
         return None
     gold, proxy = (np.array([[row[name] for row in step] for step in by_step]) for name in ("gold", "reward"))
@@ -106,6 +107,12 @@ def _ascent(run: Run) -> Ascent | None:
     d = np.sqrt([max(e["kl"], 0.0) for e in rows])
     means = [np.array([e[name] for e in rows]) for name in ("gold", "reward")]
     return Ascent(d, means[0], scale.of_proxy(means[1]), scale.start, fall(gold, scale.of_proxy(proxy)))
+
+
+def _kept(run: Run, rows: Sequence[dict[str, float]]) -> int:
+    """The evaluation of the weights that the run left: not the last one where it stopped early."""
+    same = [i for i, e in enumerate(rows) if all(e[name] == run.score(name) for name in ("kl", "gold", "reward"))]
+    return same[-1] if same else len(rows) - 1
 
 
 @dataclass(frozen=True)

@@ -147,3 +147,14 @@ def test_a_prompt_that_a_judge_failed_on_is_left_out(tmp_path):
     (climb,) = measure(named(find([tmp_path]).runs)).trained
     law = LAWS["climb"]
     assert climb.ascents[0].fall.lost == pytest.approx(float(law(np.array([1.5]))[0] - law(np.array([3.0]))[0]))
+
+
+def test_what_came_after_the_weights_that_were_kept_does_not_count(tmp_path):
+    """Stopped early, at d = 3, the run leaves what it was at d = 1.5."""
+    folder = climbing(tmp_path / "a", "climb", 0, LAWS["climb"])
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = {name.removeprefix("eval/"): value for name, value in rows[3].items() if name != "step"}
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"metrics": kept}))
+    (climb,) = measure(named(find([tmp_path]).runs)).trained
+    assert climb.ascents[0].d.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.5]) and climb.ascents[0].fall is None
