@@ -26,7 +26,7 @@ class Meter(TrainerCallback):
         self.logged: dict[int, dict[str, float]] = {}
         self.count = lambda: 0.0  # tokens trained on so far, where the program itself can say
         self.born = time.perf_counter()
-        self.waited = 0.0
+        self.waited, self.mark = 0.0, (0.0, 0.0)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew

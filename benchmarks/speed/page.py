@@ -96,13 +96,18 @@ def targets(rows: Sequence[Result]) -> str:
             if row["algorithm"] == name and row["profile"] == "hh" and row["threads"] == 1 and not row["label"]
         }
         tuned = [mine.get((size, "tuned")) for size in SIZES]
-        speeds = [judged(row and row["ratio"]["median"], target.reach, "x") for row in tuned]
+        speeds = [judged(figure(row, "ratio"), target.reach, "x") for row in tuned]
         best = mine.get(("1M", "best"))
-        against_best = "-" if target.best is None else judged(best and best["ratio"]["median"], target.best, "x")
-        memory = [judged(row and row["peak_ratio"], target.memory, "", most=True) for row in tuned]
+        against_best = "-" if target.best is None else judged(figure(best, "ratio"), target.best, "x")
+        memory = [judged(figure(row, "peak_ratio"), target.memory, "", most=True) for row in tuned]
         asked = [f"{target.reach:g}x / {target.aim:g}x", f"{target.best:g}x" if target.best else "-"]
         body.append((NAMES[name], *speeds, asked[0], against_best, asked[1], *memory, f"<= {target.memory:.2f}"))
     return table(head, body) + "\nIn bold: short of the target. A dash: not measured.\n"
+
+
+def figure(row: Result | None, name: str) -> float | None:
+    found = row[name] if row else None
+    return found["median"] if isinstance(found, dict) else found
 
 
 def judged(value: float | None, target: float, unit: str, most: bool = False) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 PIPE = "ALIGNZOO_SPEED_PIPE"
@@ -46,6 +46,8 @@ class Player:
                 stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
         os.close(write)
+        assert self.process.stdin is not None
+        self.told = self.process.stdin
 
     def done(self) -> None:
         """Wait until it says that it has set itself up, or done its block."""
@@ -55,9 +57,9 @@ class Player:
 
     def block(self) -> None:
         """One block of steps."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, which `done` tells
+            self.told.write("\n")
+            self.told.flush()
         self.done()
 
     def end(self) -> None:
@@ -72,6 +74,8 @@ class Player:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        with suppress(BrokenPipeError):
+            self.told.close()
         os.close(self.read)
 
 
