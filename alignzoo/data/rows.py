@@ -135,14 +135,19 @@ def _check(values: dict[str, Any], where: str) -> None:
             f"{where}: 'chosen' equals 'rejected', so there is nothing to prefer; drop it with data.unusable=drop"
         )
     for name in ("label", "margin"):
-        if name in values and not isinstance(values[name], bool | int | float):
+        if name in values and not _is_number(values[name]):
             raise UnusableRow(f"{where}: {name!r} is {values[name]!r}: must be true, false or a number")
     _check_votes(values, where)
     ranks, completions = _list(values, "ranks", where), values.get("completions", [])
-    if "ranks" in values and (len(ranks) != len(completions) or not all(isinstance(rank, int | float) for rank in ranks)):
+    if "ranks" not in values:
+        return
+    if len(ranks) != len(completions) or not all(map(_is_number, ranks)):
         raise UnusableRow(
             f"{where}: 'ranks' must hold one number for each of the {len(completions)} 'completions' (the lowest is best)"
         )
+    if len(set(ranks)) < 2:
+        what = "of one completion" if len(ranks) == 1 else f"of {len(ranks)} completions that are all equal"
+        raise UnusableRow(f"{where}: a ranking {what} prefers nothing; drop such rows with data.unusable=drop")
 
 
 def _check_votes(values: dict[str, Any], where: str) -> None:

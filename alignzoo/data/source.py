@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from alignzoo.data.raters import Votes, settled
+from alignzoo.data.repeats import Repeated, cleaned
 from alignzoo.data.rows import CANONICAL, Row, UnusableRow, canonical, split
 from alignzoo.data.text import TextSource, existing
 from alignzoo.settings import UserError, nearest, require
@@ -41,6 +42,17 @@ class RowSource(TextSource):
     unusable: Unusable = field(
         default=Unusable.error, metadata={"help": "rows that teach nothing are an error, or dropped and counted"}
     )
+    duplicates: Repeated = field(
+        default=Repeated.keep,
+        metadata={"help": "pairs, ratings and rankings said again are kept, or dropped; counted either way"},
+    )
+    contradictions: Repeated = field(
+        default=Repeated.keep,
+        metadata={"help": "the same two completions preferred both ways, the same one rated differently, ..."},
+    )
+    scale: list[float] = field(
+        default_factory=list, metadata={"help": "the lowest and the highest rating there may be, as [1,5]; none: any"}
+    )
     votes: Votes = field(
         default=Votes.majority,
         metadata={"help": "of several raters: what most say, ties dropped and counted; or shares, each side by its votes"},
@@ -50,6 +62,8 @@ class RowSource(TextSource):
         super().__post_init__()
         require(0 <= self.heldout < 1, "data.heldout", self.heldout, "in [0, 1)")
         require(self.max_rows >= 0, "data.max_rows", self.max_rows, ">= 0")
+        if self.scale and (len(self.scale) != 2 or self.scale[0] >= self.scale[1]):
+            raise UserError(f"data.scale={_listed(self.scale)} must be the lowest and the highest rating, as [1,5]")
         for name in self.columns:
             if name not in CANONICAL:
                 known = ", ".join(CANONICAL)
@@ -64,11 +78,15 @@ class RowSource(TextSource):
         settled; how far those of the training data agree is told under "raters"."""
         counts: Counter[str] = Counter()
         rows, agreement = settled(self._canonical(self.read(heldout=False), counts), self.votes)
+        rows = cleaned(rows, self.duplicates, self.contradictions, counts)
+        if self.scale and not any({"label", "votes"} & row.values.keys() for row in rows):
+            raise UserError(f"data.scale={_listed(self.scale)} is about ratings, and {rows[0].where} has none: leave it out")
         own = self.read(heldout=True)
         if own is None:
             train, heldout = split(rows, self.heldout)
         else:
             heldout, _ = settled(self._canonical(own, counts), self.votes)
+            heldout = cleaned(heldout, self.duplicates, self.contradictions, counts)
             taken = {row.key for row in heldout}
             train = [row for row in rows if row.key not in taken]
             counts["training_rows_of_heldout_prompts_dropped"] = len(rows) - len(train)
@@ -83,7 +101,7 @@ class RowSource(TextSource):
         for where, row in islice(rows or (), self.max_rows or None):
             counts["rows"] += 1
             try:
-                made.append(canonical(row, where, self.columns))
+                made.append(self._rated_on_scale(canonical(row, where, self.columns)))
             except UnusableRow:
                 if self.unusable is Unusable.error:
                     raise
@@ -92,7 +110,24 @@ class RowSource(TextSource):
             raise UserError(f"data.path={self.path} has no{' usable' if counts['rows'] else ''} rows")
         return made
 
+    def _rated_on_scale(self, row: Row) -> Row:
+        """The row. Raises UnusableRow for a rating outside the scale."""
+        ratings = [row.values["label"]] if "label" in row.values else []
+        if "completion" in row.values:
+            ratings += [vote for vote in row.values.get("votes", []) if vote is not None]
+        for rating in ratings if self.scale else []:
+            if not self.scale[0] <= rating <= self.scale[1]:
+                raise UnusableRow(
+                    f"{row.where}: the rating {rating!r} is outside data.scale={_listed(self.scale)}; "
+                    "correct it or the scale, or drop such rows with data.unusable=drop"
+                )
+        return row
+
     def _given(self) -> str:
         if not self.path:
             raise UserError("no data: say where it is with data.path=PATH")
         return self.path
+
+
+def _listed(scale: list[float]) -> str:
+    return "[" + ",".join(f"{end:g}" for end in scale) + "]"
