@@ -28,7 +28,7 @@ def prepare(folder: Path, size: str, data: Path, rows: int) -> None:
     if (folder / "ready").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    pairs = list(_pairs(data))
+    pairs = list({pair["prompt"]: pair for pair in _pairs(data)}.values())  # who samples asks each prompt once
     tokenizer = _tokenizer([text for pair in pairs for text in pair.values()], SIZES[size][4])
     models(folder, size, tokenizer)
     fits = lambda pair: max(len(tokenizer(pair["prompt"] + pair[s])["input_ids"]) for s in ("chosen", "rejected")) <= LIMIT  # noqa: E731
@@ -70,7 +70,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 def _pairs(data: Path) -> Iterator[dict[str, str]]:
     """Preference pairs as they are; of plain texts, the first sentence is the prompt and what follows the answer (the
     rejected one is another text's): short prompts, long answers."""
-    with (gzip.open if data.suffix == ".gz" else open)(data, "rt", encoding="utf-8") as lines:  # type: ignore[operator]
+    with (gzip.open if data.suffix == ".gz" else open)(data, "rt", encoding="utf-8") as lines:
         read = [json.loads(line) for line in lines]
     if "chosen" in read[0]:
         for row in read:

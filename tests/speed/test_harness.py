@@ -26,8 +26,10 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("material")
     words = ["the", "cat", "and", "a", "dog", "went", "to", "see", "an", "old", "tree", "while", "it", "was", "raining"]
     text = lambda start, length: " " + " ".join(words[(start + i) % len(words)] for i in range(length))  # noqa: E731
-    rows = [{"prompt": f"Human:{text(i, 8 + i % 9)}", "chosen": text(i + 3, 3 + i % 5), "rejected": text(i + 7, 2 + i % 7)}
-            for i in range(48)]  # fmt: skip
+    rows = [
+        {"prompt": f"Human:{text(i, 8 + i % 9)}", "chosen": text(i + 3, 3 + i % 5), "rejected": text(i + 7, 2 + i % 7)}
+        for i in range(48)
+    ]  # some prompts twice
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     prepare(folder / "made", "tiny", folder / "rows.jsonl", 48)
     return folder / "made"
