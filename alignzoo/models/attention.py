@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from alignzoo.models import flops
+from alignzoo.models import flops, pieces
 from alignzoo.models.layout import Layout, Plan, Rectangle
 
 NAME = "alignzoo_sdpa"  # sdpa, and more where a layout is given
@@ -52,19 +52,28 @@ def forward(
         return made, None
     if memory is not None:
         memory.store_prompts(module.layer_idx, key[0], value[0])
-    plan = layout.plan(keywords.get("sliding_window"))
-    out = tree_attention(query[0], key[0], value[0], plan, dropout, scaling)[None]
-    flops.attention(module, out, query, key, value, plan.entries)
+    window = layout.effective(keywords.get("sliding_window"))
+    heads = [_spread(x[0], query.shape[1]) for x in (key, value)]
+    if window is None and pieces.able(query, key, value, dropout):
+        parts = pieces.of(layout, module is layout.pruned, query.dtype)
+        out, entries = pieces.attention(query[0], *heads, parts, scaling)[None], parts.entries
+    else:
+        plan = layout.plan(window)
+        out, entries = tree_attention(query[0], *heads, plan, dropout, scaling)[None], plan.entries
+    flops.attention(module, out, query, key, value, entries)
     return out, None
 
 
 forward.counts = True  # type: ignore[attr-defined]
 
 
+def _spread(x: Tensor, heads: int) -> Tensor:
+    """(key heads, N, d) -> (heads, N, d)."""
+    return x if len(x) == heads else x.repeat_interleave(heads // len(x), 0)
+
+
 def tree_attention(query: Tensor, key: Tensor, value: Tensor, plan: Plan, dropout: float, scaling: float | None) -> Tensor:
-    """query (heads, N, d), key and value (key heads, N, d) -> (N, heads, d)."""
-    if key.shape[0] != query.shape[0]:
-        key, value = (x.repeat_interleave(query.shape[0] // key.shape[0], 0) for x in (key, value))
+    """query, key, value (heads, N, d) -> (N, heads, d)."""
     made = []
     for start, stop in plan.slices:
         q, k, v = (x[None, :, start:stop] for x in (query, key, value))

@@ -70,7 +70,7 @@ def _states(module: Any, c: Completions, needed: Tensor, mode: Forward) -> Tenso
     made = layout(c, needed, share=mode is not Forward.flat)
     body = backbone(module)
     pruning = pruned(body, made.read.unique(), len(made.ids)) if mode is Forward.auto else nullcontext()
-    with pruning:
+    with pruning as made.pruned:
         output = run(body, made.ids[None], made.positions[None], layout=made)
     return output.last_hidden_state[0].index_select(0, made.read if found else made.read[:0])
 

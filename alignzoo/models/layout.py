@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,15 +63,21 @@ class Layout:
     branch: Tensor
     read: Tensor
     groups: list[tuple[int, int, list[tuple[int, int]]]]
+    pruned: Any = None  # the attention of which only the outputs at `read` are needed
     plans: dict[int | None, Plan] = field(default_factory=dict)
+    made: dict[Any, Any] = field(default_factory=dict)  # by others, of this layout
 
     @property
     def longest(self) -> int:
         return max(prompt + max((length for _, length in branches), default=0) for _, prompt, branches in self.groups)
 
+    def effective(self, window: int | None) -> int | None:
+        """None where the window hides nothing."""
+        return window if window and window < self.longest else None
+
     def plan(self, window: int | None = None) -> Plan:
         """The calls of attention where a token sees the last `window` positions, or all of them."""
-        window = window if window and window < self.longest else None
+        window = self.effective(window)
         if window not in self.plans:
             self.plans[window] = _plan(self, window)
         return self.plans[window]
@@ -149,7 +156,7 @@ def _plan(layout: Layout, window: int | None) -> Plan:
             slices.append(trunk)
         for begin, size in branches[1:]:
             pieces.append(([(begin, begin + size)], [(start, start + prompt), (begin, begin + size)]))
-    rectangles = [_rectangle(layout, bucket, window) for bucket in _buckets(pieces)]
+    rectangles = [_rectangle(layout, bucket, window) for bucket in buckets(pieces)]
     return Plan(slices, rectangles, _place(layout, slices, rectangles))
 
 
@@ -157,7 +164,7 @@ def _size(ranges: Ranges) -> int:
     return sum(stop - start for start, stop in ranges)
 
 
-def _buckets(pieces: list[tuple[Ranges, Ranges]]) -> list[list[tuple[Ranges, Ranges]]]:
+def buckets(pieces: list[tuple[Ranges, Ranges]]) -> list[list[tuple[Ranges, Ranges]]]:
     """Pieces of like size together, so that little of a call is padding."""
     buckets: list[list[tuple[Ranges, Ranges]]] = []
     for piece in sorted(pieces, key=lambda piece: (_size(piece[1]), _size(piece[0])), reverse=True):
@@ -175,23 +182,27 @@ def _buckets(pieces: list[tuple[Ranges, Ranges]]) -> list[list[tuple[Ranges, Ran
 
 def _rectangle(layout: Layout, bucket: list[tuple[Ranges, Ranges]], window: int | None) -> Rectangle:
     device = layout.ids.device
-    queries, query_mask = _padded([piece[0] for piece in bucket], device)
-    keys, key_mask = _padded([piece[1] for piece in bucket], device)
-    near, far = layout.positions[queries][:, :, None], layout.positions[keys][:, None]
-    mine, theirs = layout.branch[queries][:, :, None], layout.branch[keys][:, None]
-    mask = ((theirs == 0) | (theirs == mine)) & (far <= near) & key_mask[:, None]
-    if window:
-        mask &= near - far < window
-    mask[:, :, 0] |= ~query_mask  # a softmax over nothing is not a number
+    queries, query_mask = padded([piece[0] for piece in bucket], device)
+    keys, key_mask = padded([piece[1] for piece in bucket], device)
+    mask = visible(layout, queries, keys, window) & key_mask[:, None]
     return Rectangle(queries, keys, mask[:, None], query_mask.flatten().nonzero()[:, 0])
 
 
-def _padded(pieces: list[Ranges], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(S, L) places and which of them are no padding."""
-    rows = [torch.cat([torch.arange(start, stop) for start, stop in ranges]) for ranges in pieces]
-    places = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    mask = torch.arange(places.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
-    return places.to(device), mask.to(device)
+def visible(layout: Layout, queries: Tensor, keys: Tensor, window: int | None = None) -> Tensor:
+    """(S, Lq, Lk) bool: who sees whom, for places (S, Lq) and (S, Lk) within groups."""
+    near, far = layout.positions[queries][:, :, None], layout.positions[keys][:, None]
+    mine, theirs = layout.branch[queries][:, :, None], layout.branch[keys][:, None]
+    mask = ((theirs == 0) | (theirs == mine)) & (far <= near)
+    return mask & (near - far < window) if window else mask
+
+
+def padded(pieces: list[Ranges], device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """(S, L) places and which of them are no padding; padding repeats the last place, which sees what the piece sees."""
+    rows = [[place for start, stop in ranges for place in range(start, stop)] for ranges in pieces]
+    width = max(map(len, rows))
+    places = torch.tensor([row + row[-1:] * (width - len(row)) for row in rows], device=device)
+    mask = torch.arange(width, device=device) < torch.tensor([len(row) for row in rows], device=device)[:, None]
+    return places, mask
 
 
 def _place(layout: Layout, slices: Ranges, rectangles: list[Rectangle]) -> Tensor | None:

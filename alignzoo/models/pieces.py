@@ -1,0 +1,209 @@
+"""Attention over a layout on the CPU, piece by piece: no mask where order alone decides, and nothing kept but what the kernel
+itself needs for its backward pass.
+
+What a token sees is its own stretch, causally, and for branches also their prompt, wholly. Two softmaxes over parts of the
+keys make one: with l = log sum exp of each part, out = sum_i exp(l_i - l) out_i, l = log sum_i exp l_i. The kernel's backward
+pass needs only (out, l) of the whole (Dao et al. 2022, FlashAttention, algorithm 4), so it runs on the parts as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignzoo.models.layout import TINY, Layout, Ranges, buckets, padded, visible
+
+ALONE = 128  # tokens: a longer stretch is a call of its own
+WORTH = 48  # prompt tokens without a reader: fewer are cheaper computed than left out
+Place = slice | Tensor
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the kernel. queries and keys: a stretch of the row, or places (S, L) in it, the last repeated as padding;
+    used (n,): the entries of the flattened queries that are no padding. mask (S, 1, Lq, Lk), added to the scores, where
+    `causal` does not say it all. `merged`: these queries have an output already, over other keys.
+    """
+
+    queries: Place
+    keys: Place
+    causal: bool = False
+    merged: bool = False
+    mask: Tensor | None = None
+    used: Tensor | None = None
+
+    @property
+    def entries(self) -> int:
+        """Pairs of a query and a key that are computed, hidden ones included."""
+        if isinstance(self.queries, Tensor) and isinstance(self.keys, Tensor):
+            return self.queries.numel() * self.keys.shape[1]
+        return _length(self.queries) * _length(self.keys)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """All calls for one layout; rows that none of them computes are zero. `whole`: there are no such rows."""
+
+    calls: list[Call]
+    whole: bool
+
+    @property
+    def entries(self) -> int:
+        return sum(call.entries for call in self.calls)
+
+
+def of(layout: Layout, pruned: bool, dtype: torch.dtype) -> Pieces:
+    """The pieces of a layout, found once for all layers; `pruned`: for the outputs at `layout.read` alone."""
+    key = (pruned, dtype)
+    if key not in layout.made:
+        layout.made[key] = pieces(layout, dtype, layout.read.unique() if pruned else None)
+    return layout.made[key]  # type: ignore[no-any-return]
+
+
+def able(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
+    """Whether the kernel takes these. It has no dropout."""
+    alike = query.dtype == key.dtype == value.dtype and query.shape[-1] == value.shape[-1]
+    return alike and query.device.type == "cpu" and not dropout
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, pieces: Pieces, scaling: float | None) -> Tensor:
+    """query, key, value (heads, N, d) -> (N, heads, d)."""
+    return _Attention.apply(query, key, value, pieces, scaling)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: Pieces, scaling: float | None) -> Tensor:
+        heads, count, size = query.shape
+        make = query.new_empty if pieces.whole else query.new_zeros
+        out, total = make(count, heads, size), None
+        rows = [x.transpose(0, 1) for x in (query, key, value)]
+        for call in pieces.calls:
+            q, k, v = (_part(x, place) for x, place in zip(rows, (call.queries, call.keys, call.keys), strict=True))
+            found, logs = flash(q, k, v, 0.0, call.causal, attn_mask=call.mask, scale=scaling)
+            total = logs.new_zeros(count, heads) if total is None else total
+            found, logs = found.transpose(1, 2).flatten(0, 1), logs.transpose(1, 2).flatten(0, 1)
+            if call.merged:
+                _merge(out[call.queries], total[call.queries], found, logs)
+            elif isinstance(call.queries, slice):
+                out[call.queries], total[call.queries] = found, logs
+            else:
+                place = call.queries.flatten()[call.used]
+                out[place], total[place] = found[call.used], logs[call.used]
+        ctx.save_for_backward(query, key, value, out, total)
+        ctx.pieces, ctx.scaling = pieces, scaling
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        *inputs, out, total = ctx.saved_tensors
+        query, key, value = (x.transpose(0, 1) for x in inputs)
+        grads = [torch.zeros_like(out) for _ in range(3)]
+        for call in ctx.pieces.calls:
+            q, k, v = _part(query, call.queries), _part(key, call.keys), _part(value, call.keys)
+            given, made = (_part(x, call.queries) for x in (gradient, out))
+            logs = total[call.queries].reshape(*made.transpose(1, 2).shape[:3]).transpose(1, 2)
+            if isinstance(call.queries, Tensor):
+                given = _without_padding(given, call)
+            found = flash_backward(
+                given, q, k, v, made, logs, 0.0, call.causal, attn_mask=call.mask, scale=ctx.scaling
+            )  # fmt: skip
+            for grad, part, place in zip(grads, found, (call.queries, call.keys, call.keys), strict=True):
+                part = part.transpose(1, 2).flatten(0, 1)
+                if isinstance(place, slice):
+                    grad[place] += part
+                else:
+                    grad[place.flatten()[call.used]] = part[call.used]
+        return (*(grad.transpose(0, 1) for grad in grads), None, None)
+
+
+def _part(x: Tensor, place: Place) -> Tensor:
+    """(N, heads, d) -> (S, heads, L, d)."""
+    found = x[place]
+    return (found[None] if isinstance(place, slice) else found).transpose(1, 2)
+
+
+def _without_padding(x: Tensor, call: Call) -> Tensor:
+    """x (S, heads, L, d) with zeros where queries are padding."""
+    rows = x.new_zeros(x.shape[0] * x.shape[2], x.shape[1], x.shape[3])
+    rows[call.used] = x.transpose(1, 2).flatten(0, 1)[call.used]
+    return rows.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+
+def _merge(out: Tensor, total: Tensor, found: Tensor, logs: Tensor) -> None:
+    """Take `found` (n, heads, d), with `logs` (n, heads), into `out` and `total`."""
+    together = torch.logaddexp(total, logs)
+    before, more = ((x - together).exp_().to(out.dtype)[..., None] for x in (total, logs))
+    out.mul_(before).addcmul_(found, more)
+    total.copy_(together)
+
+
+# --- which calls ---
+
+
+def pieces(layout: Layout, dtype: torch.dtype, read: Tensor | None = None) -> Pieces:
+    """The calls for a layout, or those for the queries `read` (sorted places in the row) alone."""
+    causal, squares, crossing = [], [], []
+    firsts = [start for start, _, _ in layout.groups] if read is None else _first_read(layout, read)
+    whole = True
+    for (start, prompt, branches), first in zip(layout.groups, firsts, strict=True):
+        stop = start + prompt + sum(size for _, size in branches)
+        if len(branches) > 1 and stop - start <= TINY:
+            squares.append(([(start, stop)], [(start, stop)]))
+            continue
+        end = start + prompt + (branches[0][1] if branches else 0)
+        if first - start < WORTH:
+            first = start
+        elif first < end:
+            crossing.append(((first, end), (start, first)))
+        whole = whole and first == start
+        own = [(first, end)] if first < end else []
+        causal += [([stretch], [stretch]) for stretch in (*own, *((begin, begin + size) for begin, size in branches[1:]))]
+        if len(branches) > 1:
+            crossing.append(((end, stop), (start, start + prompt)))
+    calls = [*_causal(causal), *(_square(layout, bucket, dtype) for bucket in buckets(squares))]
+    calls += [Call(slice(*queries), slice(*keys), merged=True) for queries, keys in crossing]
+    return Pieces(calls, whole)
+
+
+def _first_read(layout: Layout, read: Tensor) -> list[int]:
+    """Of each group, the first place that is read, or the end of the row."""
+    starts = torch.tensor([start for start, _, _ in layout.groups])
+    padded_read = torch.cat([read, read.new_full((1,), len(layout.ids))])
+    return padded_read[torch.searchsorted(read, starts)].tolist()  # type: ignore[no-any-return]
+
+
+def _causal(stretches: list[tuple[Ranges, Ranges]]) -> Iterator[Call]:
+    """A token sees what stands before it in its stretch: padding on the right changes nothing."""
+    short = []
+    for stretch in stretches:
+        ((start, stop),) = stretch[0]
+        if stop - start > ALONE:
+            yield Call(slice(start, stop), slice(start, stop), causal=True)
+        else:
+            short.append(stretch)
+    for bucket in buckets(short):
+        if len(bucket) == 1:
+            place = slice(*bucket[0][0][0])
+            yield Call(place, place, causal=True)
+        else:
+            places, used = padded([piece[0] for piece in bucket])
+            yield Call(places, places, causal=True, used=used.flatten().nonzero()[:, 0])
+
+
+def _square(layout: Layout, bucket: list[tuple[Ranges, Ranges]], dtype: torch.dtype) -> Call:
+    places, used = padded([piece[0] for piece in bucket])
+    hidden = ~(visible(layout, places, places) & used[:, None])
+    mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)[:, None]
+    return Call(places, places, mask=mask, used=used.flatten().nonzero()[:, 0])
+
+
+def _length(place: Place) -> int:
+    return place.stop - place.start if isinstance(place, slice) else place.numel()
