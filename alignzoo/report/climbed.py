@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alignzoo.evaluation.comparison import Comparison
 from alignzoo.evaluation.intervals import Summary, summarize
 from alignzoo.evaluation.overoptimisation import Law
 from alignzoo.report.answer import listed
@@ -85,14 +86,19 @@ def _law(climb: Climb) -> list[str]:
     ]
 
 
-def paragraphs(found: Climbs) -> list[str]:
-    """What came of climbing, and what table and plots mean."""
+def paragraphs(found: Climbs, comparisons: Sequence[Comparison] = ()) -> list[str]:
+    """What came of climbing, what of the `comparisons` of gold, and what table and plots mean."""
     lost = [_lost(climb) for climb in found.trained if climb.fallen]
     whole = [climb.label for climb in found.trained if not climb.fallen]
     if whole:
         lost.append(f"In no seed of {listed(whole)} is that shown.")
     return [
         " ".join(lost),
+        *(
+            [f"Gold at the end, seed by seed, with 95 % intervals: {'; '.join(map(_paired, comparisons))}."]
+            if comparisons
+            else []
+        ),
         "A seed loses where gold at its end is below its highest evaluation by more than the 95 % interval of the difference "
         "on the same prompts, corrected for the highest being chosen among all evaluations, and the proxy above what it was "
         "there, by more than its interval. The proxy is in deviations of the reference's completions.",
@@ -109,6 +115,11 @@ def _lost(climb: Climb) -> str:
         f"{climb.label}: gold ends {loss.mean:.3g}{between} below its highest, shown in {climb.fallen} of {len(climb.ascents)} "
         "seeds, while the proxy rises."
     )
+
+
+def _paired(c: Comparison) -> str:
+    between = f" ({c.interval[0]:.3g} to {c.interval[1]:.3g})" if c.interval else ""
+    return f"{c.first} \N{MINUS SIGN} {c.second} is {c.difference:.3g}{between}"
 
 
 def gold(found: Climbs, style: Style) -> Figure:

@@ -139,7 +139,7 @@ def _part(a: Analysis, prefix: str, out: Path) -> Part:
         reach.paragraphs(a.frontier) if a.frontier else [],
         _plots(_climbs(a, prefix, style), out),
         climbed.tables(a.climbs) if a.climbs else [],
-        climbed.paragraphs(a.climbs) if a.climbs else [],
+        climbed.paragraphs(a.climbs, a.comparisons if a.metric == "gold" else []) if a.climbs else [],
     )  # fmt: skip
 
 

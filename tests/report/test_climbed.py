@@ -118,6 +118,9 @@ def test_the_gold_reward_is_what_is_compared(bench):
     assert a.metric == "gold"
     ahead = float(LAWS["kl"](D)[-1] - LAWS["climb"](D)[-1])
     assert a.against("kl", "climb").difference == pytest.approx(ahead)
+    assert f"kl \N{MINUS SIGN} climb is {ahead:.3g} ({ahead:.3g} to {ahead:.3g})" in " ".join(
+        climbed.paragraphs(a.climbs, a.comparisons)
+    )
     assert a.frontier.names == ("kl", "gold") and a.frontier.known.reference == pytest.approx(START + 0.1)
 
 
