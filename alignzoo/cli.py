@@ -150,19 +150,38 @@ def _report(argv: list[str]) -> int:
 
 def _sample(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        "alignzoo sample", description="Completions of a run's policy, beside those of what it started from."
+        "alignzoo sample", description="Completions of a run's policy, beside those of its reference."
     )
     parser.add_argument("run", metavar="RUN", help="a finished run's folder")
     parser.add_argument(
         "--prompt", action="append", help="a prompt; may be given several times. None: the run's held-out prompts"
     )
-    parser.add_argument("-n", "--prompts", type=int, default=4, help="how many held-out prompts")
+    parser.add_argument("--file", help="prompts: the column `prompt` of FILE.jsonl, or a prompt a line; -: each line typed")
+    parser.add_argument("-n", "--n", "--prompts", dest="prompts", type=int, help="how many held-out prompts (4; 200 --against)")
     parser.add_argument("--temperature", type=float, help="none: the run's own; 0 is greedy")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-scores", action="store_true", help="don't ask the run's reward and gold")
+    parser.add_argument(
+        "--against", metavar="RUN", help="compare with this run's policy instead: differences with intervals, and ten samples"
+    )
+    parser.add_argument("--judge", nargs="+", default=[], help="with --against: who judges, such as gold=sentiment")
+    parser.add_argument("--out", type=Path, help="write everything here: JSON Lines, or JSON with --against")
     args = parser.parse_args(argv)
+    if args.against:
+        if args.prompt or args.file or args.no_scores:
+            raise UserError("--against compares on held-out prompts: leave --prompt, --file and --no-scores out")
+        from alignzoo import against
+
+        count = 200 if args.prompts is None else args.prompts
+        found = against.compare(args.run, args.against, count, args.judge, args.temperature, args.seed)
+        against.show(found, args.out)
+        return 0
+    if args.judge:
+        raise UserError("--judge is for --against RUN")
     from alignzoo import sample
 
-    sample.show(Path(args.run), args.prompt, args.prompts, args.temperature, args.seed)
+    count = 4 if args.prompts is None else args.prompts
+    sample.show(Path(args.run), args.prompt, args.file, count, args.temperature, args.seed, not args.no_scores, args.out)
     return 0
 
 

@@ -79,7 +79,7 @@ class Sampler:
         """The run's reward and gold, where they score by themselves: what a reward learns is gone with the run."""
         for name, judge in (("reward", self.setup.reward.resolve(self.setup.data)), ("gold", self.setup.gold)):
             if judge is not None and not changes(judge):
-                yield name, self.judge(judge, self.setup.choices[name])
+                yield name, self.judge(judge, str(self.setup.choices[name]))
 
     def judge(self, reward: Reward, name: str) -> Callable[[Completions], Scores]:
         """A reward, ready to score completions, its failures handled as in the run."""
@@ -110,9 +110,9 @@ class Sampler:
             some = prompts.take(range(start, min(start + CHUNK, len(prompts))))
             written = [self._written(network, some) for network in (self.policy, self.reference)]
             scores = [{name: self._said(judge, c) for name, judge in self.judges.items()} for c in written]
-            for i, (prompt, *texts) in enumerate(zip(some.text, *(c.text for c in written), strict=True)):
+            for i, (prompt, policy, reference) in enumerate(zip(some.text, *(c.text for c in written), strict=True)):
                 sides = [{name: said[i] for name, said in side.items()} for side in scores]
-                found.append(Sample(prompt, *texts, scores=dict(zip(SIDES, sides, strict=True)) if self.judges else {}))
+                found.append(Sample(prompt, policy, reference, dict(zip(SIDES, sides, strict=True)) if self.judges else {}))
         return found
 
     def _written(self, network: PolicyNetwork, prompts: Prompts) -> Completions:

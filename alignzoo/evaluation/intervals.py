@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import exp, sqrt
 
 import numpy as np
 
@@ -66,10 +66,27 @@ def interquartile_interval(scores: Sequence[float] | np.ndarray, confidence: flo
     if count < 2:
         raise ValueError(ONE_SEED)
     middle = interquartile_mean(values)
-    moved = np.array([interquartile_mean(np.delete(values, i)) - middle for i in range(count)])
-    error = sqrt((count - 1) / count * float(((moved - moved.mean()) ** 2).sum()))
+    error = jackknife_error([interquartile_mean(np.delete(values, i)) for i in range(count)])
     half = float(stdtrit(count - 2 * (count // 4) - 1, (1 + confidence) / 2)) * error
     return middle - half, middle + half
+
+
+def jackknife_error(without: Sequence[float] | np.ndarray) -> float:
+    """The standard error of a statistic, from its values without each of n independent observations in turn:
+    sqrt((n - 1) / n sum_i (x_i - mean x)^2) (Tukey, 1958)."""
+    moved = np.asarray(without, dtype=np.float64)
+    return sqrt((len(moved) - 1) / len(moved) * float(((moved - moved.mean()) ** 2).sum()))
+
+
+def ratio_interval(ratio: float, without: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Ends:
+    """The interval of a ratio > 0, from its values without each of n >= 2 observations: the jackknife of its logarithm, and t
+    with n - 1 degrees of freedom."""
+    from scipy.special import stdtrit
+
+    if len(without) < 2:
+        raise ValueError("one observation: nothing says how much another would differ")
+    half = float(stdtrit(len(without) - 1, (1 + confidence) / 2)) * jackknife_error(np.log(without))
+    return ratio * exp(-half), ratio * exp(half)
 
 
 def mean_interval(scores: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Ends:

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from alignzoo.evaluation.intervals import Ends, share_interval
+from alignzoo.evaluation.intervals import Ends, ratio_interval, share_interval
 from alignzoo.rewards.text import ngrams
 
+Floats = NDArray[np.float64]
 REPEATED = 3  # words of the n-grams that `repetition` counts
 
 
@@ -39,6 +41,40 @@ def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, End
     interval, which is a little too wide where there are ties."""
     share = float((np.sign(np.subtract(ours, theirs)) / 2 + 0.5).mean())
     return share, share_interval(share, len(ours))
+
+
+def distinct_ratio(ours: Sequence[str], theirs: Sequence[str], n: int) -> tuple[float, Ends] | None:
+    """`distinct` of ours, divided by that of theirs for the same prompts; and its 95 % interval over prompts. None where a side
+    has no n-gram, or would have none without one of its texts."""
+    counted = _counted(ours, n), _counted(theirs, n)
+    first, second = (np.array([_less(side, i) for i in range(len(ours))]) for side in counted)
+    top, bottom = distinct(ours, n), distinct(theirs, n)
+    if top is None or bottom is None or len(ours) < 2 or not (first.all() and second.all()):
+        return None
+    return top / bottom, ratio_interval(top / bottom, first / second)
+
+
+def perplexity_ratio(ours: Floats, theirs: Floats, tokens: Floats) -> tuple[float, Ends]:
+    """The perplexity under one policy divided by that under another, of the same demonstrations; and its 95 % interval over
+    them. ours, theirs, tokens (N,): the nll of each demonstration, summed over its tokens, and how many those are."""
+    extra = ours - theirs
+    ratio = float(np.exp(extra.sum() / tokens.sum()))
+    return ratio, ratio_interval(ratio, np.exp((extra.sum() - extra) / (tokens.sum() - tokens)))
+
+
+def _counted(texts: Sequence[str], n: int) -> tuple[list[Counter[tuple[str, ...]]], Counter[tuple[str, ...]]]:
+    """The n-grams of each text, and of all."""
+    counts = [ngrams(text, n) for text in texts]
+    return counts, sum(counts, Counter())
+
+
+def _less(counted: tuple[list[Counter[tuple[str, ...]]], Counter[tuple[str, ...]]], left_out: int) -> float:
+    """`distinct` without one text; 0 where nothing is left."""
+    counts, whole = counted
+    own = counts[left_out]
+    gone = sum(whole[gram] == times for gram, times in own.items())
+    total = whole.total() - own.total()
+    return (len(whole) - gone) / total if total else 0.0
 
 
 def measured(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

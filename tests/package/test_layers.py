@@ -12,6 +12,7 @@ ROWS: list[set[str]] = [
     {"cli", "__main__"},
     {"plugins_command", "doctor"},
     {"bench"},
+    {"against"},
     {"sample", "multirun", "testing", "pytest_plugin", "scaffold"},
     {"run", "pipeline", "completion"},
     {"engine", "making", "config", "config_errors", "stages", "fingerprint", "catalogue", "console", "report"},
