@@ -44,7 +44,7 @@ def _inside(text: str, folders: Mapping[str, str]) -> bool:
 
 
 def _content(path: Path) -> list[Any]:
-    """Of a file its size and SHA-256; of a folder each file's name, size and time, since models are large. Empty for neither."""
+    """Of a file its size and SHA-256; of a folder each file's name, size and time, since models are large. Else empty."""
     if path.is_file():
         about = path.stat()
         return [about.st_size, _sha256(str(path.resolve()), about.st_size, about.st_mtime_ns)]

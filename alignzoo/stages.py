@@ -81,6 +81,7 @@ class Pipeline:
     description: str
     folder: Path
     stages: tuple[Stage, ...]
+    stages_dir: str | None  # where those before the last are, where that is elsewhere
     asked: Mapping[str, Mapping[str, Any]]  # {stage: {key: value}} that the command line says of single stages
 
     @property
@@ -111,13 +112,14 @@ def find(overrides: Sequence[str]) -> Pipeline | None:
     for name, own in lists.items():
         own_folder = folder if shared and name == [*lists][-1] else None
         placed.append(_placed(name, own, placed, Path(shared or folder), own_folder))
-    return Pipeline(named, str(described.get("description") or ""), folder, tuple(placed), asked)
+    return Pipeline(named, str(described.get("description") or ""), folder, tuple(placed), shared or None, asked)
 
 
 def last(found: Pipeline) -> DictConfig:
     """The config of the last stage, which knows how all were made."""
     cfg = copy.deepcopy(composed(found.last.overrides, found.last.name))
     cfg.run_dir = str(found.last.folder)
+    cfg.stages_dir = found.stages_dir
     cfg.stages = {stage.name: str(stage.folder) for stage in found.stages[:-1]}
     cfg.stage = {name: dict(said) for name, said in found.asked.items()}
     cfg.pipeline.name = found.name
@@ -130,9 +132,11 @@ def _placed(name: str, given: Sequence[str], before: Sequence[Stage], parent: Pa
     known = {stage.name: stage for stage in before}
     used = tuple(dict.fromkeys(found for text in given for found in references(text)))
     concrete = tuple(_replaced(text, {name: str(stage.folder) for name, stage in known.items()}) for text in given)
-    stage = Stage(name, concrete, used)
+    stage = Stage(name, concrete, used, folder or Path())
+    if folder:
+        return stage
     digest = fingerprint.of(composed(stage.overrides, name), {str(known[u].folder): known[u].digest for u in used})
-    return replace(stage, digest=digest, folder=folder or parent / f"{name}-{digest}")
+    return replace(stage, digest=digest, folder=parent / f"{name}-{digest}")
 
 
 @lru_cache(maxsize=256)
@@ -152,8 +156,8 @@ def composed(overrides: Sequence[str], name: str) -> DictConfig:
 
 
 def _directed(pipeline: str, stages: dict[str, list[str]], directives: Sequence[Given]) -> dict[str, dict[str, Any]]:
-    """Does to `stages` what the command line says: `~stage.NAME` drops one, `+stage.NAME=[...]` puts one in its place, or at the
-    end, `stage.NAME=[...]` and `stage.NAME.KEY=VALUE` change one. Returns what was said, by stage and key."""
+    """Does to `stages` what the command line says: `~stage.NAME` drops one, `+stage.NAME=[...]` puts one in its place, or at
+    the end, `stage.NAME=[...]` and `stage.NAME.KEY=VALUE` change one. Returns what was said, by stage and key."""
     asked: dict[str, dict[str, Any]] = {}
     dropped: dict[str, int] = {}
     for o in directives:
@@ -167,16 +171,17 @@ def _directed(pipeline: str, stages: dict[str, list[str]], directives: Sequence[
                 )
             _insert(stages, name, _listed(o.parsed), dropped.pop(name, len(stages)))
             continue
+        told, name = name, [*stages][-1] if name == "last" and stages and "last" not in stages else name
         if name not in stages:
             raise UserError(f"{line}: {pipeline} has no stage {name!r}.{nearest(name, stages)} Stages: {', '.join(stages)}")
         if o.parsed.is_delete():
             dropped[name] = list(stages).index(name)
             del stages[name]
-            asked.pop(name, None)
+            asked.pop(told, None)
             continue
         given = [f"{key}={line.partition('=')[2]}"] if key else _listed(o.parsed)
         stages[name] += given
-        asked.setdefault(name, {}).update({p.get_key_element().lstrip("+~"): _plain(p) for p in config.parse(given)})
+        asked.setdefault(told, {}).update({p.get_key_element().lstrip("+~"): _plain(p) for p in config.parse(given)})
     if not stages:
         raise UserError(f"pipeline={pipeline} has no stage left")
     return asked
@@ -218,7 +223,8 @@ def _check_references(pipeline: str, stages: Mapping[str, Sequence[str]]) -> Non
             for used in references(text):
                 if used not in stages:
                     raise UserError(
-                        f"stage {name}: {text}: {pipeline} has no stage {used!r}.{nearest(used, stages)} Stages: {', '.join(order)}"
+                        f"stage {name}: {text}: {pipeline} has no stage {used!r}.{nearest(used, stages)} "
+                        f"Stages: {', '.join(order)}"
                     )
                 if order.index(used) >= place:
                     what = "uses itself" if used == name else f"uses {used}, which is made after it"
@@ -239,8 +245,8 @@ def _replaced(text: str, folders: Mapping[str, str]) -> str:
 
 
 def _distributed(stages: Mapping[str, list[str]], origin: Mapping[str, int], given: Sequence[Given]) -> dict[str, list[str]]:
-    """The overrides of each stage: its own, and of those for all (and for the last) the ones it has the keys of; what the command
-    line says of single stages comes last. Raises UserError for one that no stage has the key of."""
+    """The overrides of each stage: its own, and of those for all (and for the last) the ones it has the keys of; what the
+    command line says of single stages comes last. Raises UserError for one that no stage has the key of."""
     last = [*stages][-1]
     used: set[int] = set()
     lists = {}

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo import config
-from alignzoo.bench.job import STOP, Job
+from alignzoo.bench import shared
+from alignzoo.bench.job import INTERRUPTED, STOP, Job
 from alignzoo.bench.plan import Run
 from alignzoo.bench.progress import watching
 from alignzoo.bench.request import Request
@@ -24,11 +25,19 @@ def execute(runs: Sequence[Run], request: Request) -> list[int]:
     let each save and end all.
     """
     waiting = [r for r in runs if not r.finished]
-    jobs = [Job(str(r.folder), r.overrides, str(request.folder), request.threads) for r in waiting]
-    with _stopping(request.folder), watching(request.folder, len(runs), len(runs) - len(waiting)):
-        if not jobs or request.launcher is None:
-            return pool(jobs, request.jobs or room_for(request.threads))
-        return launched(jobs, request)
+    stages = sum(len(level) for level in shared.levels(waiting))
+    with _stopping(request.folder), watching(request.folder, len(runs) + stages, len(runs) - len(waiting)):
+        able = shared.make(waiting, request, lambda jobs: start(jobs, request))
+        if (request.folder / STOP).exists():
+            return [INTERRUPTED]
+        return start([Job(str(r.folder), r.overrides, str(request.folder), request.threads) for r in able], request)
+
+
+def start(jobs: Sequence[Job], request: Request) -> list[int]:
+    """Wherever the request says; returns the exit codes."""
+    if not jobs or request.launcher is None:
+        return pool(jobs, request.jobs or room_for(request.threads))
+    return launched(jobs, request)
 
 
 def pool(jobs: Sequence[Job], width: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,10 @@ from alignzoo import config, run
 from alignzoo.bench.request import Request
 from alignzoo.overrides import written
 from alignzoo.settings import Unit, UserError
+from alignzoo.stages import Stage, find
 
 NOTHING: Mapping[tuple[str, str], dict[str, Any]] = MappingProxyType({})
+STAGES = "stages"  # the folder, in that of the bench, of stages before the last
 LONGEST = 80  # letters of a folder's name that is made from values
 
 
@@ -37,6 +39,12 @@ class Run:
     @cached_property
     def config(self) -> Any:
         return config.compose(self.overrides)
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Of a pipeline, whose last stage it is, those before."""
+        pipeline = find(self.overrides)
+        return pipeline.stages[:-1] if pipeline else ()
 
     @property
     def name(self) -> str:
@@ -100,11 +108,21 @@ def made(
     chosen = [f"algorithm={algorithm}", f"seed={seed}", f"run_dir={written(folder)}"]
     if label != algorithm:
         chosen.append(f"label={label}")
-    overrides = (
+    given = (
         *request.suite.overrides, *request.suite.override.get(label, []), *request.overrides, *request.override.get(label, []),
-        *(f"{key}={written(value)}" for key, value in {**settings, **point}.items()), *chosen,
     )  # fmt: skip
+    keys = {o.get_key_element() for o in config.parse(given)}
+    several = bool(keys & {"pipeline", "experiment"})  # perhaps: an experiment may be a pipeline's
+    if several and "stages_dir" not in keys:
+        chosen.append(f"stages_dir={written(request.folder / STAGES)}")
+    own = {f"stage.last.{key}" if several and _staged(given) else key: value for key, value in settings.items()}
+    overrides = (*given, *(f"{key}={written(value)}" for key, value in {**own, **point}.items()), *chosen)
     return Run(label, algorithm, seed, point, folder, overrides)
+
+
+def _staged(given: Sequence[str]) -> bool:
+    """Whether there are stages before the run: what was tuned is then said of the last alone."""
+    return find([*given, "stages_dir=stages"]) is not None
 
 
 def conditions(request: Request) -> list[dict[str, Any]]:

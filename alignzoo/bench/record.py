@@ -11,7 +11,7 @@ import yaml
 
 from alignzoo import run
 from alignzoo.bench.job import INTERRUPTED, STOP, journal
-from alignzoo.bench.plan import Run
+from alignzoo.bench.plan import STAGES, Run
 from alignzoo.bench.request import Request
 from alignzoo.bench.suite import pairs_of
 from alignzoo.disk import write_whole
@@ -65,7 +65,7 @@ def _difference(there: str, asked: str) -> str:
 
 def _others(folder: Path, mine: set[Path]) -> list[Path]:
     found = [path.parent for path in sorted(folder.glob("**/config.yaml"))] if folder.is_dir() else []
-    return [path for path in found if path not in mine and path.relative_to(folder).parts[0] != TUNING]
+    return [path for path in found if path not in mine and path.relative_to(folder).parts[0] not in (TUNING, STAGES)]
 
 
 def failures(request: Request, runs: Sequence[Run]) -> dict[str, str]:

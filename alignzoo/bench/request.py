@@ -147,7 +147,7 @@ def _own(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     lines = [_free(o) for o in parsed if _is_own(o)]
     given = config.value_of(parsed, "suite")
     if given is None:
-        described = any(config.value_of(parsed, name) is not None for name in ("data", "experiment"))
+        described = any(config.value_of(parsed, name) is not None for name in ("data", "experiment", "pipeline"))
         return ("", [*lines, "~suite"]) if described else ("exact", lines)
     path = Path(str(given))
     if path.suffix != ".yaml":

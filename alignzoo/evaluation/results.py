@@ -13,7 +13,7 @@ from typing import Any
 
 from alignzoo.settings import UserError
 
-TRIALS = "tuning"
+TRIALS, STAGES = "tuning", "stages"
 COSTS = ("steps", "samples", "tokens", "flops", "seconds")
 
 
@@ -107,7 +107,8 @@ class Found:
 
 
 def find(folders: Sequence[Path]) -> Found:
-    """The runs that are these folders or lie in them, each once. Raises UserError where there is none."""
+    """The runs that are these folders or lie in them, each once; of a pipeline its last stage, unless another is given. Raises
+    UserError where there is none."""
     runs, skipped = [], {}
     for folder in dict.fromkeys(path for given in folders for path in _run_folders(given)):
         if not (folder / "summary.json").is_file():
@@ -117,6 +118,9 @@ def find(folders: Sequence[Path]) -> Found:
             runs.append(_read(folder))
         except (OSError, ValueError, KeyError, TypeError) as error:
             skipped[str(folder)] = f"can't be read: {error!r}"
+    used = {Path(stage).name for run in runs for stage in (run.config.get("stages") or {}).values()}
+    given = {path.resolve() for path in folders}
+    runs = [run for run in runs if run.folder.name not in used or run.folder.resolve() in given]
     if not runs:
         named = "".join(f"\n  {name}: {why}" for name, why in skipped.items())
         raise UserError(f"no finished run in {', '.join(map(str, folders))}{named}")
@@ -127,8 +131,8 @@ def _run_folders(given: Path) -> Iterator[Path]:
     if not given.exists():
         raise UserError(f"{given} does not exist")
     named = [given] if (given / "config.yaml").is_file() else [path.parent for path in sorted(given.glob("**/config.yaml"))]
-    # what a bench tried before its runs lies beside them, and doesn't count
-    named = [path for path in named if TRIALS not in path.relative_to(given).parts]
+    # what a bench tried or made before its runs lies beside them, and doesn't count
+    named = [path for path in named if not {TRIALS, STAGES} & {*path.relative_to(given).parts}]
     for path in map(Path.resolve, named):
         yield path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
@@ -139,13 +143,28 @@ def _read(folder: Path) -> Run:
     environment = folder / "environment.json"
     run = Run(
         folder=folder,
-        config=yaml.safe_load((folder / "config.yaml").read_text("utf-8")),
+        config=_by_stage(yaml.safe_load((folder / "config.yaml").read_text("utf-8"))),
         summary=json.loads((folder / "summary.json").read_text("utf-8")),
         environment=json.loads(environment.read_text("utf-8")) if environment.is_file() else {},
     )
     if not isinstance(run.summary["metrics"], dict) or not run.algorithm or run.seed is None:
         raise ValueError("summary.json is not one of a run")
     return run
+
+
+def _by_stage(config: dict[str, Any]) -> dict[str, Any]:
+    """With `{stage:NAME}` for the folder of a stage: where it is, and with which seed it was made, sets no runs apart."""
+    folders = {folder: f"{{stage:{name}}}" for name, folder in (config.get("stages") or {}).items()}
+
+    def told(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: told(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [told(value) for value in node]
+        found = [folder for folder in folders if isinstance(node, str) and node.startswith(folder)]
+        return folders[found[0]] + node.removeprefix(found[0]) if found else node
+
+    return {key: value if key == "stages" else told(value) for key, value in config.items()}
 
 
 def _why_unfinished(folder: Path) -> str:

@@ -17,8 +17,7 @@ from alignzoo.settings import UserError
 
 
 def check(every: Sequence[Stage]) -> None:
-    """Raises UserError, with the stage's name. Where a stage uses the model of another that is still to be made, an empty folder
-    stands for that."""
+    """Raises UserError, with the stage's name. For the model of a stage that is still to be made stands an empty folder."""
     with tempfile.TemporaryDirectory(prefix="alignzoo-stages-") as nowhere:
         stand_ins = {str(stage.folder): f"{nowhere}/{stage.name}" for stage in every if stage.status != DONE}
         for stand_in in stand_ins.values():
@@ -26,10 +25,10 @@ def check(every: Sequence[Stage]) -> None:
         for stage in every:
             if stage.status == DONE:
                 continue
-            _check_kinds(every, stage)
             cfg = copy.deepcopy(stage.config)
             replace({old: new for old, new in stand_ins.items() if old != str(stage.folder)}, cfg)
             try:
+                _check_kinds(every, stage)
                 run.check(cfg)
             except UserError as error:
                 text = str(error)
@@ -55,12 +54,10 @@ def _check_kinds(every: Sequence[Stage], stage: Stage) -> None:
     for other in inputs(every, stage):
         theirs, folder = _trains(other), str(other.folder)
         if str(stage.config.model.path or "").startswith(folder) and mine == "policy" != theirs:
-            raise UserError(f"stage {stage.name}: model.path is the result of the stage {other.name}, which trains no policy")
+            raise UserError(f"model.path is the result of the stage {other.name}, which trains no policy")
         path = stage.config.reward.get("path") if stage.config.choices.reward == "model" else None
         if str(path or "").startswith(folder) and theirs == "policy":
-            raise UserError(
-                f"stage {stage.name}: reward.path is the result of the stage {other.name}, which trains no reward model"
-            )
+            raise UserError(f"reward.path is the result of the stage {other.name}, which trains no reward model")
 
 
 def _trains(stage: Stage) -> str:
