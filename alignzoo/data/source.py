@@ -13,6 +13,7 @@ from typing import Any
 from alignzoo.data.raters import Votes, settled
 from alignzoo.data.repeats import Repeated, cleaned
 from alignzoo.data.rows import CANONICAL, Row, UnusableRow, canonical, split
+from alignzoo.data.shots import FORMATS, check_format, formatted, with_shots
 from alignzoo.data.text import TextSource, existing
 from alignzoo.settings import UserError, nearest, require
 
@@ -58,8 +59,19 @@ class RowSource(TextSource):
         metadata={"help": "of several raters: what most say, ties dropped and counted; or shares, each side by its votes"},
     )
 
+    prompt_format: str | None = field(
+        default=None, metadata={"help": "what stands around a prompt, as 'Q: {prompt}\\nA:', or a name: question, reasoning"}
+    )
+    shots: int = field(default=0, metadata={"help": "solved examples before each prompt, of other training rows"})
+    shot_format: str = field(default="{prompt}{completion}\n\n", metadata={"help": "of one; messages are turns instead"})
+    shot_seed: int = field(default=0, metadata={"help": "which rows are shown to which"})
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.shots >= 0, "data.shots", self.shots, ">= 0")
+        check_format("data.shot_format", self.shot_format, ("prompt", "completion"))
+        if self.prompt_format is not None and self.prompt_format not in FORMATS:
+            check_format("data.prompt_format", self.prompt_format, ("prompt",))
         require(0 <= self.heldout < 1, "data.heldout", self.heldout, "in [0, 1)")
         require(self.max_rows >= 0, "data.max_rows", self.max_rows, ">= 0")
         if self.scale and (len(self.scale) != 2 or self.scale[0] >= self.scale[1]):
@@ -94,7 +106,18 @@ class RowSource(TextSource):
             raise UserError(
                 f"data.path={self.path}: every row is held out, none is left to train on; give more data, or lower data.heldout"
             )
-        return train, heldout, {name: n for name, n in counts.items() if n} | agreement
+        train, heldout = self._shown_with(train, heldout)
+        told = {"shots": self.shots, "prompt_format": self.prompt_format}
+        return train, heldout, {name: n for name, n in {**counts, **told}.items() if n} | agreement
+
+    def _shown_with(self, train: list[Row], heldout: list[Row]) -> tuple[list[Row], list[Row]]:
+        """With what stands around prompts and before them; both come after the split, which they don't change."""
+        if self.prompt_format is not None:
+            train, heldout = formatted(train, self.prompt_format), formatted(heldout, self.prompt_format)
+        if not self.shots:
+            return train, heldout
+        sides = [with_shots(rows, train, self.shots, self.shot_format, self.shot_seed, self.chat) for rows in (train, heldout)]
+        return sides[0], sides[1]
 
     def _canonical(self, rows: Iterable[tuple[str, Mapping[str, Any]]] | None, counts: Counter[str]) -> list[Row]:
         made = []

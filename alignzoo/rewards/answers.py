@@ -20,17 +20,23 @@ STATEMENT = re.compile(rf"(?<![\w.,])(-?{DIGITS}(?:\s*{SIGN}\s*-?{DIGITS})+)\s*=
 
 @dataclass(kw_only=True)
 class ExactMatch(TextReward):
-    """1 where the completion is one of the references, else 0; blanks around both are not compared."""
+    """1 where the completion, or what it says after `marker`, is one of the references, else 0; blanks around both are not
+    compared."""
 
     reference: str = field(default="reference", metadata={"help": "data column with a text or a list of texts"})
+    marker: str = field(default="", metadata={"help": "what comes before an answer, such as ####; none: all of it is compared"})
     ignore_case: bool = field(default=False, metadata={"help": "whether upper and lower case are the same"})
     ignore_punctuation: bool = field(default=False, metadata={"help": "whether ASCII punctuation is left out of both"})
 
     def rate(self, one: Written) -> float | None:
         wanted = references(one, self.reference)
-        return float(self._bare(one.text) in {self._bare(text) for text in wanted}) if wanted else None
+        if not wanted:
+            return None
+        given = self.marker in one.text
+        return float(given and self._bare(one.text) in {self._bare(text) for text in wanted})
 
     def _bare(self, text: str) -> str:
+        text = text.rpartition(self.marker)[2] if self.marker else text
         text = text.lower() if self.ignore_case else text
         text = text.translate(str.maketrans("", "", string.punctuation)) if self.ignore_punctuation else text
         return " ".join(text.split())
