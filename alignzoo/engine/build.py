@@ -76,6 +76,7 @@ class Builder:
             callbacks=[flow, Show(show), *self._tensorboard()],
         )  # fmt: skip
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            checks.refuse_sharded(setup.early_stop)
             models.shared.finished = together(models)
         flow.trainer = trainer
         trainer.followers, trainer.stopping = followers, Stopping(setup.early_stop)

@@ -108,6 +108,14 @@ def check_early_stop(early: EarlyStop, training: Training, judged: bool) -> None
         raise UserError(f"early_stop.metric={early.metric} needs a judge: choose one with gold=NAME, such as gold=sentiment")
 
 
+def refuse_sharded(early: EarlyStop) -> None:
+    """Weights that no process has whole can't be kept while training goes on."""
+    if early.metric:
+        raise UserError(
+            f"early_stop.metric={early.metric} can't keep weights that are sharded over processes: leave early_stop out"
+        )
+
+
 def check_sizes(algorithm: Algorithm, training: Training, rollout: Rollout, ranks: int) -> int:
     """The micro-batch. Raises UserError where batch, micro-batch, rollout and ranks don't divide, or coupling forbids
     cutting.

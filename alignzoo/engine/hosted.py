@@ -82,6 +82,8 @@ class HostBuilder(Builder):
             foreign, trained, models, self._evaluator(tables, context), tables, context.tokenizer, self.folder
         )
         flow.trainer.stopping = Stopping(setup.early_stop)
+        if foreign.is_fsdp_enabled or foreign.is_deepspeed_enabled:
+            checks.refuse_sharded(setup.early_stop)
         flow.trainer.keep, flow.trainer.cost = setup.training.keep_checkpoints, cost
         flow.trainer.renamed = self.algorithm.renamed
         flow.trainer.samples = partial(budget.samples, setup, tables)

@@ -71,7 +71,7 @@ def test_a_judge_of_one_s_own(runs: dict[str, Path]) -> None:
 
 
 def test_ratios_and_their_jackknife() -> None:
-    # pairs: a-b b-c | a-b against a-b | b-c: 2 of 3 against 2 of 2; 1/1 over 1/1 without the first, 2/2 over 1/1 without the last
+    # pairs: a-b b-c, a-b against a-b, b-c: 2 of 3 against 2 of 2; without the first 1/1 over 1/1, without the last 2/2 over 1/1
     compared = texts.distinct_ratio(["a b c", "a b"], ["a b", "b c"], 2)
     assert compared is not None and compared[0] == pytest.approx(2 / 3)
     assert compared[1] == pytest.approx((2 / 3, 2 / 3)), "all left-out ratios are 1"
