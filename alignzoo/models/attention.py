@@ -53,13 +53,13 @@ def forward(
     if memory is not None:
         memory.store_prompts(module.layer_idx, key[0], value[0])
     window = layout.effective(keywords.get("sliding_window"))
-    heads = [_spread(x[0], query.shape[1]) for x in (key, value)]
+    keys, values = _spread(key[0], query.shape[1]), _spread(value[0], query.shape[1])
     if window is None and pieces.able(query, key, value, dropout):
         parts = pieces.of(layout, module is layout.pruned, query.dtype)
-        out, entries = pieces.attention(query[0], *heads, parts, scaling)[None], parts.entries
+        out, entries = pieces.attention(query[0], keys, values, parts, scaling)[None], parts.entries
     else:
         plan = layout.plan(window)
-        out, entries = tree_attention(query[0], *heads, plan, dropout, scaling)[None], plan.entries
+        out, entries = tree_attention(query[0], keys, values, plan, dropout, scaling)[None], plan.entries
     flops.attention(module, out, query, key, value, entries)
     return out, None
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import flat, forward
+from alignzoo.models import flat, forward, pieces
 from alignzoo.models.generation import Finished, choose
 from alignzoo.models.layout import layout
 from alignzoo.settings import Decoding, Forward, Sampling
@@ -52,7 +52,8 @@ class Memory:
         groups, group = self.group[rows].unique(return_inverse=True)
         if len(groups) < len(self.lengths):
             self.lengths = self.lengths[groups]
-            self.prompts = {i: (k[groups], v[groups]) for i, (k, v) in self.prompts.items()}
+            width = int(self.lengths.max())
+            self.prompts = {i: (k[groups, :, :width], v[groups, :, :width]) for i, (k, v) in self.prompts.items()}
         self.written = {i: (k[rows], v[rows]) for i, (k, v) in self.written.items()}
         self.spread(group)
 
@@ -83,15 +84,27 @@ class Memory:
         keys, values = self.store(layer, key, value)
         prompt_keys, prompt_values = self.prompts[layer]
         rows, heads, size = len(query), key.shape[1], query.shape[3]
-        query = query.reshape(rows, heads, -1, size) * (size**-0.5 if scaling is None else scaling)
+        query = query.reshape(rows, heads, -1, size)
+        if window is None and pieces.able(query, keys, values, 0.0):
+            return self._merged(query, keys, values, (prompt_keys, prompt_values), scaling)
+        query = query * (size**-0.5 if scaling is None else scaling)
         start = max(0, self.time + 1 - window) if window else 0
         own = query @ keys[:, :, start:].transpose(2, 3)  # (B, key heads, repeats, t)
         shared = self._by_row(self._by_prompt(query) @ prompt_keys.transpose(2, 3), query.shape[2])
-        shared = shared + self._hidden(prompt_keys.shape[2], window, query)
+        shared = shared + self._hidden(prompt_keys.shape[2], window, query)[self.group]
         weights = torch.cat([shared, own], 3).softmax(3, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
         width = shared.shape[3]
         found = self._by_row(self._by_prompt(weights[..., :width]) @ prompt_values, query.shape[2])
         return (found + weights[..., width:] @ values[:, :, start:]).reshape(rows, 1, -1, values.shape[3])
+
+    def _merged(self, query: Tensor, keys: Tensor, values: Tensor, prompts: tuple[Tensor, Tensor], scaling: Any) -> Tensor:
+        """Over the prompt's keys for all rows of a prompt at once, over what each row has written, and both made one."""
+        rows, repeats = len(query), query.shape[2]
+        out, logs = pieces.flash(query, keys, values, 0.0, False, scale=scaling)
+        hidden = self._hidden(prompts[0].shape[2], None, query)
+        found, more = pieces.flash(self._by_prompt(query), *prompts, 0.0, False, attn_mask=hidden, scale=scaling)
+        pieces.merge(out, logs, self._by_row(found, repeats), self._by_row(more[..., None], repeats)[..., 0])
+        return out.reshape(rows, 1, -1, values.shape[3])
 
     def entries(self, window: int | None) -> int:
         """Pairs of a query and a key that the last `attend` has computed, hidden ones included."""
@@ -100,12 +113,12 @@ class Memory:
         return len(self.lengths) * self.most * width + len(self.group) * own
 
     def _hidden(self, width: int, window: int | None, like: Tensor) -> Tensor:
-        """(B, 1, 1, P): -inf for prompt tokens that are padding, or out of the window; else 0."""
+        """(G, 1, 1, P): -inf for prompt tokens that are padding, or out of the window; else 0."""
         if window or self.padding is None:
             place = torch.arange(width, device=self.lengths.device)
             hidden = place >= self.lengths[:, None]
             hidden = hidden | (self.lengths[:, None] + self.time - place >= window) if window else hidden
-            bias = like.new_zeros(hidden.shape).masked_fill(hidden, -torch.inf)[self.group][:, None, None]
+            bias = like.new_zeros(hidden.shape).masked_fill(hidden, -torch.inf)[:, None, None]
             if window:
                 return bias
             self.padding = bias

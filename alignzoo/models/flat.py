@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.models import attention, flops, forward
-from alignzoo.models.layout import layout
+from alignzoo.models.layout import Layout, layout
 from alignzoo.models.prune import pruned
 from alignzoo.settings import Forward
 
@@ -67,12 +67,25 @@ def _states(module: Any, c: Completions, needed: Tensor, mode: Forward) -> Tenso
         c = forward.some(c)
         needed = torch.zeros(len(c), c.ids.shape[1] + 1, dtype=torch.bool, device=c.ids.device)
         needed[0, 0] = True
-    made = layout(c, needed, share=mode is not Forward.flat)
+    made = _layout(c, needed, share=mode is not Forward.flat)
     body = backbone(module)
-    pruning = pruned(body, made.read.unique(), len(made.ids)) if mode is Forward.auto else nullcontext()
+    pruning = pruned(body, made.rows, len(made.ids)) if mode is Forward.auto else nullcontext()
     with pruning as made.pruned:
         output = run(body, made.ids[None], made.positions[None], layout=made)
     return output.last_hidden_state[0].index_select(0, made.read if found else made.read[:0])
+
+
+_layouts: WeakKeyDictionary[Completions, tuple[Tensor, bool, Layout]] = WeakKeyDictionary()  # the last one of each
+
+
+def _layout(c: Completions, needed: Tensor, share: bool) -> Layout:
+    """The layout, found once where several networks read the same records."""
+    if c in _layouts:
+        before, shared, made = _layouts[c]
+        if shared == share and torch.equal(before, needed):
+            return made
+    _layouts[c] = needed, share, layout(c, needed, share)
+    return _layouts[c][2]
 
 
 def run(body: Any, ids: Tensor, positions: Tensor, **given: Any) -> Any:

@@ -67,6 +67,11 @@ class Layout:
     plans: dict[int | None, Plan] = field(default_factory=dict)
     made: dict[Any, Any] = field(default_factory=dict)  # by others, of this layout
 
+    @cached_property
+    def rows(self) -> Tensor:
+        """The places that are read, each once, in order."""
+        return self.read.unique()
+
     @property
     def longest(self) -> int:
         return max(prompt + max((length for _, length in branches), default=0) for _, prompt, branches in self.groups)

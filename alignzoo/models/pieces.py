@@ -62,7 +62,7 @@ def of(layout: Layout, pruned: bool, dtype: torch.dtype) -> Pieces:
     """The pieces of a layout, found once for all layers; `pruned`: for the outputs at `layout.read` alone."""
     key = (pruned, dtype)
     if key not in layout.made:
-        layout.made[key] = pieces(layout, dtype, layout.read.unique() if pruned else None)
+        layout.made[key] = pieces(layout, dtype, layout.rows if pruned else None)
     return layout.made[key]  # type: ignore[no-any-return]
 
 
@@ -90,7 +90,7 @@ class _Attention(torch.autograd.Function):
             total = logs.new_zeros(count, heads) if total is None else total
             found, logs = found.transpose(1, 2).flatten(0, 1), logs.transpose(1, 2).flatten(0, 1)
             if call.merged:
-                _merge(out[call.queries], total[call.queries], found, logs)
+                merge(out[call.queries], total[call.queries], found, logs)
             elif isinstance(call.queries, slice):
                 out[call.queries], total[call.queries] = found, logs
             else:
@@ -137,7 +137,7 @@ def _without_padding(x: Tensor, call: Call) -> Tensor:
     return rows.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
 
-def _merge(out: Tensor, total: Tensor, found: Tensor, logs: Tensor) -> None:
+def merge(out: Tensor, total: Tensor, found: Tensor, logs: Tensor) -> None:
     """Take `found` (n, heads, d), with `logs` (n, heads), into `out` and `total`."""
     together = torch.logaddexp(total, logs)
     before, more = ((x - together).exp_().to(out.dtype)[..., None] for x in (total, logs))
