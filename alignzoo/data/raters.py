@@ -7,6 +7,7 @@ labels or ratings; votes on a ranking are lists of ranks.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
-from alignzoo.data.rows import Row
+from alignzoo.data.rows import Row, Text
 from alignzoo.evaluation.agreement import Level, Unit, agreement
 from alignzoo.settings import UserError
 
@@ -90,11 +91,19 @@ def reported(votes: Sequence[Vote]) -> dict[str, Any]:
 
 
 def compared(votes: Sequence[Vote]) -> tuple[list[Unit], Level]:
-    """What raters are compared on: labels as they are; of pairs and rankings, which of each two is preferred."""
+    """What raters are compared on: labels as they are; of pairs and rankings, which of each two is preferred.
+
+    The first of two is then the one whose hash is lower: were it the chosen one, chance would seem to agree with everybody.
+    """
     if any(vote.shape is RATED for vote in votes):
         level = Level.nominal if _binary(votes) else Level.interval
         return [{rater: float(said) for rater, said in vote.ballots.items()} for vote in votes if vote.shape is RATED], level
-    return [unit for vote in votes for unit in preferences(vote)], Level.nominal
+    found: list[Unit] = []
+    for vote in votes:
+        for (one, other), unit in zip(combinations(_texts(vote), 2), preferences(vote), strict=True):
+            sign = 1 if _hash([vote.row["prompt"], one]) < _hash([vote.row["prompt"], other]) else -1
+            found.append({rater: sign * said for rater, said in unit.items()})
+    return found, Level.nominal
 
 
 def preferences(vote: Vote) -> Iterator[Unit]:
@@ -102,8 +111,16 @@ def preferences(vote: Vote) -> Iterator[Unit]:
     if vote.shape is PAIR:
         yield {rater: _sign(said - 0.5) for rater, said in vote.ballots.items()}
     else:
-        for i, j in combinations(range(len(vote.row["completions"])), 2):
+        for i, j in combinations(range(len(_texts(vote))), 2):
             yield {rater: _sign(ranks[j] - ranks[i]) for rater, ranks in vote.ballots.items()}
+
+
+def _texts(vote: Vote) -> list[Text]:
+    return list(vote.row["completions"]) if vote.shape is RANKED else [vote.row["chosen"], vote.row["rejected"]]
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _binary(votes: Sequence[Vote]) -> bool:

@@ -15,8 +15,10 @@ from alignzoo.settings import require
 
 @dataclass(kw_only=True)
 class Human(Reward):
-    """The mean rating of the people who are asked. Each rollout writes a request file and waits until it is answered, with
-    `alignzoo label REQUEST`, in its CSV, or by any program.
+    """The mean rating of people, for whom the run waits.
+
+    Each rollout writes a request file and goes on when it is answered: with `alignzoo label REQUEST`, in its CSV, or by any
+    program.
 
     Requests are blind and shuffled. What was answered once is never asked again: a run that was stopped while it waited goes on
     with the request that is open. A completion that all raters skip has no score.

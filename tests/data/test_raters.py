@@ -99,6 +99,14 @@ def test_rankings_are_by_mean_rank_whatever_the_order_of_the_completions():
     assert told["raters"]["raw_agreement"] == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
 
 
+def test_to_agree_on_every_pair_is_not_chance_though_the_chosen_is_always_first():
+    pairs = [{**A, "prompt": f"p{n}", "votes": [1, 1]} for n in range(40)]
+    _, told = settled(rows(*pairs), Votes.majority)
+    assert told["raters"]["cohens_kappa"] == told["raters"]["krippendorffs_alpha"] == 1.0
+    _, same = settled(rows(*({**row, "chosen": "b", "rejected": "a", "votes": [0, 0]} for row in pairs)), Votes.majority)
+    assert same == told
+
+
 def test_what_nobody_voted_on_stays():
     plain = rows({"prompt": "p", "completion": "c"}, A)
     assert settled(plain, Votes.majority) == (plain, {})

@@ -95,7 +95,7 @@ def test_the_report_says_what_was_derived(source, context):
 @pytest.mark.parametrize(
     ("rows", "view", "message"),
     [
-        (RATED, Pairs, r"learns from pairs: .* has the columns prompt, completion, label\n.*data.columns.rejected=NAME"),
+        (RATED[:1], Pairs, r"learns from pairs: .* has the columns prompt, completion, label\n.*data.columns.rejected=NAME"),
         ([PAIRS[0], {"prompt": "p", "chosen": "a"}], Pairs, "rows.jsonl, line 2: no 'rejected', which other rows have"),
         ([{"text": "ab"}], Prompts, "learns from prompts; rows.jsonl, line 1 has the columns text"),
         ([RATED[1]], Completions, "no row of rows.jsonl can be used as Completions"),
@@ -129,3 +129,23 @@ def test_a_plugins_own_record_is_made_by_its_collate(source, context):
 def test_a_record_without_collate_is_refused(source, context):
     with pytest.raises(UserError, match="no data source makes Batch records: give the class `collate"):
         source(PAIRS).tables(Batch, context)
+
+
+RATINGS = [("p", "a", 2), ("p", "b", 5), ("q", "c", 1), ("p", "d", 2), ("q", "e", 1), ("r", "f", 3)]
+RATED_ROWS = [{"prompt": prompt, "completion": completion, "label": label} for prompt, completion, label in RATINGS]
+
+
+def test_ratings_of_one_prompt_are_compared(source, context):
+    """b beats a and d, which are rated alike, as are those of q; r has one alone."""
+    made = source(RATED_ROWS).tables(Pairs, context)
+    batch = made.train.batch(range(len(made.train)))
+    texts = [context.tokenizer.batch_decode(side.ids, skip_special_tokens=True) for side in (batch.chosen, batch.rejected)]
+    assert sorted(zip(*texts, strict=True)) == [("b", "a"), ("b", "d")]
+    assert made.report["ratings_compared_within_prompts"] == 6
+    ranked = source(RATED_ROWS).tables(Rankings, context).train.batch([0])
+    assert ranked.rank.tolist() == [0.0, 1.0, 1.0]
+
+
+def test_ratings_that_compare_nothing_are_refused_as_before(source, context):
+    with pytest.raises(UserError, match="the algorithm learns from pairs"):
+        source(RATED_ROWS[-1:]).tables(Pairs, context)
