@@ -13,7 +13,7 @@ from alignzoo.contracts import Context, Table, Tables
 from alignzoo.data.encode import Encoder, Tokens
 from alignzoo.data.rows import Row
 from alignzoo.data.tables import PromptTable, Ragged, WholeTable, completion_table
-from alignzoo.data.views import RECIPES, Example, Recipe, derived, examples, recipe
+from alignzoo.data.views import RECIPES, Example, Recipe, derived, examples, recipe, together
 from alignzoo.settings import UserError
 
 
@@ -31,6 +31,10 @@ class Preparation:
 
     def tables(self, train: list[Row], heldout: list[Row], asked: list[Row] | None = None) -> Tables:
         """Of these rows; `asked` are the held-out rows whose prompts evaluation samples from, where they are others."""
+        alone, train = len(train), together(self.view, train)
+        if len(train) < alone:
+            self.counts["ratings_compared_within_prompts"] = alone
+        heldout = together(self.view, heldout)
         chosen = recipe(self.view, train) if self.view in RECIPES else None
         report: dict[str, Any] = {"view": self.view.__name__}
         if note := chosen and derived(self.view, chosen, train):

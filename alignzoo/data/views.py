@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
@@ -137,6 +137,24 @@ def recipe(view: type[Batch], rows: Sequence[Row]) -> Recipe:
         f"say which are which with data.columns, such as ++data.columns.{RECIPES[view][0].needs[-1]}=NAME, "
         "or choose other data or another algorithm"
     )
+
+
+def together(view: type[Batch], rows: list[Row]) -> list[Row]:
+    """Where the view compares completions, and the rows rate one each: a ranking of those of each prompt, by rating. Prompts
+    whose completions are all rated alike are left out; rows of which none can be compared stay."""
+    available = set(rows[0].values) if rows else set()
+    compares = view in (Pairs, Rankings) and not any(candidate.fits(available) for candidate in RECIPES[view])
+    if not compares or not available.issuperset(RATED):
+        return rows
+    prompts: dict[str, list[Row]] = {}
+    for row in rows:
+        prompts.setdefault(row.key, []).append(row)
+    return [_ranked_by_rating(several) for several in prompts.values() if len({row["label"] for row in several}) > 1] or rows
+
+
+def _ranked_by_rating(rows: list[Row]) -> Row:
+    completions, ranks = [row["completion"] for row in rows], [-float(row["label"]) for row in rows]
+    return replace(rows[0], values={"prompt": rows[0]["prompt"], "completions": completions, "ranks": ranks})
 
 
 def examples(rows: Sequence[Row], chosen: Recipe) -> list[Example]:
