@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.batch import Batch, Completions
-from alignzoo.contracts import Context, Tables
 from alignzoo.data.files import JsonLines
 from alignzoo.data.rows import Row
 from alignzoo.settings import UserError
@@ -40,9 +39,9 @@ class Stories(JsonLines):
         if self.path or self.heldout_path:
             raise UserError("data=stories brings its own files: leave data.path out, or take data=jsonl for yours")
 
-    def tables(self, view: type[Batch], context: Context) -> Tables:
+    def rows_for(self, view: type[Batch]) -> tuple[list[Row], list[Row], dict[str, Any]]:
         self._view = view
-        return super().tables(view, context)
+        return super().rows_for(view)
 
     def demonstrated(self) -> list[Row]:
         """There are continuations, whatever is trained on."""

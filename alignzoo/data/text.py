@@ -52,6 +52,10 @@ class TextSource(Source):
     def rows(self) -> tuple[list[Row], list[Row], dict[str, Any]]:
         """Training rows, held-out rows, and counts of what was dropped. No prompt is in both."""
 
+    def rows_for(self, view: type[Batch]) -> tuple[list[Row], list[Row], dict[str, Any]]:
+        """The rows for an algorithm that learns from this view, where a source has several kinds."""
+        return self.rows()
+
     def tokenizer(self) -> Any:
         """Trained on the training rows alone, or None."""
         if not self.vocabulary:
@@ -61,7 +65,7 @@ class TextSource(Source):
 
     def tables(self, view: type[Batch], context: Context) -> Tables:
         check(context.tokenizer)
-        train, heldout, counts = self.rows()
+        train, heldout, counts = self.rows_for(view)
         return self.tables_of(view, context, train, heldout, counts)
 
     def tables_of(

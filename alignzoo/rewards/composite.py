@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from alignzoo import nested
 from alignzoo.batch import Batch, Completions
 from alignzoo.contracts import Context, Lesson, Metrics, Models, Reward, Role, Scores, Source, Terms
-from alignzoo.settings import UserError, nearest
+from alignzoo.settings import UserError
 
 
 @dataclass(kw_only=True)
@@ -43,7 +42,7 @@ class Composite(Reward):
             example = "{NAME: {kind: function, path: MODULE:FUNCTION}, ...}"
             raise UserError(f"reward={self._name()} has no parts: give reward.parts='{example}'")
         for name, part in self.parts.items():
-            resolved = _made(f"reward.parts.{name}", part).resolve(source)
+            resolved = nested.made("reward", f"reward.parts.{name}", part, ("kind", "weight")).resolve(source)
             if resolved is None:
                 raise UserError(f"reward.parts.{name}: there is no such reward here (kind task needs data that brings its own)")
             self._rewards[name] = resolved
@@ -167,23 +166,6 @@ def _factor(key: str, part: Any) -> float:
     if not isinstance(weight, int | float) or "kind" not in part:
         raise UserError(f"{key}={part}: must be {{kind: NAME, weight: NUMBER, and that reward's own fields}}")
     return float(weight)
-
-
-def _made(key: str, part: Mapping[str, Any]) -> Reward:
-    """The reward of a part, its fields checked as those of the config group `reward` are."""
-    points = {point.name: point for point in entry_points(group="alignzoo.reward")}
-    kind = str(part["kind"])
-    if kind not in points:
-        raise UserError(f"{key}.kind={kind}: no such reward.{nearest(kind, points)} Available: {', '.join(sorted(points))}")
-    own = {name: value for name, value in part.items() if name not in ("kind", "weight")}
-    try:
-        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(points[kind].load()), own))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{key}: {str(error).splitlines()[0]}") from error
-    except UserError as error:
-        raise UserError(f"{key}: {error}") from error
-    assert isinstance(made, Reward)
-    return made
 
 
 def _of(name: str, scores: Scores) -> Scores:

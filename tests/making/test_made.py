@@ -177,8 +177,8 @@ def test_who_cannot_write_or_judge_or_give_the_view_is_told_before_anything_is_m
     none.gold, none.reward = None, NoReward()
     with pytest.raises(UserError, match="needs a judge of what is sampled: give gold=NAME"):
         toys.trainer(none, tmp_path / "judge")
-    with pytest.raises(UserError, match="making=ratings makes no Pairs, which toy learns from: choose making=pairs"):
-        toys.trainer(setup(source, Made.ratings), tmp_path / "view")
+    with pytest.raises(UserError, match="making=demonstrations makes no Pairs, which toy learns from: choose making=pairs"):
+        toys.trainer(setup(source, Made.demonstrations), tmp_path / "view")
 
 
 def test_a_run_learns_from_what_is_made_and_its_report_says_so(source, tmp_path):

@@ -16,7 +16,7 @@ ROWS: list[set[str]] = [
     {"sample", "multirun", "testing", "pytest_plugin", "scaffold"},
     {"run", "pipeline", "completion"},
     {"engine", "making", "config", "config_errors", "stages", "fingerprint", "catalogue", "console", "report"},
-    {"models", "data", "rewards", "evaluation", "registry", "label"},
+    {"models", "data", "rewards", "evaluation", "registry", "label", "nested"},
     {"declared"},
     {"contracts"},
     {"batch"},
