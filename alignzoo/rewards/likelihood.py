@@ -12,7 +12,7 @@ from torch import Tensor
 from alignzoo.batch import Completions
 from alignzoo.contracts import Context, Reward, Scores, Source
 from alignzoo.rewards.pretrained import pretrained
-from alignzoo.settings import Dtype, UserError, require
+from alignzoo.settings import Dtype, UserError, embedded, require
 
 Ids = list[int]
 
@@ -32,6 +32,7 @@ class Likelihood(Reward):
 
     def __post_init__(self) -> None:
         require(self.batch >= 1, "reward.batch", self.batch, ">= 1")
+        self.path = self.path and embedded(self.path)
 
     def resolve(self, source: Source) -> Reward:
         if not self.path:

@@ -15,7 +15,7 @@ from alignzoo.batch import Completions
 from alignzoo.contracts import Context, Reward, Scores, Source
 from alignzoo.data.encode import Encoder
 from alignzoo.rewards.pretrained import pretrained
-from alignzoo.settings import Dtype, UserError, require
+from alignzoo.settings import Dtype, UserError, embedded, require
 
 
 class Level(Enum):
@@ -42,6 +42,7 @@ class RewardModel(Reward):
     def __post_init__(self) -> None:
         require(self.batch >= 1, "reward.batch", self.batch, ">= 1")
         require(self.label >= 0, "reward.label", self.label, ">= 0")
+        self.path = self.path and embedded(self.path)
 
     def resolve(self, source: Source) -> Reward:
         if not self.path:
