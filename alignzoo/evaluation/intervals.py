@@ -74,7 +74,7 @@ def interquartile_interval(scores: Sequence[float] | np.ndarray, confidence: flo
 def jackknife_error(without: Sequence[float] | np.ndarray) -> float:
     """The standard error of a statistic, from its values without each of n independent observations in turn:
     sqrt((n - 1) / n sum_i (x_i - mean x)^2) (Tukey, 1958)."""
-    moved = np.asarray(without, dtype=np.float64)
+    moved = np.asarray(without, dtype=np.float64) - without[0]  # so that equal ones have no error, to the last digit
     return sqrt((len(moved) - 1) / len(moved) * float(((moved - moved.mean()) ** 2).sum()))
 
 
