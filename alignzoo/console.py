@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 KEY_METRICS = ("loss", "reward", "kl", "entropy", "length", "accuracy", "grad_norm", "tokens_per_second")
-FIRST_EVALUATED = ("eval/gap_closed", "eval/reward", "eval/kl", "eval/accuracy")
+FIRST_EVALUATED = tuple(f"eval/{name}" for name in ("gap_closed", "reward", "gold", "win_rate", "kl", "accuracy", "perplexity"))
 
 
 class Display:

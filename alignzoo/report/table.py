@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 FACTS = ("algorithm", "data", "seed", "status", "steps")
-METRICS = ("gap_closed", "reward", "kl", "entropy", "length", "accuracy", "loss")
+METRICS = ("gap_closed", "reward", "gold", "win_rate", "kl", "entropy", "length", "accuracy", "perplexity", "loss")
 
 
 def show(runs: Sequence[dict[str, Any]]) -> None:

@@ -60,3 +60,15 @@ def test_what_is_built_must_be_a_trainer(tmp_path: Path) -> None:
     code.write_text(code.read_text().replace("return Trainer(", "return dict("))
     with pytest.raises(UserError, match=r"foreign built a dict: `build` must return a transformers\.Trainer"):
         train(compose(overrides(tmp_path, tmp_path / "run")))
+
+
+def test_it_stops_early_with_the_weights_that_were_best(plugins: Path, tmp_path: Path) -> None:
+    """On the optimum, which never gets better: after the first evaluation, with what it started from."""
+    run = tmp_path / "run"
+    summary = train(compose([*overrides(plugins, run), "early_stop.metric=J_star", "early_stop.patience=1"]))
+    assert (summary["status"], summary["steps"]) == ("finished", 2)
+    assert summary["early_stop"]["weights_of_step"] == 0 and "J_star was not better" in summary["early_stop"]["reason"]
+    rows = {row["step"]: row for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "eval/J" in row}
+    assert summary["metrics"]["J"] == rows[0]["eval/J"] != rows[2]["eval/J"]
+    kept, trained = (load_file(run / name / "model.safetensors") for name in ("model", "checkpoints/checkpoint-2"))
+    assert any(not torch.equal(x, trained[name]) for name, x in kept.items())
