@@ -136,7 +136,8 @@ def _lessons(part: Part) -> None:
     policy = [p.detach().clone() for p in trainer.trained.parameters()]
     trainer.rollout_done(lab.records)
     for step in range(1, MOST_STEPS + 1):
-        trainer.lessons.after(step)
+        if not trainer.lessons.updates:
+            trainer.lessons.after(step)
     expect(trainer.lessons.updates > 0, f"a lesson within {MOST_STEPS} steps of the policy", "none", "`observe` keeps nothing")
     for name, module in trainer.lessons.modules.items():
         moved = any(not torch.equal(a, b) for a, b in zip(module.parameters(), before[name].parameters(), strict=True))

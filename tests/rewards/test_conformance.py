@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from alignzoo.data.tokenizers import byte_level
-from alignzoo.testing import conformance
+from alignzoo.engine import checkpoint
+from alignzoo.models import build
+from alignzoo.models.scorer import scorer
+from alignzoo.settings import Model
+from alignzoo.testing import conformance, toys
 from tests.label.people import Person
 from tests.rewards.servers import serving
 from tests.rewards.test_likelihood import saved
@@ -20,6 +24,7 @@ SETTINGS = {
     "clip": [PARTS, "reward.low=-0.5"],
     "constrained": [PARTS, "reward.costs=[some]"],
     "constraints": ["reward.most_words=4", "reward.include=[7]"],
+    "discriminator": ["reward.gradient_penalty=0.1"],
     "ensemble": [PARTS, "reward.how=deviation"],
     "exact_match": [REFERENCES],
     "length": ["reward.most=3"],
@@ -57,6 +62,13 @@ def test_every_reward_has_every_property(name: str, tmp_path: Path) -> None:
 def test_a_likelihood_too(tmp_path: Path) -> None:
     saved(tmp_path / "scorer", byte_level(), context=128)
     holds("likelihood", tmp_path, [f"reward.path={tmp_path / 'scorer'}"])
+
+
+def test_a_reward_model_that_is_refreshed_too(tmp_path: Path) -> None:
+    settings = Model(config=dict(toys.LLAMA))
+    module = scorer(settings, build.config(settings, byte_level()), byte_level().pad_token_id, 0)
+    checkpoint.save_main(module, tmp_path / "model", byte_level())
+    holds("refreshed", tmp_path, [f"reward.path={tmp_path / 'model'}", "reward.every=1", "reward.updates=1"])
 
 
 def test_ratings_too(tmp_path: Path) -> None:
