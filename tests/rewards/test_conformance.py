@@ -90,4 +90,4 @@ def test_people_too(tmp_path: Path) -> None:
 
 def test_none_is_forgotten() -> None:
     names = {point.name for point in entry_points(group="alignzoo.reward") if point.value.startswith("alignzoo.")}
-    assert names - ELSEWHERE == {*SETTINGS, "likelihood", "ratings", "http", "human", "judge"}
+    assert names - ELSEWHERE == {*SETTINGS, "likelihood", "ratings", "refreshed", "http", "human", "judge"}

@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from alignzoo.batch import Completions
+from alignzoo.data.exact.source import Exact
 from alignzoo.models import build
 from alignzoo.models.networks import HeadedNetwork, Shared
 from alignzoo.models.noise import Noise, generator
 from alignzoo.rewards.discriminator import Contest, Demonstrations, Discriminator, Form, keys
 from alignzoo.rewards.mixture import WeightedSum
 from alignzoo.rewards.replay import Replay
-from alignzoo.settings import Dtype, Model, UserError
+from alignzoo.settings import Dtype, Generation, Model, Optimizer, Rollout, Schedule, UserError
 from alignzoo.testing import toys
 from alignzoo.testing.rewards import Sampler
 from alignzoo_plugins.dpo.dpo import DPO
+from alignzoo_plugins.reinforce.reinforce import Reinforce
 
 
 def network(seed: int = 0) -> HeadedNetwork:
