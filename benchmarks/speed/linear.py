@@ -143,7 +143,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(15, 3.2), layout="constrained")
     FigureCanvasSVG(figure)
-    for axes, (name, swept) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+    for axes, (name, swept) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
         x = [point["x"] for point in swept["points"]]
         for way, style in ((Forward.auto.value, "o-"), (Forward.padded.value, "s--")):
             label = "alignzoo" if way == Forward.auto.value else "padded"

@@ -123,6 +123,10 @@ def replayed(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             if ended.returncode:
                 raise RuntimeError(ended.stderr[-3000:])
         ours, theirs = (json.loads((Path(scratch) / f"{side}.json").read_text()) for side in ("ours", "theirs"))
+    if row.algorithm == "rloo":  # a sum over a completion's tokens: that of one token, as others log
+        lengths = [tokens / KINDS["rloo"].batch for tokens in ours["sampled"]]
+        for side in (ours, theirs):
+            side["loss"] = compare.per(side["loss"], lengths)
     return ours, theirs
 
 

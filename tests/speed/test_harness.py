@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.speed import compare, ours, page, plan, theirs
+from benchmarks.speed import compare, linear, ours, page, plan, theirs
 from benchmarks.speed.floor import Shape, useful
 from benchmarks.speed.job import Job
 from benchmarks.speed.material import prepare, views
 from benchmarks.speed.measure import Row, save
+from benchmarks.speed.profile import part_of
 from benchmarks.speed.turns import alternate
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of TRL, which uses what transformers has renamed
@@ -195,3 +196,37 @@ def test_only_missing_rows_are_run(tmp_path: Path) -> None:
     assert plan.ROWS[3] not in plan.missing(tmp_path)
     measured = {row.algorithm for row in plan.ROWS if row.column == "tuned"}
     assert measured == set(page.TARGETS)
+
+
+def test_a_straight_line_and_one_that_is_not() -> None:
+    points = [{"x": x, "seconds": {"auto": 1e-6 * (5 + 2 * x), "padded": 1e-6 * x**2}} for x in (1, 2, 3, 4)]
+    straight, bent = linear.fit(points, "auto"), linear.fit(points, "padded")
+    assert straight["slope_us"] == pytest.approx(2) and straight["intercept_ms"] == pytest.approx(5e-3)
+    assert straight["r_squared"] == pytest.approx(1) and bent["r_squared"] < 0.99
+    assert straight["dearer_at_the_end"] == pytest.approx((13 / 4) / (11 / 3)) and bent["dearer_at_the_end"] == pytest.approx(
+        4 / 3
+    )
+
+
+def test_padding_costs_what_it_adds(tmp_path: Path) -> None:
+    found = {"group": linear.sweep("group", (16, 1, 2, 32), 1, (1, 16))}
+    few, many = (point["seconds"] for point in found["group"]["points"])
+    assert many["padded"] > 2 * many["auto"], "sixteen copies of a long prompt"
+    linear.draw(found, tmp_path / "linear.svg")
+    assert "alignzoo" in (tmp_path / "linear.svg").read_text() and few["auto"] > 0
+    assert linear.told(found).splitlines()[2].startswith("| completions of a prompt | 1 | 16 |")
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "part"),
+    [
+        ("aten::mm", [[5, 16], [16, 259]], "products with the head"),
+        ("aten::mm", [[5, 16], [16, 44]], "products of the trunk"),
+        ("aten::_scaled_dot_product_flash_attention_for_cpu_backward", [[1, 2, 3, 4]], "attention"),
+        ("aten::_fused_adamw_", [], "optimizer"),
+        ("aten::index_select", [[259, 16], [], [4]], "moving and gathering rows"),
+        ("aten::silu", [[5, 44]], "elementwise, norms, softmax"),
+    ],
+)
+def test_parts_of_a_profile(name: str, shapes: list[Any], part: str) -> None:
+    assert part_of(name, shapes, 259) == part
