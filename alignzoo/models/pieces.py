@@ -63,7 +63,7 @@ def of(layout: Layout, pruned: bool, dtype: torch.dtype) -> Pieces:
     key = (pruned, dtype)
     if key not in layout.made:
         layout.made[key] = pieces(layout, dtype, layout.rows if pruned else None)
-    return layout.made[key]  # type: ignore[no-any-return]
+    return layout.made[key]
 
 
 def able(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
@@ -177,7 +177,7 @@ def _first_read(layout: Layout, read: Tensor) -> list[int]:
     """Of each group, the first place that is read, or the end of the row."""
     starts = torch.tensor([start for start, _, _ in layout.groups])
     padded_read = torch.cat([read, read.new_full((1,), len(layout.ids))])
-    return padded_read[torch.searchsorted(read, starts)].tolist()  # type: ignore[no-any-return]
+    return padded_read[torch.searchsorted(read, starts)].tolist()
 
 
 def _causal(stretches: list[tuple[Ranges, Ranges]]) -> Iterator[Call]:
