@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignzoo.evaluation.results import COSTS, Run
-from alignzoo.report import across, answer, climbed, costs, plots, reach, sections, tuning
+from alignzoo.report import across, answer, climbed, costs, judging, plots, reach, sections, tuning
 from alignzoo.report.analysis import AREA, Analysis, averaged
 from alignzoo.report.figures import Style, save, styles
 from alignzoo.report.samples import side_by_side
@@ -51,6 +51,8 @@ class Part:
     climbs: list[Plot]
     climbed: list[sections.Table]
     about_climbs: list[str]
+    reliability: list[Plot]
+    judging: sections.Table | None
 
     @property
     def condition(self) -> str:
@@ -140,6 +142,8 @@ def _part(a: Analysis, prefix: str, out: Path) -> Part:
         _plots(_climbs(a, prefix, style), out),
         climbed.tables(a.climbs) if a.climbs else [],
         climbed.paragraphs(a.climbs, a.comparisons if a.metric == "gold" else []) if a.climbs else [],
+        _plots([(f"{prefix}reliability", judging.CAPTION, judging.plot(a, style))], out),
+        judging.table(a),
     )  # fmt: skip
 
 

@@ -37,10 +37,9 @@ RESULTS = Path(__file__).with_name("results.json")
 def main(name: str, overrides: list[str]) -> None:
     cfg = alignzoo.compose(["experiment=reward_model", *overrides])
     folder = Path(cfg.run_dir)
-    done = folder / "summary.json"
-    summary = json.loads(done.read_text()) if done.exists() else alignzoo.train(cfg)
+    summary = alignzoo.train(cfg)
     if summary["status"] != "finished":
-        sys.exit(f"interrupted: go on with alignzoo train resume={summary['run_dir']}, then this command again")
+        sys.exit("interrupted: the same command goes on")
     source = instantiate(cfg).data
     train, heldout, _ = source.rows()
     prompts = [row.key for row in heldout]

@@ -1,6 +1,6 @@
 """Preference accuracy on held-out TruthfulQA pairs: a bag of words, the SFT start, and DPO from it.
 
-    python benchmarks/truthfulqa/study.py data.path=truthfulqa_pairs.jsonl.gz run_dir=runs/truthfulqa/dpo [more overrides]
+    python benchmarks/truthfulqa/study.py data.path=truthfulqa_pairs.jsonl.gz run_dir=runs/truthfulqa [more overrides]
 
 Trains (or takes up what is done), then writes `results.json` beside this file. Held-out rows share no prompt with training
 rows, which is checked by hash; the bootstrap draws prompts, since pairs of one prompt are not independent.
@@ -36,11 +36,10 @@ RESAMPLES = 10_000
 
 def main(overrides: list[str]) -> None:
     cfg = alignzoo.compose(["experiment=truthfulqa", *overrides])
-    folder = Path(cfg.run_dir)
-    summary = _done(folder) or alignzoo.train(cfg)
+    folder, first = Path(cfg.run_dir), Path(cfg.stages.sft) / "model"
+    summary = alignzoo.train(cfg)
     if summary["status"] != "finished":
-        sys.exit(f"interrupted: go on with alignzoo train resume={summary['run_dir']}, then this command again")
-    first = Path(_config(folder)["model"]["path"])
+        sys.exit("interrupted: the same command goes on")
     source = instantiate(cfg).data
     train, heldout, _ = source.rows()
     assert {row.key for row in train}.isdisjoint(row.key for row in heldout)
@@ -72,18 +71,6 @@ def main(overrides: list[str]) -> None:
     text = json.dumps(results, indent=1)
     Path(__file__).with_name("results.json").write_text(text + "\n")
     print(text)
-
-
-def _done(folder: Path) -> dict[str, Any] | None:
-    path = folder / "summary.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    loaded: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    return loaded
 
 
 def _check_training(summary: dict[str, Any], rows: int) -> None:

@@ -20,6 +20,7 @@ SMALL = [
 ]  # fmt: skip
 SMALL_EXACT = ["data.prompts=2", "data.length=2", "data.vocabulary=4", "data.rows=16", "data.warmup_steps=10"]
 SMALL_TEXT = ["generation.max_new_tokens=4"]
+SMALL_PIPELINE = [*SMALL_TEXT, "making.prompts=8", "making.heldout=4", "data.max_completion_tokens=16"]
 
 
 class Reader:
@@ -74,13 +75,14 @@ def small(arguments: list[str]) -> list[str]:
     """The same command with few steps, records and prompts, and one seed."""
     overrides = [text for text in arguments[1:] if "=" in text]
     given = dict(text.split("=", 1) for text in overrides)
-    if arguments[0] not in ("train", "bench") or "resume" in given or "--help" in arguments or "--cfg" in arguments:
+    if arguments[0] not in ("train", "bench") or "resume" in given or {"--help", "--cfg", "--stages"} & set(arguments):
         return arguments
-    task = SMALL_EXACT if given.get("data", "exact") == "exact" else SMALL_TEXT
+    exact = given.get("data", "exact") == "exact" and "pipeline" not in given
+    task = SMALL_EXACT if exact else SMALL_TEXT if "pipeline" not in given else SMALL_PIPELINE
     batch = [f"trainer.batch={given['trainer.batch']}"] if "trainer.batch" in given else []
     few = [re.sub(r"^(seeds?)=.*", r"\1=" + ("1" if arguments[0] == "bench" else "0"), text) for text in arguments]
     once = ["seeds=1"] if arguments[0] == "bench" and "seeds" not in given else []
-    suite = arguments[0] == "bench" and not {"data", "experiment"} & set(given)
+    suite = arguments[0] == "bench" and not {"data", "experiment", "pipeline"} & set(given)
     limit = "budget.amount=16" if suite else "trainer.max_steps=2"
     return [*few, *once, limit, *SMALL, *batch, *task]
 
