@@ -8,6 +8,8 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -65,12 +67,24 @@ def measure(row: Row, data: Path, work: Path = WORK, rows: int = 400) -> dict[st
     prepare(folder, row.size, data, rows)
     load = os.getloadavg()[0]
     size = KINDS[row.algorithm].passes
-    ours, theirs = pair(row, folder, size)
-    found = compare.summary(ours, theirs, row.unit, size, row.clock)
-    found["gate"] = gated(row, folder, ours, theirs)
+    with cores(row.threads):
+        ours, theirs = pair(row, folder, size)
+        found = compare.summary(ours, theirs, row.unit, size, row.clock)
+        found["gate"] = gated(row, folder, ours, theirs)
     return asdict(row) | {"name": row.name, "unit": row.unit} | found | provenance(load) | {
         "runs": {"ours": {k: v for k, v in ours.items() if k != "rollouts"}, "theirs": theirs}
     }  # fmt: skip
+
+
+@contextmanager
+def cores(count: int) -> Iterator[None]:
+    """Inside, this process and those it starts stay on so many cores, the last ones."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[-count:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def pair(row: Row, folder: Path, block: int) -> tuple[dict[str, Any], dict[str, Any]]:
