@@ -29,8 +29,8 @@ class Recipe:
     inner: int = 704
     dropout: float = 0.0
     rows: int = 16
-    steps: int = 4000
-    decay: int = 1000
+    steps: int = 1500
+    decay: int = 700
     warmup: int = 50
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
