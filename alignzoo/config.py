@@ -351,7 +351,7 @@ def _gold(run: RunConfig) -> Any:
     gold = run.gold and run.gold.resolve(run.data)
     if gold is None and run.choices["gold"] == "task":
         raise UserError(f"gold=task, and data={run.choices['data']} brings no reward: choose another judge, or none")
-    if gold is not None and gold.roles():
+    if gold is not None and (gold.roles() or gold.teaches()):
         raise UserError(f"gold={run.choices['gold']} learns while it judges: choose a reward that stays as it is")
     return gold
 
