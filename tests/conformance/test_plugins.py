@@ -100,6 +100,11 @@ def shipped(tmp_path: Path) -> dict[str, list[str]]:
     return {
         "reward=function": ["reward.path=alignzoo.rewards.text:length"],
         "data=jsonl": [f"data.path={tmp_path / 'rows.jsonl'}"],
+        "data=mixture": [
+            f"data.sources.{name}.{key}={value}"
+            for name, weight in (("a", 1), ("b", 2))
+            for key, value in (("kind", "jsonl"), ("weight", weight), ("path", tmp_path / "rows.jsonl"))
+        ],
         "data=stories": ["data.max_prompt_tokens=40"],  # the context that is checked with is a small one
         "reference=copy": [],
         "reference=cached": [f"reference.path={tmp_path / 'cache.sqlite'}"],
@@ -113,6 +118,7 @@ def shipped(tmp_path: Path) -> dict[str, list[str]]:
     [
         "reward=function",
         "data=jsonl",
+        "data=mixture",
         "data=stories",
         "reference=copy",
         "reference=cached",

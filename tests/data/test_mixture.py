@@ -91,7 +91,7 @@ def test_the_command_line_describes_it(file):
     given = json.dumps({"a": a, "d": d}).replace('"', "")
     whole = config.instantiate(config.compose(["data=mixture", f"data.sources={given}"])).data
     keys = [f"data.sources.{name}.{key}={value}" for name, part in (("a", a), ("d", d)) for key, value in part.items()]
-    assert config.instantiate(config.compose(["data=mixture", *(f"++{key}" for key in keys)])).data == whole
+    assert config.instantiate(config.compose(["data=mixture", *keys])).data == whole
     assert whole.sources["a"]["weight"] == 2
 
 
