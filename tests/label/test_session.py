@@ -55,7 +55,6 @@ def label(tmp_path):
 
 PAIRS = [item(Kind.pairs, f"p{n}", [f"one {n}", f"two {n}"]) for n in range(4)]
 RATINGS = [item(Kind.ratings, f"p{n}", [f"c{n}"]) for n in range(3)]
-TRIPLE = item(Kind.rankings, "p", ["a", "b", "c"])
 
 
 def votes(journal):
@@ -101,11 +100,23 @@ def test_ratings_by_key_and_by_line(label):
 
 
 def test_rankings(label):
-    screen, _ = label([TRIPLE], "3 1\n2 1=3\n")
-    (shown,) = screen.shown
-    (row,) = data_rows(label.journal.given())
-    assert dict(zip(row["completions"], row["ranks"], strict=True)) == {shown[1]: 1, shown[0]: 2, shown[2]: 2}
+    """Shown in orders that are cycles as well: there and back are not the same."""
+    triples = [item(Kind.rankings, f"p{n}", [f"a{n}", f"b{n}", f"c{n}"]) for n in range(12)]
+    screen, _ = label(triples, "3 1\n" + "2 1=3\n" + "3 1 2\n" * 11)
+    rows = {row["prompt"]: dict(zip(row["completions"], row["ranks"], strict=True)) for row in data_rows(label.journal.given())}
+    first, second, third = screen.shown[0]
+    assert rows["p0"] == {second: 1, first: 2, third: 2}
+    for n, (first, second, third) in enumerate(screen.shown[1:], 1):
+        assert rows[f"p{n}"] == {third: 1, first: 2, second: 3}
     assert any("'3 1' must name each of 1, 2, 3 once" in said for said in screen.said)
+
+
+def test_a_question_is_the_same_in_whatever_order_its_completions_come():
+    one, other = item(Kind.pairs, "p", ["a", "b"], ["x", "y"]), item(Kind.pairs, "p", ["b", "a"], ["y", "x"])
+    assert one == other
+    assert one.id == other.id != item(Kind.rankings, "p", ["a", "b"]).id
+    firsts = [item(Kind.pairs, f"{n}", ["a", "b"]).completions[0] for n in range(60)]
+    assert 15 < firsts.count("a") < 45
 
 
 @pytest.mark.parametrize(
