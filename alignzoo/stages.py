@@ -169,7 +169,7 @@ def _directed(pipeline: str, stages: dict[str, list[str]], directives: Sequence[
                 raise UserError(
                     f"{line}: {'there is a stage of this name' if name in stages else 'no name for a stage'}: {remedy}"
                 )
-            _insert(stages, name, _listed(o.parsed), dropped.pop(name, len(stages)))
+            _insert(stages, name, _listed(o), dropped.pop(name, len(stages)))
             continue
         told, name = name, [*stages][-1] if name == "last" and stages and "last" not in stages else name
         if name not in stages:
@@ -179,7 +179,7 @@ def _directed(pipeline: str, stages: dict[str, list[str]], directives: Sequence[
             del stages[name]
             asked.pop(told, None)
             continue
-        given = [f"{key}={line.partition('=')[2]}"] if key else _listed(o.parsed)
+        given = [f"{key}={line.partition('=')[2]}"] if key else _listed(o)
         stages[name] += given
         asked.setdefault(told, {}).update({p.get_key_element().lstrip("+~"): _plain(p) for p in config.parse(given)})
     if not stages:
@@ -194,11 +194,11 @@ def _insert(stages: dict[str, list[str]], name: str, given: list[str], place: in
     stages.update(items)
 
 
-def _listed(o: Override) -> list[str]:
+def _listed(o: Given) -> list[str]:
     """The overrides in stage.NAME=[a=1,b=2]."""
-    given = split_list(_text(o.value()))
+    given = split_list(_text(o.parsed.value()))
     if not given or any("=" not in text and not text.startswith("~") for text in given):
-        raise UserError(f"can't read {o.input_line!r}: write stage.NAME='[key=value,key=value]'")
+        raise UserError(f"can't read {o.text!r}: write stage.NAME='[key=value,key=value]'")
     return given
 
 
@@ -267,7 +267,7 @@ def _distributed(stages: Mapping[str, list[str]], origin: Mapping[str, int], giv
         lists[name] = [*start, *(o.text for o in fitting), *single]
     for o in given:
         if id(o) not in used:
-            _refuse(o, stages, lists[last], last)
+            _refuse(o, stages, lists)
     return lists
 
 
@@ -289,13 +289,18 @@ def _has(cfg: Any, o: Given) -> bool:
     return leaf in node or o.parsed.is_add() or not OmegaConf.is_struct(node)
 
 
-def _refuse(o: Given, stages: Mapping[str, Any], overrides: Sequence[str], last: str) -> None:
-    """An override that fits no stage: what is wrong with it in the last."""
+def _refuse(o: Given, stages: Mapping[str, list[str]], lists: Mapping[str, list[str]]) -> None:
+    """An override that fits no stage: which takes it from another, or what is wrong with it in the last."""
+    for name in reversed(stages):
+        for text in stages[name]:
+            if references(text) and _is_tied(o, [Given(text, config.parse([text])[0])]):
+                raise UserError(f"{o.text} fits no stage: {name} has {text}. Replace it: ~stage.{name} '+stage.{name}=[...]'")
+    last = [*stages][-1]
     try:
-        _probe([*overrides, o.text], stages, last)
+        _probe([*lists[last], o.text], stages, last)
     except UserError as error:
         raise UserError(f"{o.text} fits no stage: of {str(error).removeprefix('stage ')}") from None
-    raise UserError(f"{o.text} fits no stage: those that have the key take its value from another stage, or don't use it")
+    raise UserError(f"{o.text} fits no stage: none of {', '.join(stages)} has a use for it")
 
 
 def _is_tied(o: Given, tied: Sequence[Given]) -> bool:

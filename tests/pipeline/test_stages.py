@@ -74,7 +74,7 @@ def test_a_moved_pipeline_has_the_same_hashes_and_another_content_of_a_file_othe
     found = []
     for text in ("one", "two", "one"):
         rows.write_text(json.dumps({"prompt": "a", "completion": text}) + "\n")
-        found.append(folders("data=jsonl", f"data.path={rows}", "stage.reward_model.data.path=x")["sft"])
+        found.append(folders("data=jsonl", f"data.path={rows}", "~stage.policy", "~stage.reward_model")["sft"])
     assert found[0] == found[2] != found[1]
 
 
@@ -109,8 +109,11 @@ def test_what_was_asked_of_stages_is_kept_in_the_config_of_the_last() -> None:
         (["stage.sft=[model=hf,model.path={stage:sft}/model]"], "stage sft: .* it uses itself"),
         (["~stage.reward_model"], r"stage policy: reward.path=\{stage:reward_model\}/model: tiny has no stage 'reward_model'"),
         (["stage.policy.reward.path={stage:reward_modl}/model"], "no stage 'reward_modl'. Did you mean 'reward_model'?"),
-        (["trainer.bath=3"], r"trainer.bath=3 fits no stage: of policy: no key 'trainer.bath'. Did you mean 'batch'\?"),
-        (["reward=sentiment"], "reward=sentiment fits no stage: those that have the key take its value from another stage"),
+        (["trainer.bath=3"], r"trainer.bath=3 fits no stage: of policy: no key 'trainer.bath'. Did you mean 'batch'"),
+        (
+            ["reward=sentiment"],
+            r"reward=sentiment fits no stage: policy has reward.path=\{stage:reward_model\}/model. Replace it: ~stage.policy",
+        ),
         (["+stage.sft=[seed=1]"], "there is a stage of this name: drop it first by ~stage.sft"),
         (["+stage.a/b=[seed=1]"], "can't read|no name for a stage"),
         (["stage.sft=3"], r"can't read 'stage.sft=3': write stage.NAME='\[key=value,key=value\]'"),
@@ -153,7 +156,7 @@ def test_a_pipeline_that_is_not_there_and_stages_of_a_single_run() -> None:
 def test_every_stage_is_checked_before_the_first_is_made(tmp_path: Path) -> None:
     wrong = {
         "stage.policy.algorithm.kl.beta=-1": "stage policy: algorithm.kl.beta=-1.0 is out of range",
-        "stage.policy.reward.path={stage:sft}/model": "reward.path is the result of the stage sft, which trains a policy",
+        "stage.policy.reward.path={stage:sft}/model": "reward.path is the result of the stage sft, which trains no reward model",
         "stage.policy.model.path={stage:reward_model}/model": "model.path is the result of the stage reward_model",
         "stage.policy.reward.path=/no/where": "stage policy: reward.path=/no/where does not exist",
     }
