@@ -13,8 +13,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.contracts import Algorithm, Context, Kind, OnlineAlgorithm, Role, Scores, Source, Table, Tables
-from alignzoo.engine import beside, budget, checks
+from alignzoo.contracts import Algorithm, Context, Couples, Kind, OnlineAlgorithm, Role, Scores, Source, Table, Tables
+from alignzoo.engine import beside, budget, checks, memory
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
 from alignzoo.engine.cost import watch_networks
 from alignzoo.engine.evaluate import Evaluator
@@ -60,9 +60,10 @@ class Builder:
         tables = self._tables(context, args)
         budget.check_data(setup, tables)
         args.max_steps = self._steps(tables)
-        args.gradient_accumulation_steps = setup.training.batch // share.ranks // micro
         with args.main_process_first(local=False, desc="models"):
             models, trained, followers = self._models(context, config)
+        micro = self._that_fits(micro, tables, config, trained, args.device)
+        args.gradient_accumulation_steps = setup.training.batch // share.ranks // micro
         context.models = models
         if self.reward:
             context.records = records
@@ -103,6 +104,13 @@ class Builder:
 
     def _micro_batch(self, ranks: int) -> int:
         return checks.check_sizes(self.algorithm, self.setup.training, self.setup.rollout, ranks)
+
+    def _that_fits(self, micro: int, tables: Tables, config: Any, trained: Trained, device: torch.device) -> int:
+        """`micro`, or with trainer.micro_batch=auto what memory holds of it."""
+        if self.setup.training.micro_batch != "auto" or self.algorithm.couples is Couples.MICROBATCH:
+            return micro
+        tokens = memory.longest(tables.train, self.sampling.max_new_tokens)
+        return memory.micro_batch(micro, tokens, config, trained, device)
 
     def context(self, args: TrainingArguments) -> tuple[Context, Any]:
         """What rewards, references and data are set up with, and the model's config."""

@@ -1,0 +1,70 @@
+"""trainer.micro_batch=auto: all records of a step go through the networks at once, or as many as memory holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignzoo.batch import Prompts
+from alignzoo.contracts import Table
+from alignzoo.engine.cost import tokens_in
+from alignzoo.models.roles import gather_objects
+
+logger = logging.getLogger("alignzoo")
+SHARE = 0.5  # of the memory that is free, the weights loaded
+LOOKED_AT = 32  # records, spread over the data, of which the longest counts
+# numbers kept for the backward pass, a token and layer: 16 as wide as a state (norms, queries, keys, values, rotations,
+# outputs, sums), 4 as wide as the feed-forward part
+STATES, INNER = 16, 4
+
+
+def micro_batch(each: int, tokens: int, config: Any, trained: Any, device: torch.device) -> int:
+    """Of the divisors of `each`, the records a rank takes a step, the largest that fits; the same on every rank."""
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    width = max((p.element_size() for p in parameters), default=4)
+    state = 3 * sum(p.numel() * p.element_size() for p in parameters)  # gradients, and two moments of Adam
+    needed = tokens * token_bytes(config, width)
+    room = SHARE * (free(device) - state)
+    size = min(gather_objects(fitting(each, needed, room)))
+    if size < each:
+        found = (size, each, needed / 2**20, room / 2**20)
+        logger.warning("trainer.micro_batch=auto: %d of %d records at once, of %.0f MB each where %.0f MB may be used", *found)
+    return size
+
+
+def fitting(each: int, needed: float, room: float) -> int:
+    """The largest divisor of `each` so many records of which fit; 1 where not even one does."""
+    return next(size for size in range(each, 0, -1) if each % size == 0 and (size == 1 or size * needed <= room))
+
+
+def token_bytes(config: Any, width: int) -> int:
+    """Of activations, a token; 0 for a config that doesn't say how large its network is."""
+    states, layers = getattr(config, "hidden_size", 0), getattr(config, "num_hidden_layers", 0)
+    inner = getattr(config, "intermediate_size", None) or 4 * states
+    return layers * (STATES * states + INNER * inner) * width
+
+
+def longest(table: Table, new_tokens: int) -> int:
+    """Tokens of the longest record: of its completions, each with its prompt, or of a prompt and `new_tokens` to come."""
+    step = max(1, len(table) // LOOKED_AT)
+    return max(_tokens(table.batch([row]), new_tokens) for row in range(0, len(table), step))
+
+
+def _tokens(record: Any, new_tokens: int) -> int:
+    if isinstance(record, Prompts):
+        return int(record.attended.sum(1).max()) + new_tokens
+    return tokens_in(record)
+
+
+def free(device: torch.device) -> int:
+    """Bytes that nobody uses; where the system doesn't say, all it has."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    file = Path("/proc/meminfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    known = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    return known[0] if known else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
