@@ -1273,4 +1273,46 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "self.optimizers[name].state_dict()",
         "tests/rewards/test_discriminator.py",
     ),
+    (
+        "alignzoo/models/pieces.py",
+        "together = torch.logaddexp(total, logs)",
+        "together = torch.maximum(total, logs)",
+        "tests/models/test_pieces.py",
+    ),
+    (
+        "alignzoo/models/pieces.py",
+        "crossing.append(((end, stop), (start, start + prompt)))",
+        "crossing.append(((end, stop), (start, end)))",
+        "tests/models/test_pieces.py",
+    ),
+    (
+        "alignzoo/models/pieces.py",
+        "crossing.append(((first, end), (start, first)))",
+        "pass",
+        "tests/models/test_pieces.py",
+    ),
+    (
+        "alignzoo/models/pieces.py",
+        "given = _without_padding(given, call)",
+        "pass",
+        "tests/models/test_pieces.py",
+    ),
+    (
+        "alignzoo/models/flat.py",
+        "if shared == share and torch.equal(before, needed):",
+        "if shared == share:",
+        "tests/models/test_pieces.py",
+    ),
+    (
+        "alignzoo/engine/memory.py",
+        "if each % size == 0 and",
+        "if",
+        "tests/engine/test_memory.py",
+    ),
+    (
+        "alignzoo/engine/memory.py",
+        "room = SHARE * (free(device) - state)",
+        "room = SHARE * free(device)",
+        "tests/engine/test_memory.py",
+    ),
 ]
