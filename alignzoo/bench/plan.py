@@ -102,15 +102,17 @@ def condition(request: Request, point: Mapping[str, Any]) -> str:
 def made(
     request: Request, point: dict[str, Any], label: str, seed: int, settings: Mapping[str, Any], folder: Path | None = None
 ) -> Run:
-    """A run with these settings on top of what was asked for; its folder is the grid's unless given."""
+    """A run with these settings on top of what was asked for, where `{seed}` stands for its seed; its folder is the grid's unless
+    given."""
     algorithm = request.algorithms[label]
     folder = folder or request.folder / name_of(point) / f"{label}-{seed}"
     chosen = [f"algorithm={algorithm}", f"seed={seed}", f"run_dir={written(folder)}"]
     if label != algorithm:
         chosen.append(f"label={label}")
-    given = (
+    written_as = (
         *request.suite.overrides, *request.suite.override.get(label, []), *request.overrides, *request.override.get(label, []),
     )  # fmt: skip
+    given = tuple(text.replace("{seed}", str(seed)) for text in written_as)
     keys = {o.get_key_element() for o in config.parse(given)}
     several = bool(keys & {"pipeline", "experiment"})  # perhaps: an experiment may be a pipeline's
     if several and "stages_dir" not in keys:

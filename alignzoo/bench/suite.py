@@ -27,7 +27,7 @@ class Suite:
     description: str = ""
     algorithms: Any = field(default_factory=lambda: list(ALGORITHMS))
     seeds: Any = 1  # how many (0, 1, ...), or a list of which
-    overrides: list[str] = field(default_factory=list)  # of every run
+    overrides: list[str] = field(default_factory=list)  # of every run; {seed} stands for its seed
     override: dict[str, list[str]] = field(default_factory=dict)  # of the runs of one label
     vary: dict[str, Any] = field(default_factory=dict)  # {key: values} that make conditions, each compared by itself
     crossed: bool = True  # every combination of what is varied; false: one key at a time, the others at their first value

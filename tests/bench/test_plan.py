@@ -35,6 +35,13 @@ def test_an_algorithm_may_be_there_twice() -> None:
     assert (plain.config.trainer.learning_rate, half.config.trainer.learning_rate) == (2e-3, 1e-3)
 
 
+def test_the_seed_has_a_place_in_what_a_suite_says(tmp_path: Path) -> None:
+    """So that a run's stages can have seeds that differ from it and by it."""
+    path = tmp_path / "seeded.yaml"
+    path.write_text("algorithms: [dpo]\nseeds: [0, 7]\noverrides: ['data.task_seed=1{seed}']\n")
+    assert [r.config.data.task_seed for r in runs(f"suite={path}")] == [10, 17]
+
+
 def test_whose_word_counts(tmp_path: Path) -> None:
     path = tmp_path / "words.yaml"
     path.write_text(
