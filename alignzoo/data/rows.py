@@ -145,7 +145,7 @@ def _check(values: dict[str, Any], where: str) -> None:
         raise UnusableRow(
             f"{where}: 'ranks' must hold one number for each of the {len(completions)} 'completions' (the lowest is best)"
         )
-    if len(set(ranks)) < 2:
+    if len(set(ranks)) < 2 and not {"rater", "votes"} & set(values):  # one rater's tie is a vote like another
         what = "of one completion" if len(ranks) == 1 else f"of {len(ranks)} completions that are all equal"
         raise UnusableRow(f"{where}: a ranking {what} prefers nothing; drop such rows with data.unusable=drop")
 

@@ -90,15 +90,16 @@ class RowSource(TextSource):
         settled; how far those of the training data agree is told under "raters"."""
         counts: Counter[str] = Counter()
         rows, agreement = settled(self._canonical(self.read(heldout=False), counts), self.votes)
-        rows = cleaned(rows, self.duplicates, self.contradictions, counts)
+        if not agreement:  # votes on the same are one already, or as many as they should be
+            rows = cleaned(rows, self.duplicates, self.contradictions, counts)
         if self.scale and not any({"label", "votes"} & row.values.keys() for row in rows):
             raise UserError(f"data.scale={_listed(self.scale)} is about ratings, and {rows[0].where} has none: leave it out")
         own = self.read(heldout=True)
         if own is None:
             train, heldout = split(rows, self.heldout)
         else:
-            heldout, _ = settled(self._canonical(own, counts), self.votes)
-            heldout = cleaned(heldout, self.duplicates, self.contradictions, counts)
+            heldout, told = settled(self._canonical(own, counts), self.votes)
+            heldout = heldout if told else cleaned(heldout, self.duplicates, self.contradictions, counts)
             taken = {row.key for row in heldout}
             train = [row for row in rows if row.key not in taken]
             counts["training_rows_of_heldout_prompts_dropped"] = len(rows) - len(train)

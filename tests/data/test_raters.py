@@ -147,6 +147,20 @@ def test_a_source_settles_them_and_reports(source, context):
     assert len(shared.train) == 3
 
 
+def test_votes_are_no_repeated_rows(source, context):
+    votes = [{**A, "rater": "x"}, {**A, "rater": "y"}, {**B, "rater": "z"}]
+    made = source(votes, votes=Votes.shares, duplicates="drop", contradictions="drop").tables(Pairs, context)
+    assert len(made.train) == 3
+    assert not any("duplicate" in name or "contradictory" in name for name in made.report)
+
+
+def test_one_raters_tie_is_a_vote_on_a_ranking():
+    ranking = {"prompt": "p", "completions": ["a", "b"], "ranks": [1, 1]}
+    made, told = settled(by_raters(ranking, {**ranking, "ranks": [2, 1]}), Votes.majority)
+    assert made[0]["ranks"] == [1.5, 1.0]
+    assert told["raters"]["votes"] == 2
+
+
 def test_columns_of_other_names(source, context):
     raw = [{"prompt": "p", "completion": "c", "stars": n, "who": name} for n, name in ((2, "x"), (4, "y"))]
     made = source(raw, columns={"label": "stars", "rater": "who"}).tables(Rated, context)
