@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,15 @@ class Journal:
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{self.path}, line {number}: no answer that alignzoo label wrote ({error})") from None
         return list(standing.values())
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, no other process or thread that asks for the same is there."""
+        import fcntl
+
+        with self.path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def scale(self) -> Scale | None:
         """That of the ratings in it; None where there are none."""

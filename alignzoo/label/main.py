@@ -42,8 +42,10 @@ class Work:
         return self.journal.given()
 
     def keep(self) -> None:
-        """The data, as of now."""
-        if self.out is not None:
+        """The data, as of now, whoever else answers at the moment."""
+        if self.out is None:
+            return
+        with self.journal.alone():
             rows = data_rows(self.journal.given())
             write_whole(self.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 

@@ -7,6 +7,7 @@ import torch
 
 from alignzoo.batch import Pairs, Rankings, Rated
 from alignzoo.data.raters import Votes, settled
+from alignzoo.data.repeats import Repeated
 from alignzoo.data.rows import UnusableRow, canonical
 from alignzoo.settings import UserError
 
@@ -149,7 +150,7 @@ def test_a_source_settles_them_and_reports(source, context):
 
 def test_votes_are_no_repeated_rows(source, context):
     votes = [{**A, "rater": "x"}, {**A, "rater": "y"}, {**B, "rater": "z"}]
-    made = source(votes, votes=Votes.shares, duplicates="drop", contradictions="drop").tables(Pairs, context)
+    made = source(votes, votes=Votes.shares, duplicates=Repeated.drop, contradictions=Repeated.drop).tables(Pairs, context)
     assert len(made.train) == 3
     assert not any("duplicate" in name or "contradictory" in name for name in made.report)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from alignzoo.data.files import JsonLines
 from alignzoo.label import main as command
 from alignzoo.label import requests
 from alignzoo.label.items import Kind, Scale, item
+from alignzoo.label.journal import Journal
 
 ROWS = [{"prompt": f"p{n}", "completions": [f"one {n}", f"two {n}"]} for n in range(3)]
 
@@ -229,6 +231,20 @@ def test_a_file_has_one_kind_and_one_scale(typed, capsys):
     typed("0")
     assert label("rows.jsonl", "--as", "ratings") == 0
     assert [row["label"] for row in read()] == [9.0, 0.0]
+
+
+def test_raters_at_the_same_time_lose_nothing_of_each_other():
+    items = [item(Kind.ratings, f"p{n}", ["c"]) for n in range(10)]
+
+    def answer(rater):
+        work = command.Work(items, Scale(), Journal(Path("both.answers.jsonl")), Path("both.jsonl"))
+        for one in items:
+            work.journal.append(rater, one, 3.0, work.scale)
+            work.keep()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(answer, ["ann", "bob", "cy", "di"]))
+    assert [sorted(row["raters"]) for row in read("both.jsonl")] == [["ann", "bob", "cy", "di"]] * 10
 
 
 def test_a_request_is_answered_where_it_waits(typed, capsys):
