@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return [0] * len(asked)
 
     monkeypatch.setattr(launch, "pool", pool)
-    monkeypatch.setattr("alignzoo.report.main.write", lambda folders, out, metric, command: out)
+    monkeypatch.setattr(importlib.import_module("alignzoo.report.main"), "write", lambda folders, out, metric, command: out)
     return started
 
 
