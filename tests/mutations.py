@@ -1299,8 +1299,14 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/models/flat.py",
-        "if shared == share and torch.equal(before, needed):",
-        "if shared == share:",
+        "if same == key and torch.equal(before, needed):",
+        "if same == key:",
+        "tests/models/test_pieces.py",
+    ),
+    (
+        "alignzoo/models/flat.py",
+        "key = (share, *(tensor._version for tensor in tensors))",
+        "key = (share,)",
         "tests/models/test_pieces.py",
     ),
     (

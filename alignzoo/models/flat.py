@@ -75,16 +75,19 @@ def _states(module: Any, c: Completions, needed: Tensor, mode: Forward) -> Tenso
     return output.last_hidden_state[0].index_select(0, made.read if found else made.read[:0])
 
 
-_layouts: WeakKeyDictionary[Completions, tuple[Tensor, bool, Layout]] = WeakKeyDictionary()  # the last one of each
+# of each record the layout last asked for, with what it was made from
+_layouts: WeakKeyDictionary[Completions, tuple[Tensor, tuple[bool | int, ...], Layout]] = WeakKeyDictionary()
 
 
 def _layout(c: Completions, needed: Tensor, share: bool) -> Layout:
-    """The layout, found once where several networks read the same records."""
+    """The layout, found once where several networks read the same records, and anew where a tensor was written into."""
+    tensors = (c.ids, c.attended, c.prompt_of, c.prompts.ids, c.prompts.attended)
+    key = (share, *(tensor._version for tensor in tensors))
     if c in _layouts:
-        before, shared, made = _layouts[c]
-        if shared == share and torch.equal(before, needed):
+        before, same, made = _layouts[c]
+        if same == key and torch.equal(before, needed):
             return made
-    _layouts[c] = needed, share, layout(c, needed, share)
+    _layouts[c] = needed, key, layout(c, needed, share)
     return _layouts[c][2]
 
 

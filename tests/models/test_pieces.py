@@ -100,3 +100,7 @@ def test_two_networks_read_one_layout(monkeypatch: Any) -> None:
         assert policy.logprobs(c)[1].abs().sum() == 0 and len(found) == 3, "other states are asked for"
     finally:
         c.scored[1] = c.attended[1]
+    before = policy.logprobs(c)
+    c.ids[1] += 1
+    assert norm(policy.logprobs(c) - before) > 0.1, "what was written into the records is read"
+    c.ids[1] -= 1
