@@ -132,9 +132,10 @@ def _joint(part: Part) -> None:
 def _lessons(part: Part) -> None:
     """Its lessons move the networks that they are for, and leave the policy as it is."""
     lab = _beside_a_policy(part)
-    trainer, before = lab.trainer, copy.deepcopy(lab.trainer.lessons.modules)
+    made, trainer = lab.records, lab.trainer  # sampled first, for the lab then moves the policy
+    before = copy.deepcopy(trainer.lessons.modules)
     policy = [p.detach().clone() for p in trainer.trained.parameters()]
-    trainer.rollout_done(lab.records)
+    trainer.rollout_done(made)
     for step in range(1, MOST_STEPS + 1):
         if not trainer.lessons.updates:
             trainer.lessons.after(step)
