@@ -69,9 +69,11 @@ def writer(setup: Any, source: Source, context: Context) -> Writer:
 
 
 def _start(source: Source, module: nn.Module, context: Context) -> None:
-    """The starting weights that the task brings, if it does."""
-    with torch.enable_grad():
-        source.start(module, context)
+    """The starting weights that the task brings, if it does: of prompts that it makes in its tables."""
+    if type(source).start is not Source.start:
+        source.tables(Prompts, context)
+        with torch.enable_grad():
+            source.start(module, context)
 
 
 def _check(made: Any, given: str) -> None:

@@ -9,10 +9,12 @@ import torch
 from alignzoo import cli
 from alignzoo.batch import Completions, Pairs, Rankings, Rated
 from alignzoo.contracts import Context, Reward, Scores
+from alignzoo.data.exact.source import Exact
 from alignzoo.data.files import JsonLines
 from alignzoo.data.tokenizers import byte_level
 from alignzoo.making import made, samples
 from alignzoo.rewards.none import NoReward
+from alignzoo.rewards.task import Task
 from alignzoo.settings import Generation, Made, Making, Model, Sampling, Unit, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.dpo.dpo import DPO
@@ -209,6 +211,23 @@ def test_several_raters_are_settled_by_majority_and_their_agreement_told(source,
         for i in range(len(batch))
     ]
     assert pairs == [max(side, key=lambda pair, side=side: side[pair]) for side in votes.values()]
+
+
+def test_a_task_that_brings_its_starting_weights_samples_from_these_and_judges_itself(tmp_path):
+    task = Exact(prompts=3, length=2, vocabulary=3, rows=32, warmup_steps=5)
+    run = toys.setup(
+        DPO(), data=task, reward=Task(), gold=None, making=Making(kind=Made.pairs, prompts=12),
+        generation=Generation(max_new_tokens=2),
+    )  # fmt: skip
+    trainer = toys.trainer(run, tmp_path / "run")
+    table = trainer.loader.order.table
+    batch = table.batch(range(len(table)))
+    reward, start = task.reward(), trainer.trained.main.state_dict()
+    assert len(batch) > 3 and (reward(batch.chosen).total > reward(batch.rejected).total).all()
+    once = made.writer(run, task, Context(
+        tokenizer=byte_level(), seed=0, sampling=Sampling(max_new_tokens=2), context_length=32, cache=tmp_path / "run" / "cache"
+    ))  # fmt: skip
+    assert all(torch.equal(once.network.module.state_dict()[name], weight) for name, weight in start.items())
 
 
 def test_the_command_writes_files_that_are_read_as_data(tmp_path, monkeypatch, capsys):
