@@ -102,8 +102,9 @@ def condition(request: Request, point: Mapping[str, Any]) -> str:
 def made(
     request: Request, point: dict[str, Any], label: str, seed: int, settings: Mapping[str, Any], folder: Path | None = None
 ) -> Run:
-    """A run with these settings on top of what was asked for, where `{seed}` stands for its seed; its folder is the grid's unless
-    given."""
+    """A run with these settings on top of what was asked for, where `{seed}` stands for its seed; its folder is the grid's
+    unless given.
+    """
     algorithm = request.algorithms[label]
     folder = folder or request.folder / name_of(point) / f"{label}-{seed}"
     chosen = [f"algorithm={algorithm}", f"seed={seed}", f"run_dir={written(folder)}"]

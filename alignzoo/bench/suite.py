@@ -34,7 +34,7 @@ class Suite:
     sweep: dict[str, Any] = field(default_factory=dict)  # {key: values} that make one frontier
     planned: list[Any] = field(default_factory=list)  # pairs of labels to compare; none: all
     threshold: float = 0.9  # the share of the gap that learning curves are asked about
-    metric: str | None = None  # what to compare; none: gap_closed where all runs have it, else reward
+    metric: str | None = None  # what to compare; none: gap_closed where all runs have it, else gold, else reward
     tune: int = 0  # trials for each algorithm before the runs that count
     search: dict[str, Any] = field(default_factory=dict)  # {key: range}, or {label: {key: range}}, for those that are declared
 

@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--out", metavar="FOLDER", help="where the report goes; none: report/ in the first folder that is no run"
     )
-    parser.add_argument("--metric", help="what to compare; none: gap_closed where all runs have it, else reward")
+    parser.add_argument("--metric", help="what to compare; none: gap_closed where all runs have it, else gold, else reward")
     args = parser.parse_args(list(argv))
     folders = [Path(run) for run in args.runs]
     out = Path(args.out) if args.out else _beside(folders[0])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from alignzoo.bench.plan import Run, conditions, plan
+from alignzoo.bench.plan import Run, conditions, made, plan
 from alignzoo.bench.request import Request, parse
-from alignzoo.config import instantiate
+from alignzoo.config import compose, instantiate
 from alignzoo.engine import budget
 from alignzoo.evaluation.comparison import seeds_needed
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = ("exact", "exact-noisy", "exact-hard", "frontier", "budget", "trl")
 PAIRED = ("dpo", "trl_dpo")  # a row is two completions
 CLAIMS = ("identical", "halved")
+TEXT = ("overoptimisation", "sentiment")  # on the story model: fewer seeds than a claim needs, and the report says so
 
 
 def asked(name: str) -> Request:
@@ -25,7 +27,7 @@ def asked(name: str) -> Request:
 
 def test_every_suite_is_listed_here() -> None:
     """A new one is held to the same."""
-    assert {path.stem for path in (ROOT / "conf" / "suite").glob("*.yaml")} == set(SHIPPED)
+    assert {path.stem for path in (ROOT / "conf" / "suite").glob("*.yaml")} == {*SHIPPED, *TEXT}
     assert {path.stem for path in (ROOT / "benchmarks" / "claims").glob("*.yaml")} == set(CLAIMS)
 
 
@@ -59,3 +61,35 @@ def _of_one_seed(request: Request) -> list[Run]:
 def test_the_noisy_suite_turns_one_screw_at_a_time() -> None:
     found = [(c["data.label_flips"], c["data.reward_noise"]) for c in conditions(asked("exact-noisy"))]
     assert sorted(found) == [(0.0, 0.0), (0.0, 4.0), (0.2, 0.0), (0.4, 0.0)]
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_runs_on_text_are_compared_by_the_same_judge_on_the_same_prompts(name: str) -> None:
+    """Those of one seed; runs of one proxy share its stage, and the ensemble's reward models differ by their seeds alone."""
+    request = asked(name)
+    runs = {label: made(request, {}, label, 1, {}) for label in request.algorithms}
+    found = [run.config for run in runs.values()]
+    for key in ("gold", "data", "generation", "model", "choices.gold", "trainer.eval_prompts"):
+        assert len({str(OmegaConf.select(cfg, key)) for cfg in found}) == 1, key
+    assert found[0].choices.gold != "none" and found[0].model.path == "alignzoo://stories"
+    assert all(cfg.trainer.eval_steps > 0 for cfg in found), "the way is shown, not the end alone"
+    for run in runs.values():
+        instantiate(run.config)
+    if name == "overoptimisation":
+        _check_proxies(request, runs)
+
+
+def _check_proxies(request: Request, runs: dict[str, Run]) -> None:
+    proxies = {label: [stage.folder for stage in run.stages] for label, run in runs.items()}
+    alike = set(proxies) - {"few", "ensemble"}
+    assert len({proxies[label][0] for label in alike}) == 1 and len(alike) > 2
+    assert proxies["ensemble"][0] == proxies["climb"][0] and len(set(proxies["ensemble"])) == 3
+    assert not set(proxies["few"]) & set(proxies["ensemble"])
+    models = [compose(stage.command) for stage in runs["ensemble"].stages]
+    assert [cfg.seed for cfg in models] == [1, 11, 21]
+    for key in ("making", "trainer", "gold", "data"):
+        assert len({str(cfg[key]) for cfg in models}) == 1
+    few = compose(runs["few"].stages[0].command).making
+    assert few.prompts < models[0].making.prompts and few.seed == models[0].making.seed == 1
+    other = made(request, {}, "climb", 2, {})
+    assert other.stages[0].folder != proxies["climb"][0]
