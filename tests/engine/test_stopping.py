@@ -148,6 +148,7 @@ def test_it_goes_on_after_a_restart(tmp_path: Path, last: int) -> None:
     again = Scripted(values=[*data.values[last + 1 :], 99.0])
     resumed = trained(tmp_path / "whole", again, resume=tmp_path / "whole" / "checkpoints" / f"checkpoint-{last}")
     assert (resumed.stopping.step, resumed.stopping.reason) == (2, whole.stopping.reason)
+    assert resumed.state.global_step == max(4, last + 1), "at once, where it had been decided"
     assert torch.equal(next(iter(resumed.trained.policy.parameters())), data.weights[2])
     assert resumed.evaluated[1]["eval/script"] == 9.0
 
