@@ -43,9 +43,9 @@ KINDS = {
     "sft": Kind("demonstrations", 8, ("algorithm=sft",)),
     "bradley_terry": Kind("pairs", 4, ("algorithm=bradley_terry",), model="scorer"),
     "kto": Kind("judged", 8, ("algorithm=kto",)),
-    "rloo": Kind("pairs", 16, ("algorithm=reinforce", "algorithm.baseline=leave_one_out", *VOWELS), samples=SAMPLES),
-    "grpo": Kind("pairs", 16, ("algorithm=grpo", *VOWELS), samples=SAMPLES),
-    "distill": Kind("pairs", 8, ("algorithm=distill", "algorithm.lam=1", "roles.teacher={folder}/teacher"), samples=1),
-    "ppo": Kind("pairs", 16, ("algorithm=ppo", *VOWELS), samples=SAMPLES, passes=4, itself=True),
+    "rloo": Kind("pairs", 16, ("algorithm=reinforce", "algorithm.baseline=leave_one_out", *VOWELS), "sampler", SAMPLES),
+    "grpo": Kind("pairs", 16, ("algorithm=grpo", *VOWELS), "sampler", SAMPLES),
+    "distill": Kind("pairs", 8, ("algorithm=distill", "algorithm.lam=1", "roles.teacher={folder}/teacher"), "sampler", 1),
+    "ppo": Kind("pairs", 16, ("algorithm=ppo", *VOWELS), "sampler", SAMPLES, passes=4, itself=True),
 }
 PADDED = ("model.forward=padded", "generation.decoding=plain")  # what alignzoo would do without any of its layouts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ SIZES = {
 TEACHERS = {"tiny": (24, 1, 2, 32), "1M": (256, 6, 4, 688), "15M": (640, 8, 10, 1712)}  # over the student's vocabulary
 LIMIT = 1000  # tokens of prompt and completion
 SEED = 0
+FORTY = {"min_new_tokens": 40, "max_new_tokens": 40}
+CONSTANT = 0.1  # several times the deviation of an embedding's other coordinates
 
 
 def prepare(folder: Path, size: str, data: Path, rows: int) -> None:
@@ -30,7 +33,6 @@ def prepare(folder: Path, size: str, data: Path, rows: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pairs = list({pair["prompt"]: pair for pair in _pairs(data)}.values())  # who samples asks each prompt once
     tokenizer = _tokenizer([text for pair in pairs for text in pair.values()], SIZES[size][4])
-    models(folder, size, tokenizer)
     fits = lambda pair: max(len(tokenizer(pair["prompt"] + pair[s])["input_ids"]) for s in ("chosen", "rejected")) <= LIMIT  # noqa: E731
     kept = [pair for pair in pairs if fits(pair)][:rows]
     order = generator(SEED, "order", 0).permutation(len(kept)).tolist()  # alignzoo reads row `order[place]` at `place`
@@ -47,6 +49,7 @@ def prepare(folder: Path, size: str, data: Path, rows: int) -> None:
             ]
             made = [row | {"label": bool(row["label"])} for _, row in ordered]
         _write(folder / f"{name}-ordered.jsonl", made)
+    models(folder, size, tokenizer, kept)
     (folder / "ready").touch()
 
 
@@ -101,8 +104,9 @@ def _tokenizer(texts: list[str], vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<eos>")
 
 
-def models(folder: Path, size: str, tokenizer: Any) -> None:
-    """The policy, a scorer on the same trunk, and a larger teacher where there is one for the size."""
+def models(folder: Path, size: str, tokenizer: Any, pairs: list[dict[str, str]]) -> None:
+    """The policy, a scorer on the same trunk, a larger teacher where there is one for the size, and the policy as one that
+    ends its completions when they are as long as the data's, on average."""
     import torch
     from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
@@ -113,9 +117,38 @@ def models(folder: Path, size: str, tokenizer: Any) -> None:
     made: dict[str, Any] = {"model": policy, "scorer": scorer}
     if size in TEACHERS:
         made["teacher"] = LlamaForCausalLM(config(*TEACHERS[size], SIZES[size][4], tokenizer))
+    sampler = copy.deepcopy(policy)
+    lengths = [len(tokenizer(pair["chosen"])["input_ids"]) + 1 for pair in pairs]
+    prompts = [tokenizer(pair["prompt"])["input_ids"] for pair in pairs[:8]]
+    end_after(sampler, tokenizer.eos_token_id, sum(lengths) / len(lengths), prompts)
+    made["sampler"] = sampler
     for name, module in made.items():
         module.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
+
+
+def end_after(module: Any, end: int, length: float, prompts: list[list[int]]) -> None:
+    """Let each token be the end with probability 1 / length, on average over what is written after these prompts: the first
+    coordinate of all embeddings is the same, hence nearly so in the last states, and the end's is larger by what that takes."""
+    import torch
+
+    weight = module.get_input_embeddings().weight.data
+    weight[:, 0] = CONSTANT
+    torch.manual_seed(SEED)
+    states = []
+    with torch.no_grad():
+        for prompt in prompts:
+            asked = torch.tensor([prompt])
+            written = module.generate(asked, attention_mask=torch.ones_like(asked), do_sample=True, top_k=0, **FORTY)
+            states.append(module.model(written).last_hidden_state[0, len(prompt) :])
+        rows = torch.cat(states)
+        others = (rows @ weight.T).index_fill(1, torch.tensor([end]), -torch.inf).logsumexp(1)
+        low, high = -20.0, 20.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            logit = rows @ weight[end] + middle * rows[:, 0]
+            low, high = (low, middle) if (logit - others).sigmoid().mean() > 1 / length else (middle, high)
+    weight[end, 0] += low
 
 
 def config(hidden: int, layers: int, heads: int, inner: int, vocabulary: int, tokenizer: Any, **more: Any) -> Any:

@@ -12,27 +12,31 @@ from pathlib import Path
 from benchmarks.speed import page
 from benchmarks.speed.measure import RESULTS, WORK, Row, measure, save, told
 
+SAMPLING = ("rloo", "grpo", "distill")
 OFFLINE = ("dpo", "sft", "bradley_terry", "kto")
 ROWS = [
     *(Row(algorithm=name, steps=22) for name in OFFLINE),
-    Row(algorithm="rloo", steps=10), Row(algorithm="grpo", steps=10), Row(algorithm="distill", steps=10),
+    *(Row(algorithm=name, steps=16) for name in SAMPLING),
     Row(algorithm="ppo", steps=24),
-    Row(algorithm="dpo", size="15M", steps=12), Row(algorithm="sft", size="15M", steps=9),
-    Row(algorithm="rloo", size="15M", steps=7, new_tokens=64),
+    Row(algorithm="dpo", size="15M", steps=12),
+    Row(algorithm="sft", size="15M", steps=9),
+    Row(algorithm="rloo", size="15M", steps=8),
     *(Row(algorithm=name, column="best", steps=22) for name in OFFLINE),
-    Row(algorithm="rloo", column="best", steps=10), Row(algorithm="grpo", column="best", steps=10),
-    Row(algorithm="dpo", size="15M", column="compact", steps=12), Row(algorithm="dpo", column="compact", steps=22),
+    *(Row(algorithm=name, column="best", steps=14) for name in SAMPLING),
+    Row(algorithm="dpo", size="15M", column="compact", steps=10),
+    Row(algorithm="dpo", column="compact", steps=22),
     *(Row(algorithm=name, profile="long", steps=12) for name in ("dpo", "sft")),
-    Row(algorithm="rloo", profile="long", steps=7, new_tokens=256),
-    *(Row(algorithm=name, threads=2, steps=22) for name in ("dpo", "sft")), Row(algorithm="rloo", threads=2, steps=10),
+    Row(algorithm="rloo", profile="long", steps=8, new_tokens=384),
+    *(Row(algorithm=name, threads=2, steps=22) for name in ("dpo", "sft")),
+    Row(algorithm="rloo", threads=2, steps=14),
     *(Row(algorithm=name, size="15M", steps=9) for name in ("bradley_terry", "kto")),
-    *(Row(algorithm=name, column="default", steps=9) for name in OFFLINE),
     Row(algorithm="dpo", size="60M", steps=4),
-    Row(algorithm="distill", column="best", steps=10),
-    Row(algorithm="sft", size="15M", column="best", steps=12), Row(algorithm="sft", size="15M", column="compact", steps=9),
-    Row(algorithm="dpo", size="15M", column="best", steps=9), Row(algorithm="distill", size="15M", steps=7, new_tokens=64),
-    Row(algorithm="rloo", column="default", steps=7),
-]  # fmt: skip
+    Row(algorithm="distill", size="15M", steps=8),
+    Row(algorithm="sft", size="15M", column="compact", steps=9),
+    Row(algorithm="sft", size="15M", column="best", steps=10),
+    *(Row(algorithm=name, column="default", steps=9) for name in OFFLINE),
+    Row(algorithm="rloo", column="default", steps=8),
+]
 
 
 def main() -> None:
