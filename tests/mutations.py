@@ -1257,12 +1257,6 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/rewards/refreshed.py",
-        "self._model.requires_grad_(True)",
-        "self._model.score.requires_grad_(True)",
-        "tests/rewards/test_refreshed.py",
-    ),
-    (
-        "alignzoo/rewards/refreshed.py",
         "left = self.most_labels - self._asked if self.most_labels else",
         "left = self.most_labels if self.most_labels else",
         "tests/rewards/test_refreshed.py",

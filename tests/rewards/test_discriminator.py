@@ -165,9 +165,10 @@ def test_a_run_resumes_bit_for_bit(tmp_path) -> None:
     def reward() -> Discriminator:
         return Discriminator(updates=1.5, batch=6, replay=12, replay_share=0.5, gradient_penalty=0.1)
 
-    whole = trained(tmp_path / "whole", reward())
-    trained(tmp_path / "cut", reward(), save_steps=3, keep_checkpoints=5)
-    again = trained(tmp_path / "cut", reward(), resume=str(tmp_path / "cut/checkpoints/checkpoint-3"))
+    settings = {"optimizer": Optimizer.adamw, "learning_rate": 1e-3}  # which has a state of its own
+    whole = trained(tmp_path / "whole", reward(), **settings)
+    trained(tmp_path / "cut", reward(), save_steps=3, keep_checkpoints=5, **settings)
+    again = trained(tmp_path / "cut", reward(), resume=str(tmp_path / "cut/checkpoints/checkpoint-3"), **settings)
     for name in ("policy", "discriminator"):
         mine, theirs = (run.roles.networks[name].module.state_dict() for run in (again, whole))
         assert all(torch.equal(mine[key], theirs[key]) for key in theirs), name
