@@ -1315,4 +1315,32 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "room = SHARE * free(device)",
         "tests/engine/test_memory.py",
     ),
+    (
+        "alignzoo/stages.py",
+        "(name == last or o.head not in OF_THE_LAST)",
+        "(name == last or o.head in OF_THE_LAST)",
+        "tests/pipeline/test_stages.py",
+    ),
+    ("alignzoo/stages.py", "if order.index(used) >= place:", "if order.index(used) > place:", "tests/pipeline/test_stages.py"),
+    (
+        "alignzoo/stages.py",
+        "_insert(stages, name, _listed(o), dropped.pop(name, len(stages)))",
+        "_insert(stages, name, _listed(o), len(stages))",
+        "tests/pipeline/test_stages.py",
+    ),
+    (
+        "alignzoo/fingerprint.py",
+        'whole = whole.replace(json.dumps(folder)[1:-1], f"stage {inputs[folder]}")',
+        "pass",
+        "tests/pipeline/test_stages.py",
+    ),
+    (
+        "alignzoo/bench/shared.py",
+        "for place, stage in enumerate(r.stages):",
+        "for place, stage in enumerate(r.stages[:1]):",
+        "tests/pipeline/test_bench.py",
+    ),
+    ("alignzoo/pipeline/check.py", '"policy" != theirs', '"policy" == theirs', "tests/pipeline/test_stages.py"),
+    ("alignzoo/report/judging.py", "weights=counts))", "weights=None))", "tests/report/test_judging.py"),
+    ("alignzoo/evaluation/results.py", "if run.folder.name not in used or", "if", "tests/pipeline/test_carry_out.py"),
 ]
