@@ -291,7 +291,7 @@ def _has(cfg: Any, o: Given) -> bool:
 
 def _refuse(o: Given, stages: Mapping[str, list[str]], lists: Mapping[str, list[str]]) -> None:
     """An override that fits no stage: which takes it from another, or what is wrong with it in the last."""
-    for name in reversed(stages):
+    for name in [*stages][::-1]:
         for text in stages[name]:
             if references(text) and _is_tied(o, [Given(text, config.parse([text])[0])]):
                 raise UserError(f"{o.text} fits no stage: {name} has {text}. Replace it: ~stage.{name} '+stage.{name}=[...]'")
