@@ -235,8 +235,8 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": _train, "make": _make, "bench": _bench, "report": _report, "sample": _sample, "label": _label, "list": _list, "card": _card,
-    "plugin": _plugin, "doctor": _doctor,
+    "train": _train, "make": _make, "bench": _bench, "report": _report, "sample": _sample, "label": _label, "list": _list,
+    "card": _card, "plugin": _plugin, "doctor": _doctor,
 }  # fmt: skip
 
 

@@ -12,7 +12,10 @@ from alignzoo.catalogue import SCHEMAS, conf_folder, yaml_groups
 from alignzoo.registry import GROUPS, Registry, field_names
 from alignzoo.settings import UserError
 
-COMMANDS = ("train", "bench", "report", "sample", "label", "list", "card", "plugin", "--help", "--version", "--shell-completion")
+COMMANDS = (
+    "train", "make", "bench", "report", "sample", "label", "list", "card", "plugin", "doctor",
+    "--help", "--version", "--shell-completion",
+)  # fmt: skip
 BASH = r"""
 _alignzoo() {
     local line="${COMP_LINE:0:$COMP_POINT}" IFS=$'\n'

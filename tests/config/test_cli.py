@@ -126,7 +126,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(runs: list[DictConfig], capsys: p
     assert cli.main(["train", "seed=13"]) == 2
     assert capsys.readouterr().err == "alignzoo: 13 brings bad luck\n"
     assert cli.main(["trian"]) == 2
-    assert capsys.readouterr().err.startswith("alignzoo: no command 'trian'. Did you mean 'train'? Commands: train, make, bench, ")
+    told = capsys.readouterr().err
+    assert told.startswith("alignzoo: no command 'trian'. Did you mean 'train'? Commands: train, make, bench, ")
 
 
 def test_another_rank_than_the_first_tells_a_mistake_only_after_the_first_could_have(

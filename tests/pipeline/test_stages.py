@@ -156,7 +156,7 @@ def test_a_pipeline_that_is_not_there_and_stages_of_a_single_run() -> None:
 def test_every_stage_is_checked_before_the_first_is_made(tmp_path: Path) -> None:
     wrong = {
         "stage.policy.algorithm.kl.beta=-1": "stage policy: algorithm.kl.beta=-1.0 is out of range",
-        "stage.policy.reward.path={stage:sft}/model": "reward.path is the result of the stage sft, which trains no reward model",
+        "stage.policy.reward.path={stage:sft}/model": "reward.path is the result of the stage sft, which trains no reward",
         "stage.policy.model.path={stage:reward_model}/model": "model.path is the result of the stage reward_model",
         "stage.policy.reward.path=/no/where": "stage policy: reward.path=/no/where does not exist",
     }
