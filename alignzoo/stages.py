@@ -258,6 +258,7 @@ def _distributed(stages: Mapping[str, list[str]], origin: Mapping[str, int], giv
             if (name == last or o.head not in OF_THE_LAST) and (makes or o.key != "making") and not _is_tied(o, tied)
         ]  # fmt: skip
         file, single = own[: origin.get(name, 0)], own[origin.get(name, 0) :]
+        file = _without_replaced(file, [*meant, *(Given(text, config.parse([text])[0]) for text in single)])
         before, chosen = ([o.text for o in meant if o.chooses and o.first is first] for first in (True, False))
         start = ["pipeline=none", *before, *file, *chosen]
         values = [o for o in meant if not o.chooses]
@@ -269,6 +270,13 @@ def _distributed(stages: Mapping[str, list[str]], origin: Mapping[str, int], giv
         if id(o) not in used:
             _refuse(o, stages, lists)
     return lists
+
+
+def _without_replaced(file: Sequence[str], given: Sequence[Given]) -> list[str]:
+    """A stage's own overrides without the settings of an algorithm or reward in whose place the command line puts another."""
+    own = {text.partition("=")[0]: text.partition("=")[2] for text in file}
+    gone = {o.key for o in given if o.key in ("algorithm", "reward") and o.text.partition("=")[2] != own.get(o.key)}
+    return [text for text in file if not any(text.startswith(f"{key}.") for key in gone)]
 
 
 def _probe(overrides: list[str], stages: Mapping[str, Any], name: str) -> DictConfig:

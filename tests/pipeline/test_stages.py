@@ -78,6 +78,12 @@ def test_a_moved_pipeline_has_the_same_hashes_and_another_content_of_a_file_othe
     assert found[0] == found[2] != found[1]
 
 
+def test_another_algorithm_or_reward_comes_without_the_settings_of_the_one_it_replaces() -> None:
+    ppo = "+stage.policy=[algorithm=ppo,algorithm.kl.beta=0.5,model=hf,model.path={stage:sft}/model,reward=length]"
+    assert configs("~stage.policy", ppo)["policy"].algorithm.kl.beta == 0.5
+    assert configs("stage.policy.reward=sentiment")["policy"].choices.reward == "sentiment"
+
+
 def test_a_stage_is_dropped_replaced_and_added() -> None:
     dpo = "+stage.policy=[algorithm=dpo,model=hf,model.path={stage:sft}/model,making=pairs]"
     assert list(folders("~stage.policy")) == ["sft", "reward_model"]
