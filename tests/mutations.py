@@ -1343,4 +1343,33 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("alignzoo/pipeline/check.py", '"policy" != theirs', '"policy" == theirs', "tests/pipeline/test_stages.py"),
     ("alignzoo/report/judging.py", "weights=counts))", "weights=None))", "tests/report/test_judging.py"),
     ("alignzoo/evaluation/results.py", "if run.folder.name not in used or", "if", "tests/pipeline/test_carry_out.py"),
+    (
+        "alignzoo/evaluation/overoptimisation.py",
+        "return d * np.log(np.where(d > 0, d, 1.0))",
+        "return np.log(np.where(d > 0, d, 1.0))",
+        "tests/evaluation/test_overoptimisation.py",
+    ),
+    (
+        "alignzoo/evaluation/overoptimisation.py",
+        "among_all = 1 - (1 - confidence) / last",
+        "among_all = confidence",
+        "tests/evaluation/test_overoptimisation.py",
+    ),
+    (
+        "alignzoo/evaluation/overoptimisation.py",
+        "self.alpha / self.beta - 1, 700.0",
+        "self.alpha / self.beta, 700.0",
+        "tests/evaluation/test_overoptimisation.py",
+    ),
+    (
+        "alignzoo/evaluation/frontier.py",
+        "np.argsort(by, axis=1",
+        "np.argsort(rewards, axis=1",
+        "tests/evaluation/test_overoptimisation.py",
+    ),
+    ("alignzoo/report/proxy.py", "rows = rows[: _kept(run, rows) + 1]", "pass", "tests/report/test_climbed.py"),
+    ("alignzoo/report/proxy.py", "if ways and proxies not in seen:", "if ways:", "tests/report/test_climbed.py"),
+    ("alignzoo/report/proxy.py", "(values - self.mean) / self.deviation", "values - self.mean", "tests/report/test_climbed.py"),
+    ("alignzoo/evaluation/comparable.py", 'subjects["reward"] = {}', "pass", "tests/report/test_climbed.py"),
+    ("alignzoo/bench/plan.py", 'text.replace("{seed}", str(seed))', "text", "tests/bench/test_plan.py"),
 ]
