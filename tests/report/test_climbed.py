@@ -53,7 +53,7 @@ def climbing(folder, label, seed, law, *, shift=0.0, gold="sentiment"):
 
 @pytest.fixture
 def bench(tmp_path):
-    """Two ways up three proxies, one for each seed, higher by 0.1 a seed, and what the proxies made of the reference's samples."""
+    """Two ways up three proxies, one a seed, each higher by 0.1, and what they made of the reference's samples."""
     for seed in range(3):
         for label, law in LAWS.items():
             folder = climbing(tmp_path / f"{label}-{seed}", label, seed, law, shift=0.1 * seed)
