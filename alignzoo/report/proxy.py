@@ -97,10 +97,11 @@ def measure(runs: Sequence[Run]) -> Climbs | None:
 
 def _ascent(run: Run) -> Ascent | None:
     rows = [e for e in run.evaluations if all(name in e for name in ("kl", "gold", "reward"))]
-    rows = rows[: _kept(run, rows) + 1]
-    by_step = _completions(run)[: len(rows)]
+    by_step = _completions(run)
     if len(rows) < LEAST or not by_step:
         return None
+    rows = rows[: _kept(run, rows) + 1]
+    by_step = by_step[: len(rows)]
     gold, proxy = (np.array([[row[name] for row in step] for step in by_step]) for name in ("gold", "reward"))
     scale = _Scale.of(run, gold[0], proxy[0])
     # sampled KL of a policy that has hardly moved may fall below 0

@@ -160,3 +160,7 @@ def test_what_came_after_the_weights_that_were_kept_does_not_count(tmp_path):
     (folder / "summary.json").write_text(json.dumps(summary | {"metrics": kept}))
     (climb,) = measure(named(find([tmp_path]).runs)).trained
     assert climb.ascents[0].d.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.5]) and climb.ascents[0].fall is None
+    (folder / "summary.json").write_text(json.dumps(summary | {"metrics": {k: float(rows[0][f"eval/{k}"]) for k in kept}}))
+    (climb,) = measure(named(find([tmp_path]).runs)).trained
+    assert climb.ascents[0].d.tolist() == [0.0] and climb.fits == {} and climb.fallen == 0, "stopped at once"
+    assert [len(table.rows) for table in climbed.tables(measure(named(find([tmp_path]).runs)))] == [1, 0]
