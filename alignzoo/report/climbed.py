@@ -91,7 +91,7 @@ def paragraphs(found: Climbs, comparisons: Sequence[Comparison] = ()) -> list[st
     lost = [_lost(climb) for climb in found.trained if climb.fallen]
     whole = [climb.label for climb in found.trained if not climb.fallen]
     if whole:
-        lost.append(f"In no seed of {listed(whole)} is that shown.")
+        lost.append(f"That gold ends below its highest is shown in no seed of {listed(whole)}.")
     return [
         " ".join(lost),
         *(
