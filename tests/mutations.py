@@ -417,7 +417,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("alignzoo/engine/checks.py", "if each % micro:", "if False:", "tests/engine/test_roles.py"),
     ("alignzoo/engine/scoring.py", "keep = valid & ~bad", "keep = valid", "tests/engine/test_scoring.py"),
     ("alignzoo/engine/scoring.py", "failed = self._culprits(c) or", "failed =", "tests/engine/test_scoring.py"),
-    ("alignzoo/engine/scoring.py", "self.seen = []\n        if batches:", "if batches:", "tests/engine/test_scoring.py"),
+    ("alignzoo/engine/scoring.py", "self.seen = []\n        if found:", "if found:", "tests/engine/test_scoring.py"),
     (
         "alignzoo/rewards/shaping.py",
         "apart**2 * self.count * len(new) / count",
@@ -501,8 +501,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("alignzoo/engine/meters.py", "if weight > 0}", "if weight >= 0}", "tests/engine/test_meters.py"),
     (
         "alignzoo/models/generation.py",
-        "done = done | torch.isin(token, end_ids)",
-        "done = torch.isin(token, end_ids)",
+        "self.done = self.done | torch.isin(token, self.ends)",
+        "self.done = torch.isin(token, self.ends)",
         "tests/models/test_generation.py",
     ),
     (
@@ -780,13 +780,13 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/evaluation/sampled.py",
-        "if all(prompt in rewards for rewards in found)]",
+        "if all(prompt in scores for scores in found)]",
         "]",
         "tests/engine/test_reference_rewards.py",
     ),
     (
         "alignzoo/evaluation/results.py",
-        "if TRIALS not in path.relative_to(given).parts]",
+        "if not {TRIALS, STAGES} & {*path.relative_to(given).parts}]",
         "]",
         "tests/evaluation/test_results.py",
     ),
