@@ -1316,14 +1316,19 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/engine/test_memory.py",
     ),
     (
-        "alignzoo/stages.py",
+        "alignzoo/stages/distributed.py",
         "(name == last or o.head not in OF_THE_LAST)",
         "(name == last or o.head in OF_THE_LAST)",
         "tests/pipeline/test_stages.py",
     ),
-    ("alignzoo/stages.py", "if order.index(used) >= place:", "if order.index(used) > place:", "tests/pipeline/test_stages.py"),
     (
-        "alignzoo/stages.py",
+        "alignzoo/stages/described.py",
+        "if order.index(used) >= place:",
+        "if order.index(used) > place:",
+        "tests/pipeline/test_stages.py",
+    ),
+    (
+        "alignzoo/stages/directed.py",
         "_insert(stages, name, _listed(o), dropped.pop(name, len(stages)))",
         "_insert(stages, name, _listed(o), len(stages))",
         "tests/pipeline/test_stages.py",

@@ -18,7 +18,7 @@ from alignzoo import config, run
 from alignzoo.bench.request import Request
 from alignzoo.overrides import written
 from alignzoo.settings import Unit, UserError
-from alignzoo.stages import Stage, find
+from alignzoo.stages import Planned, find
 
 NOTHING: Mapping[tuple[str, str], dict[str, Any]] = MappingProxyType({})
 STAGES = "stages"  # the folder, in that of the bench, of stages before the last
@@ -41,7 +41,7 @@ class Run:
         return config.compose(self.overrides)
 
     @cached_property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[Planned, ...]:
         """Of a pipeline, whose last stage it is, those before."""
         pipeline = find(self.overrides)
         return pipeline.stages[:-1] if pipeline else ()

@@ -8,12 +8,12 @@ from pathlib import Path
 from alignzoo.bench.job import STOP, Job, journal, note
 from alignzoo.bench.plan import Run
 from alignzoo.bench.request import Request
-from alignzoo.stages import Stage
+from alignzoo.stages import Planned
 
 
-def levels(runs: Sequence[Run]) -> list[list[Stage]]:
+def levels(runs: Sequence[Run]) -> list[list[Planned]]:
     """Those of these runs that aren't there, the first of every pipeline before the second."""
-    found: dict[int, dict[Path, Stage]] = {}
+    found: dict[int, dict[Path, Planned]] = {}
     for r in runs:
         for place, stage in enumerate(r.stages):
             if not (stage.folder / "summary.json").is_file():
@@ -42,7 +42,7 @@ def make(runs: Sequence[Run], request: Request, start: Callable[[list[Job]], lis
     return able
 
 
-def _inputs(stage: Stage, runs: Sequence[Run]) -> list[str]:
+def _inputs(stage: Planned, runs: Sequence[Run]) -> list[str]:
     """The folders of results that a stage uses."""
     folders = {str(other.folder) for r in runs if stage in r.stages for other in r.stages if other.name in stage.inputs}
     return [f"{folder}/model" for folder in folders]
