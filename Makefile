@@ -51,7 +51,10 @@ bench-golden: setup ## every suite again, into benchmarks/results (an hour on tw
 
 bench-speed: setup ## the speed tables beside TRL, rows that are missing: PAIRS=pairs.jsonl.gz TEXTS=texts.jsonl.gz (an hour)
 	@test -f "$(PAIRS)" && test -f "$(TEXTS)" || { echo "give PAIRS= and TEXTS=, JSON Lines: see benchmarks/speed/README.md"; exit 2; }
-	$(IN)/python -m benchmarks.speed.plan "$(PAIRS)" "$(TEXTS)"
+	$(IN)/python -m benchmarks.speed.plan "$(PAIRS)" "$(TEXTS)" --work build/speed
+	$(IN)/python -m benchmarks.speed.linear
+	$(IN)/python -m benchmarks.speed.profile build/speed/hh-1M build/speed/hh-15M
+	$(IN)/python -m benchmarks.speed.page
 
 docs: setup ## the documentation as a site in build/docs
 	$(IN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
