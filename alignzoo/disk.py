@@ -13,10 +13,13 @@ TOLD = (*(os.strerror(code) for code in CODES), "file write failed")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """The file is there with all of the text, or as it was."""
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
+    """The file is there with all of the text, or as it was; of several processes that write it, one is the last."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, "utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def is_full(error: BaseException) -> bool:
