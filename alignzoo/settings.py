@@ -112,11 +112,12 @@ class Forward(Enum):
 
 
 class Decoding(Enum):
-    """The loop that samples. Both draw the same tokens."""
+    """The loop that samples. All draw the same tokens."""
 
     plain = "plain"  # every row by itself, to the end of the longest
     cascade = "cascade"  # a prompt's cache shared by its samples, rows that have ended dropped
-    auto = "auto"  # cascade wherever the network can
+    transformers = "transformers"  # their own `generate`: slower, for networks whose cache our loops don't know
+    auto = "auto"  # cascade wherever the network can, then plain, then transformers
 
 
 class Unit(Enum):

@@ -34,26 +34,53 @@ def generate(
     `shape` maps raw logits (B, V) to those of the sampling distribution, whose log-probs are returned; `adjust` then changes
     what is sampled, not what is reported. `finished` replaces "all rows have ended" where ranks must stop together.
     """
-    prompt_of = torch.arange(len(prompts), device=prompts.ids.device).repeat_interleave(sampling.samples)
+    drawing = Drawing(prompts, sampling, uniforms, ends, shape, adjust, finished)
     state = _start(module, prompts, sampling.samples)
-    done = torch.zeros(len(prompt_of), dtype=torch.bool, device=prompts.ids.device)
-    end_ids = torch.tensor(sorted(ends), device=done.device)
-    uniforms = uniforms.to(done.device)
-    columns = []
-    for t in range(sampling.max_new_tokens):
-        scores = shape(state.logits)
-        token = choose(adjust(scores) if adjust else scores, sampling, uniforms[:, t])
-        logprob = scores.gather(1, token[:, None])[:, 0] - scores.logsumexp(1)
-        columns.append((token.masked_fill(done, 0), ~done, logprob.masked_fill(done, 0)))
-        done = done | torch.isin(token, end_ids)
-        if (finished(done) if finished else bool(done.all())) or t + 1 == sampling.max_new_tokens:
-            break
+    while True:
+        token = drawing.draw(state.logits)
+        if drawing.over:
+            return drawing.completions()
         _advance(module, state, token)
-    ids, written, logprobs = (torch.stack(column, 1) for column in zip(*columns, strict=True))
-    return Completions(
-        prompts=prompts, prompt_of=prompt_of, ids=ids, attended=written, scored=written, truncated=~done,
-        row=prompts.row[prompt_of], logprobs=logprobs,
-    )  # fmt: skip
+
+
+class Drawing:
+    """The tokens drawn so far from logits that some loop computes for all rows, one position after the other."""
+
+    def __init__(
+        self,
+        prompts: Prompts,
+        sampling: Sampling,
+        uniforms: Tensor,
+        ends: Collection[int],
+        shape: Callable[[Tensor], Tensor],
+        adjust: Callable[[Tensor], Tensor] | None,
+        finished: Finished | None,
+    ) -> None:
+        device = prompts.ids.device
+        self.prompts, self.sampling, self.shape, self.adjust, self.finished = prompts, sampling, shape, adjust, finished
+        self.prompt_of = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples)
+        self.uniforms, self.ends = uniforms.to(device), torch.tensor(sorted(ends), device=device)
+        self.done = torch.zeros(len(self.prompt_of), dtype=torch.bool, device=device)
+        self.columns: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.over = False
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """(B, V) raw logits -> the next token (B,) of every row, whether it has ended or not. `over` if it was the last."""
+        scores, t = self.shape(logits), len(self.columns)
+        token = choose(self.adjust(scores) if self.adjust else scores, self.sampling, self.uniforms[:, t])
+        logprob = scores.gather(1, token[:, None])[:, 0] - scores.logsumexp(1)
+        self.columns.append((token.masked_fill(self.done, 0), ~self.done, logprob.masked_fill(self.done, 0)))
+        self.done = self.done | torch.isin(token, self.ends)
+        ended = self.finished(self.done) if self.finished else bool(self.done.all())
+        self.over = ended or t + 1 == self.sampling.max_new_tokens
+        return token
+
+    def completions(self) -> Completions:
+        ids, written, logprobs = (torch.stack(column, 1) for column in zip(*self.columns, strict=True))
+        return Completions(
+            prompts=self.prompts, prompt_of=self.prompt_of, ids=ids, attended=written, scored=written,
+            truncated=~self.done, row=self.prompts.row[self.prompt_of], logprobs=logprobs,
+        )  # fmt: skip
 
 
 def choose(scores: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.functional.logprobs import entropy, selective_log_softmax
-from alignzoo.models import cascade, flat, flops, generation
+from alignzoo.models import backends, flat, flops, generation
 from alignzoo.models import forward as padded
 from alignzoo.models.head import head_logprobs, kept
 from alignzoo.models.noise import Noise
@@ -136,7 +136,7 @@ class PolicyNetwork(Network):
     def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
         some = padded.some_prompts(prompts)
         uniforms = self.shared.noise.positions(some.row, sampling.samples, sampling.max_new_tokens)
-        loop = cascade.generate if cascade.able(self.module, sampling.decoding) else generation.generate
+        loop = backends.loop(self.module, sampling.decoding)
         c = loop(self.module, some, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished)
         c = c if len(prompts) else c.take([])
         if self.shared.drawn:
