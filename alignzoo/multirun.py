@@ -1,8 +1,10 @@
-"""`alignzoo train -m`: one run after the other, through Hydra's sweeper and launcher."""
+"""`alignzoo train -m`: one run after the other, through Hydra's sweeper and launcher; of pipelines, by our own hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -11,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from alignzoo import config, config_errors
+from alignzoo import config, config_errors, stages
 from alignzoo.settings import UserError
 
 Job = Callable[[Callable[[], DictConfig]], int]
@@ -20,12 +22,14 @@ Job = Callable[[Callable[[], DictConfig]], int]
 def multirun(overrides: Sequence[str], job: Job) -> list[int]:
     """Hand every combination's config to `job`, as a function that makes it, and return the jobs' exit codes.
 
-    Runs with a `run_dir` lie inside it, named after what is swept. Raises UserError, before the first job starts, for an
-    unknown option or key.
+    Runs with a `run_dir` lie inside it, named after what is swept; stages by their hashes, so that combinations share those
+    that are the same. Raises UserError, before the first job starts, for an unknown option or key.
     """
     parsed = config.parse(overrides)
     if config.value_of(parsed, "resume") is not None:
         raise UserError("resume=RUN goes on with one run: leave out -m")
+    if staged := pipelines(overrides, parsed):
+        return [job(partial(config.compose, given)) for given in staged]
     swept = [o.get_key_element() for o in parsed if o.is_sweep_override()]
     where = f"hydra.sweep.dir={config.value_of(parsed, 'run_dir') or 'runs/multirun'}"
     given = any(o.get_key_element() == "hydra.sweep.dir" for o in parsed)
@@ -36,6 +40,26 @@ def multirun(overrides: Sequence[str], job: Job) -> list[int]:
     with config.searching(parsed):
         config.check_options(parsed)
         return launch("train", run_one, [*overrides, *([] if given else [where])])
+
+
+def pipelines(overrides: Sequence[str], parsed: Sequence[Override]) -> list[tuple[str, ...]]:
+    """The overrides of every combination where these are pipelines; none where they are single runs. Hydra itself can't sweep
+    the former: a key of one stage is unknown to the others."""
+    lists = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_discrete_sweep() else [text]
+        for text, o in zip(overrides, parsed, strict=True)
+    ]
+    every = [*product(*lists)]
+    found = [stages.find(given) for given in every]
+    if not any(found):
+        return []
+    if not all(found):
+        raise UserError(f"-m runs pipelines or single runs, and {' '.join(every[found.index(None)])} is no pipeline")
+    if hydra := [text for text in overrides if text.lstrip("+").startswith(("hydra/", "hydra.launcher", "hydra.sweep"))]:
+        raise UserError(f"{hydra[0]}: the runs of a pipeline go through no launcher or sweeper: leave it out")
+    if any(one and one.stages_dir for one in found):
+        raise UserError("stages_dir= is for one pipeline: leave it out with -m, which shares the stages that are the same")
+    return every
 
 
 def launch(name: str, job: Callable[[DictConfig], int], overrides: Sequence[str]) -> list[int]:
