@@ -523,6 +523,24 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         ".logits[:rows, -width:]",
         "tests/models/test_networks.py tests/models/test_generation.py",
     ),
+    (
+        "alignzoo/models/transformers_loop.py",
+        "seen[:] = [output.logits[:, -1]]",
+        "seen[:] = [output.logits[:, -1].float()]",
+        "tests/models/test_backends.py -k draw_the_plain",
+    ),
+    (
+        "alignzoo/models/transformers_loop.py",
+        "network.generation_config, GenerationConfig()",
+        "network.generation_config, network.generation_config",
+        "tests/models/test_backends.py -k draw_the_plain",
+    ),
+    (
+        "alignzoo/models/backends.py",
+        "return Decoding.transformers",
+        "return Decoding.plain",
+        "tests/models/test_backends.py -k nobody_else",
+    ),
     ("alignzoo/models/noise.py", "self.draws += 1", "pass", "tests/models/test_generation.py"),
     ("alignzoo/data/exact/judge.py", "< self.flips, -1, 1)", "< self.flips, 1, -1)", "tests/evaluation/test_judge.py"),
     (

@@ -65,6 +65,7 @@ RUNS = {
     "sft lora": (SFT, {"peft": Peft(enabled=True, rank=2)}),
     "ppo": (PPO, {}),
     "ppo plain": (PPO, {"generation": Generation(max_new_tokens=6, decoding=Decoding.plain)}),
+    "ppo transformers": (PPO, {"generation": Generation(max_new_tokens=6, decoding=Decoding.transformers)}),
     "ppo entropy": (lambda: PPO(entropy_coef=0.1), {}),
 }
 

@@ -1,0 +1,149 @@
+"""Whichever loop samples, the tokens and log-probs are those of the plain one; a network gets one that it can."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from alignzoo import config
+from alignzoo.models import backends, build, generation, transformers_loop
+from alignzoo.models.networks import PolicyNetwork, Shared
+from alignzoo.models.noise import Noise
+from alignzoo.settings import Decoding, Dtype, Peft, Sampling, UserError
+from tests.models.conftest import FAMILIES
+from tests.models.test_decoding import ENDS, assert_equal
+from tests.models.test_flat import in_double_throughout, records
+
+PROMPTS = records([1, 12, 5, 2], [(0, 1)]).prompts
+SUPPORT = torch.arange(259) % 5 > 0
+
+
+def both(network: Any, sampling: Sampling, ends: set[int] = ENDS, **options: Any) -> tuple[Any, Any]:
+    """What the plain loop and transformers' `generate` draw."""
+    own = Shared(Noise(0), ends, temperature=sampling.temperature or 1.0, support=SUPPORT)
+    noise = torch.Generator().manual_seed(5)
+    count = len(PROMPTS) * sampling.samples, sampling.max_new_tokens
+    uniforms = torch.rand(count, dtype=torch.float64, generator=noise)
+    run = lambda loop: loop.generate(network, PROMPTS, sampling, uniforms, ends, own.shape, **options)  # noqa: E731
+    return run(generation), run(transformers_loop)
+
+
+def softened(made: Any) -> Any:
+    """Nearer to uniform, so that rows differ and end all along."""
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.mul_(0.5)
+    return made
+
+
+@pytest.mark.parametrize("dtype", [Dtype.float64, Dtype.float32])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_transformers_draw_the_plain_loops_tokens(family, dtype, module):
+    made = softened(module(family, dtype=dtype))
+    made.generation_config.update(repetition_penalty=3.0, eos_token_id=[1, 2, 4, 5, 7, 8], max_new_tokens=2)
+    tolerance = 1e-10 if dtype is Dtype.float64 else 2e-6
+    made = in_double_throughout(made) if dtype is Dtype.float64 else made
+    for sampling in (
+        Sampling(samples=3, max_new_tokens=20, temperature=0.8),
+        Sampling(max_new_tokens=6, top_k=40, top_p=0.9, min_p=0.01),
+        Sampling(max_new_tokens=5).greedy(),
+    ):
+        plain, theirs = both(made, sampling)
+        assert_equal(plain, theirs, tolerance)
+        assert plain.logprobs.dtype == theirs.logprobs.dtype == getattr(torch, dtype.value)
+        assert len(plain.length.unique()) > 1 or sampling.samples == 1
+    assert made.generation_config.repetition_penalty == 3.0  # theirs is as it was
+    assert not made._forward_hooks
+
+
+@torch.no_grad()
+def test_what_is_adjusted_and_when_ranks_stop(module):
+    made = softened(module("llama", dtype=Dtype.float64))
+    seen: list[list[int]] = []
+
+    def adjust(scores: Tensor) -> Tensor:
+        seen[-1].append(len(scores))
+        return scores * 0.5
+
+    for finished, length in ((lambda done: False, 9), (lambda done: bool(done.any()), None), (None, None)):
+        seen.append([])
+        plain, theirs = both(made, Sampling(samples=2, max_new_tokens=9), adjust=adjust, finished=finished)
+        assert_equal(plain, theirs, 1e-10)
+        assert length is None or theirs.ids.shape[1] == length
+        assert seen[-1] == [8] * (2 * theirs.ids.shape[1])
+    plain, theirs = both(made, Sampling(max_new_tokens=4), ends=set())
+    assert_equal(plain, theirs, 1e-10)
+    assert theirs.truncated.all()
+
+
+def test_the_setting_chooses_transformers_and_keeps_the_adapter(module, monkeypatch):
+    made = softened(build.adapted(module("qwen2"), Peft(enabled=True, rank=2), 0))
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.add_(0.05)  # what the adapter adds isn't zero any more
+    network = PolicyNetwork(made, Shared(Noise(7), ends=ENDS))
+    calls: list[int] = []
+    run = transformers_loop.generate
+    monkeypatch.setattr(transformers_loop, "generate", lambda *a: calls.append(1) or run(*a))
+    drawn = {}
+    for decoding in (Decoding.transformers, Decoding.plain, Decoding.auto):
+        with network.shared.noise.during("rollout", 0):
+            drawn[decoding] = network.generate(PROMPTS, Sampling(samples=2, max_new_tokens=6, decoding=decoding))
+        assert len(calls) == 1
+    assert_equal(drawn[Decoding.plain], drawn[Decoding.transformers])
+    assert_equal(drawn[Decoding.auto], drawn[Decoding.transformers])
+
+
+# --- networks that our own loops don't know ---
+
+MAMBA = {"vocab_size": 259, "hidden_size": 16, "state_size": 4, "num_hidden_layers": 2}
+
+
+def foreign() -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **MAMBA)).eval()
+
+
+@pytest.mark.parametrize("decoding", [Decoding.auto, Decoding.cascade])
+def test_a_cache_that_nobody_else_knows(decoding, caplog):
+    made = foreign()
+    network = PolicyNetwork(made, Shared(Noise(7), ends=ENDS))
+    with caplog.at_level(logging.WARNING, "alignzoo"), torch.no_grad():
+        c = network.generate(PROMPTS, Sampling(samples=3, max_new_tokens=8, decoding=decoding))
+        network.generate(PROMPTS, Sampling(max_new_tokens=2, decoding=decoding))
+        again = network.logprobs(replace(c, logprobs=None))
+    torch.testing.assert_close(c.logprobs, again, rtol=0, atol=1e-5)
+    (line,) = [record.message for record in caplog.records if "sampled" in record.message]
+    assert line.startswith("MambaForCausalLM is sampled from by transformers' generate") and "past_key_values" in line
+
+
+def test_the_plain_loop_comes_first_and_says_so(module, caplog):
+    with caplog.at_level(logging.WARNING, "alignzoo"):
+        assert backends.loop(made := module("t5"), Decoding.auto) is generation.generate
+        assert backends.loop(made, Decoding.plain) is generation.generate
+    (line,) = [record.message for record in caplog.records if "sampled" in record.message]
+    assert line == "T5ForConditionalGeneration is sampled from by the plain loop, which is slower: it is run with padding"
+
+
+def test_nothing_is_right_and_says_so(caplog, monkeypatch):
+    """Log-probs that differ from those of a forward are no reason to refuse, but to warn."""
+    made = foreign()
+    monkeypatch.setattr(backends, "_differs", lambda module, loop: f"{loop.__module__} is off")
+    with caplog.at_level(logging.WARNING, "alignzoo"):
+        assert backends.loop(made, Decoding.auto) is generation.generate
+    assert "generation is off" in caplog.records[-1].message and "transformers_loop is off" in caplog.records[-1].message
+
+
+def test_a_backend_that_is_not_there_is_an_error():
+    network = torch.nn.Linear(2, 2)
+    with pytest.raises(UserError, match=r"decoding=transformers can't sample from Linear.*auto, plain or cascade"):
+        backends.loop(network, Decoding.transformers)
+    with pytest.raises(UserError, match=r"vllm.*transformers"):
+        config.compose(["algorithm=rloo", "generation.decoding=vllm"])
