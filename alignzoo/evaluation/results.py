@@ -175,6 +175,12 @@ def _why_unfinished(folder: Path) -> str:
     return f"no summary.json: {said[-1].strip()}" if said else "no summary.json: unfinished, or failed"
 
 
+def result_step(rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> int:
+    """Which evaluation's weights are a run's result: those of the last one among `rows`, or of the one early stopping kept."""
+    kept = (summary.get("early_stop") or {}).get("weights_of_step")
+    return max((row["step"] for row in rows), default=0) if kept is None else int(kept)
+
+
 def budget(run: Run) -> dict[str, Any]:
     """{dotted key: value} of what the run was allowed; empty where nothing was said."""
     said = run.config.get("budget") or {}

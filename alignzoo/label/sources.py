@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from alignzoo.evaluation.results import result_step
 from alignzoo.label import requests
 from alignzoo.label.items import Item, Kind, Text, item
 from alignzoo.label.journal import lines
@@ -69,12 +70,13 @@ def _prompted(paths: Sequence[Path], kind: Kind) -> list[Prompted]:
 
 
 def _of_run(folder: Path, beside_start: bool) -> Iterator[tuple[Text, Text, str]]:
-    """What the run's policy wrote at its last evaluation, and, with `beside_start`, at the first, before it was trained."""
+    """What the policy that is the run's result wrote, and, with `beside_start`, at the first, before it was trained."""
     path = folder / "completions.jsonl"
     if not path.is_file():
         raise UserError(f"{folder} is no run with completions: it has no completions.jsonl")
     rows = [line for _, line in lines(path) if line]
-    last = max((row["step"] for row in rows), default=0)
+    summary = folder / "summary.json"
+    last = result_step(rows, json.loads(summary.read_text("utf-8")) if summary.is_file() else {})
     for row in rows:
         if row["step"] == last:
             yield row["prompt"], row["completion"], str(folder.name)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignzoo.evaluation.results import Run, lines
+from alignzoo.evaluation.results import Run, lines, result_step
 
 PROMPTS = 6
 LONGEST = 400  # characters shown of a prompt or completion
@@ -49,10 +49,9 @@ def _scores(row: dict[str, Any], prefix: str) -> str:
 
 
 def _last(run: Run) -> dict[str, dict[str, Any]]:
-    """{prompt: row} of the last evaluation, or of that whose weights early stopping kept."""
+    """{prompt: row} of what the run's result wrote."""
     rows = lines(run.folder / "completions.jsonl")
-    kept = (run.summary.get("early_stop") or {}).get("weights_of_step")
-    last = max((row["step"] for row in rows), default=0) if kept is None else kept
+    last = result_step(rows, run.summary)
     return {row["prompt"]: row for row in rows if row["step"] == last}
 
 

@@ -118,6 +118,14 @@ def test_a_run_alone_is_rated_by_its_end(typed):
     assert {row["completion"].split()[0] for row in read()} == {"after"}
 
 
+def test_of_a_run_that_stopped_early_the_completions_are_those_of_its_result(typed):
+    run_of("one", "end")
+    Path("one/summary.json").write_text(json.dumps({"early_stop": {"weights_of_step": 5}}))
+    typed("333")
+    assert label("one", "--as", "ratings") == 0
+    assert sorted(row["completion"] for row in read()) == ["halfway 0", "halfway 1", "halfway 2"]
+
+
 def test_pairs_that_others_made_are_labelled_again(typed):
     write("pairs.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b"}, {"prompt": "q", "chosen": "c", "rejected": "c"}])
     typed("1")
