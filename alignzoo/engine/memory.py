@@ -61,10 +61,11 @@ def _tokens(record: Any, new_tokens: int) -> int:
 
 
 def free(device: torch.device) -> int:
-    """Bytes that nobody uses; where the system doesn't say, all it has."""
+    """Bytes that nobody uses; where the system doesn't say, all it has. Processes of one machine share what isn't a GPU's."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     file = Path("/proc/meminfo")
     lines = file.read_text().splitlines() if file.exists() else []
     known = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-    return known[0] if known else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    whole = known[0] if known else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return whole // int(os.environ.get("LOCAL_WORLD_SIZE", 1))

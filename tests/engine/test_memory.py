@@ -46,6 +46,13 @@ def test_memory_is_measured() -> None:
     assert 0 < memory.free(torch.device("cpu")) <= installed
 
 
+def test_processes_of_one_machine_share_its_memory(monkeypatch: Any) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda self: "MemAvailable: 1000 kB")
+    alone = memory.free(torch.device("cpu"))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert (alone, memory.free(torch.device("cpu"))) == (1024000, 256000)
+
+
 @pytest.mark.parametrize("algorithm", ["dpo", "reinforce"])
 def test_steps_are_the_same_whatever_fits(algorithm: str, tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
     monkeypatch.setattr(memory, "token_bytes", lambda *_: 10**9)
