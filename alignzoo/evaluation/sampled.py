@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from alignzoo.disk import write_whole
+
 FILES = {"reward": "reference.json", "gold": "reference_gold.json"}  # by judge; of the same completions
 
 
 def write(folder: Path, scores: Mapping[str, Sequence[float]], judge: str = "reward") -> None:
     """By prompt."""
-    (folder / FILES[judge]).write_text(json.dumps(scores, ensure_ascii=False, indent=0), "utf-8")
+    write_whole(folder / FILES[judge], json.dumps(scores, ensure_ascii=False, indent=0))
 
 
 def read(folders: Sequence[Path], judge: str = "reward") -> np.ndarray | None:
