@@ -28,6 +28,6 @@ def labeller(setup: Any) -> tuple[Reward, str]:
     reward, name = setup.reward.resolve(setup.data), f"reward={setup.choices['reward']}"
     if reward is None:
         raise UserError(f"making={setup.making.kind.value} needs a judge of what is sampled: give gold=NAME, as gold=sentiment")
-    if reward.roles():
+    if reward.roles() or reward.teaches():
         raise UserError(f"{name} learns while it judges, so it can't label data: give another judge with gold=NAME")
     return reward, name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,12 +24,15 @@ class Asked:
     rows: list[Row]
     table: Table
     seed: int
+    orders: dict[int, list[int]] = field(default_factory=dict)  # of the prompts, by turn, as they are needed
 
     def prompt_of(self, draw: int) -> int:
         """Which prompt a draw is of: all in an order made from the seed, then all in another one, and so on, so that what is
         made of few prompts is the beginning of what is made of more."""
         turn, place = divmod(draw, len(self.rows))
-        return int(generator(self.seed, self.purpose, "order", turn).permutation(len(self.rows))[place])
+        if turn not in self.orders:
+            self.orders[turn] = generator(self.seed, self.purpose, "order", turn).permutation(len(self.rows)).tolist()
+        return self.orders[turn][place]
 
     def batch(self, draws: range) -> Prompts:
         """The prompts of these draws; `row` is the draw."""

@@ -70,8 +70,8 @@ class Store:
             self.reused += len(found)
             if len(found) < wanted:
                 found = found + self.make(range(start + len(found), start + wanted))
+                self._tell(start + wanted)  # first: draws without it would never be told of
                 write_whole(path, "".join(json.dumps(asdict(draw)) + "\n" for draw in found))
-                self._tell(start + wanted)
             done(wanted)
             yield found
 

@@ -12,7 +12,8 @@ from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.data.exact.source import Exact
 from alignzoo.data.files import JsonLines
 from alignzoo.data.tokenizers import byte_level
-from alignzoo.making import made, samples
+from alignzoo.making import made, prompts, samples
+from alignzoo.models.noise import generator
 from alignzoo.rewards.none import NoReward
 from alignzoo.rewards.task import Task
 from alignzoo.settings import Generation, Made, Making, Model, Sampling, Unit, UserError
@@ -147,6 +148,37 @@ def test_an_interruption_loses_a_block_at_most_and_leaves_nothing_half_written(s
     monkeypatch.setattr(made._Maker, "_scored", maker)
     resumed = made.make(setup(source, prompts=10), source, context).train
     assert resumed.store.reused == 4 and records(resumed) == whole
+
+
+def test_draws_are_never_kept_without_their_provenance(tmp_path, monkeypatch):
+    def make(draws):
+        return [samples.Draw(number, 0, []) for number in draws]
+
+    def killed(path, text):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(samples.Store, "_tell", killed)
+    with pytest.raises(KeyboardInterrupt):
+        samples.Store(tmp_path, {"seed": 0}, {}, make).draws(3)
+    monkeypatch.undo()
+    again = samples.Store(tmp_path, {"seed": 0}, {}, make)
+    assert [draw.number for draw in again.draws(3)] == [0, 1, 2]
+    assert again.provenance["draws"] == 3
+
+
+def test_the_order_of_prompts_is_made_once_a_turn(monkeypatch):
+    """Else the time it takes grows with the square of the prompts."""
+    made_for = []
+
+    def counted(*key):
+        made_for.append(key)
+        return generator(*key)
+
+    monkeypatch.setattr(prompts, "generator", counted)
+    asked = prompts.Asked("made", [None] * 50, None, 0)
+    turns = [[asked.prompt_of(turn * 50 + place) for place in range(50)] for turn in range(2)]
+    assert [sorted(turn) for turn in turns] == [list(range(50))] * 2 and turns[0] != turns[1]
+    assert len(made_for) == 2
 
 
 def test_files_that_a_judge_reads_count_by_content(tmp_path):
