@@ -46,8 +46,7 @@ def _make(stage: Stage, log: record.Record) -> dict[str, Any]:
         cfg = config.compose([f"resume={written(stage.folder)}"])
     else:
         cfg = stage.config
-        if (stage.folder / "config.yaml").is_file() and _main_process():
-            shutil.rmtree(stage.folder)  # of an attempt that was killed before its first checkpoint
+        _clear(stage)
     start = time.perf_counter()
     try:
         summary = single.train(cfg)
@@ -60,6 +59,14 @@ def _make(stage: Stage, log: record.Record) -> dict[str, Any]:
         raise
     log.note(stage, summary["status"], time.perf_counter() - start)
     return summary
+
+
+def _clear(stage: Stage) -> None:
+    """What an attempt under another label left that was killed before its first checkpoint; what one like this left, a run
+    removes by itself, once all ranks have looked at it."""
+    saved = stage.folder / "config.yaml"
+    if _main_process() and saved.is_file() and saved.read_text() != single.identity(stage.config):
+        shutil.rmtree(stage.folder)
 
 
 def _remedy(stage: Stage) -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 import alignzoo
 from alignzoo import cli, pipeline, run
 from alignzoo.engine.callbacks import Flow
 from alignzoo.evaluation import results
+from alignzoo.pipeline import carry_out
 from alignzoo.settings import UserError
 from tests.pipeline.conftest import asked
 
@@ -89,6 +91,22 @@ def test_a_stage_that_is_interrupted_goes_on_by_the_same_command(
     assert len(after) == 3 and before.items() <= after.items()
     [resumed] = (tmp_path / "run").glob("reward_model-*")
     assert json.loads((resumed / "summary.json").read_text())["steps"] == 2
+
+
+def test_what_a_killed_attempt_left_is_removed_where_a_run_would_not_take_it_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One like this is the run's own affair: removed here, other ranks could look while it goes."""
+    folder, cfg = tmp_path / "sft", OmegaConf.create({"run_dir": str(tmp_path / "sft"), "label": None})
+    folder.mkdir()
+    (folder / "config.yaml").write_text(run.identity(cfg))
+    carry_out._clear(pipeline.Stage("sft", 1, 1, (), cfg))
+    assert folder.exists()
+    cfg.label = "mine"
+    for rank, left in (("1", True), ("0", False)):
+        monkeypatch.setenv("RANK", rank)
+        carry_out._clear(pipeline.Stage("sft", 1, 1, (), cfg))
+        assert folder.exists() is left
 
 
 def test_a_stage_that_fails_is_named_and_the_same_command_goes_on_there(
