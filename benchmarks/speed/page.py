@@ -102,11 +102,15 @@ def targets(rows: Sequence[Result]) -> str:
         memory = [judged(figure(row, "peak_ratio"), target.memory, "", most=True) for row in tuned]
         asked = [f"{target.reach:g}x / {target.aim:g}x", f"{target.best:g}x" if target.best else "-"]
         body.append((NAMES[name], *speeds, asked[0], against_best, asked[1], *memory, f"<= {target.memory:.2f}"))
-    return table(head, body) + "\nIn bold: short of the target. A dash: not measured.\n"
+    return (
+        table(head, body)
+        + "\nIn bold: short of the target. A dash: not measured, or its gate failed (below), which voids it.\n"
+    )
 
 
 def figure(row: Result | None, name: str) -> float | None:
-    found = row[name] if row else None
+    """Nothing where the row's gate has failed: its ratio counts for nothing."""
+    found = row[name] if row and row["gate"]["passed"] else None
     return found["median"] if isinstance(found, dict) else found
 
 
@@ -143,8 +147,9 @@ def line(row: Result) -> tuple[str, ...]:
 def gate(found: Result) -> str:
     if not found["steps"]:
         return f"as {found['see']}"
-    told = f"{found['loss']:.0e}{'†' if found['replayed'] else ''}"
-    return told if found["passed"] else f"**failed: {told}**"
+    told = f"{found['loss']:.1e}{'†' if found['replayed'] else ''}"
+    more = f", gradient norms {found['gradient']:.1e}, way moved {found['moved']:.1e}"
+    return told if found["passed"] else f"**failed: {told}{more}**"
 
 
 def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:

@@ -173,7 +173,7 @@ def test_rows_of_every_view() -> None:
 def result(algorithm: str, ratio: float, **more: Any) -> dict[str, Any]:
     row = Row(algorithm=algorithm, **more)
     found = compare.summary(side(), side(cpu=[x * ratio for x in side()["cpu"]], peak_mb=250.0), "steps", 1)
-    gate = {"steps": 10, "loss": 1e-6, "gradient": 0.0, "replayed": False, "passed": True}
+    gate = {"steps": 10, "loss": 1e-6, "gradient": 0.0, "moved": 0.0, "replayed": False, "passed": True}
     told = {"gate": gate, "load": [0.5, 1.0], "commit": "abc1234"}
     return vars(row) | {"name": row.name} | found | told
 
@@ -182,11 +182,15 @@ def test_the_page_says_what_is_short_of_its_target(tmp_path: Path) -> None:
     save(result("dpo", 3.0), tmp_path)
     save(result("dpo", 4.0, size="15M"), tmp_path)
     save(result("sft", 2.0, column="best") | {"gate": {"steps": 0, "passed": True, "see": "tuned"}}, tmp_path)
+    failed = {"steps": 10, "loss": 1e-6, "gradient": 0.01, "moved": 0.0, "replayed": True, "passed": False}
+    save(result("kto", 9.0) | {"gate": failed}, tmp_path)
     text = page.write(tmp_path).read_text()
     lines = {line.split(" | ")[0]: line for line in text.splitlines()}
     assert lines["| DPO"].startswith("| DPO | **3.00x** | 4.00x | - | 3.5x / 5x | - | 2.5x | 0.40 | 0.40 |")
     assert lines["| SFT"].startswith("| SFT | - | - | - | 3.5x / 4.5x | 2.00x | 1.6x |")
-    assert "| 3.00 (3.00 to 3.00) | 4 | 1e-06 | 0.40 (0.29) |" in lines["| DPO, hh 1M, tuned"]
+    assert "| 3.00 (3.00 to 3.00) | 4 | 1.0e-06 | 0.40 (0.29) |" in lines["| DPO, hh 1M, tuned"]
+    assert lines["| KTO"].startswith("| KTO | - | - | - |"), "what fails its gate counts for nothing"
+    assert "**failed: 1.0e-06†, gradient norms 1.0e-02" in lines["| KTO, hh 1M, tuned"]
     assert "as tuned" in lines["| SFT, hh 1M, best"] and "abc1234" in lines["| SFT, hh 1M, best"]
 
 
