@@ -18,7 +18,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = Path("runs/golden"), Path("benchmarks/results")
 CLAIMS = Path("benchmarks/claims")
-EXACT = ("exact", "exact-noisy", "exact-hard", "frontier", "budget", "trl", "identical", "halved")
+EXACT = ("exact", "exact-noisy", "exact-hard", "frontier", "budget", "trl", "identical", "halved", "discriminator")
 SUITES = (*EXACT, "sentiment", "overoptimisation")
 SPENT = "seconds.txt"  # what all attempts at a bench have taken, in its folder
 PAGE = """# Results

@@ -16,7 +16,7 @@ from alignzoo.evaluation.comparison import seeds_needed
 ROOT = Path(__file__).parents[2]
 SHIPPED = ("exact", "exact-noisy", "exact-hard", "frontier", "budget", "trl")
 PAIRED = ("dpo", "trl_dpo")  # a row is two completions
-CLAIMS = ("identical", "halved")
+CLAIMS = ("identical", "halved", "discriminator")
 TEXT = ("overoptimisation", "sentiment")  # on the story model: fewer seeds than a claim needs, and the report says so
 
 
