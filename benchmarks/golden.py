@@ -7,6 +7,8 @@ Runs stay in runs/golden/SUITE; the same command goes on where it was stopped.
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -75,7 +77,8 @@ def row(name: str) -> str:
     answer = (place / "report.md").read_text("utf-8").splitlines()[0].removeprefix("# ")
     runs = len((place / "results.jsonl").read_text("utf-8").splitlines())
     minutes = float((place / SPENT).read_text()) / 60
-    return f"| [{name}]({name}/report.md): {title(name)} | {answer} | {runs} | {minutes:.0f} | `{' '.join(command(name))}` |"
+    asked = shlex.join(json.loads((place / "bench.json").read_text("utf-8"))["command"])
+    return f"| [{name}]({name}/report.md): {title(name)} | {answer} | {runs} | {minutes:.0f} | `{asked}` |"
 
 
 def title(name: str) -> str:
