@@ -76,10 +76,11 @@ def failures(request: Request, runs: Sequence[Run]) -> dict[str, str]:
 
 
 def write(request: Request, runs: Sequence[Run], tuning: Sequence[dict[str, Any]] = ()) -> None:
-    """bench.json: see `alignzoo.report.study.Study`."""
+    """bench.json: see `alignzoo.report.study.Study`. Comparisons with what this bench leaves out of its suite aren't planned."""
     said = {
         "command": request.command, "suite": request.suite_name, "vary": list(request.vary), "sweep": list(request.sweep),
-        "planned": pairs_of(request.suite.planned), "tuning": list(tuning),
+        "planned": [pair for pair in pairs_of(request.suite.planned) if request.algorithms.keys() >= {*pair}],
+        "tuning": list(tuning),
         "failed": failures(request, runs), "threshold": request.suite.threshold,
     }  # fmt: skip
     write_whole(request.folder / FILE, json.dumps(said, indent=1))

@@ -80,7 +80,10 @@ def _settings(run: Run, vary: Sequence[str]) -> dict[str, Any]:
         for key, value in run.config.items()
         if key not in (*NOT_SETTINGS, "data", "reward", "gold", "reference", "budget")
     }
-    return {key: value for key, value in flat(own).items() if key not in shared and key not in vary}
+    found = {key: value for key, value in flat(own).items() if key not in shared and key not in vary}
+    if found.get("making.seed") == run.seed:  # said of every run that makes its data with its own seed
+        del found["making.seed"]
+    return found
 
 
 def picked(run: Run, vary: Sequence[str]) -> dict[str, Any]:

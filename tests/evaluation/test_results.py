@@ -142,6 +142,14 @@ def test_other_settings_of_one_algorithm_get_labels_that_say_which(tmp_path):
     assert labels == ["dpo beta=0.1 trainer.learning_rate=1.0", "dpo beta=0.5 trainer.learning_rate=5.0", "ppo"]
 
 
+def test_data_made_with_the_runs_own_seed_is_no_setting_and_with_another_is(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"own-{seed}", "dpo", seed, 0.8, changes={"making.seed": seed})
+    assert [run.label for run in named(find([tmp_path]).runs)] == ["dpo", "dpo"]
+    write_run(tmp_path / "shared-1", "dpo", 2, 0.8, changes={"making.seed": 0})
+    assert sorted(run.label for run in named(find([tmp_path]).runs)) == ["dpo", "dpo", "dpo making.seed=0"]
+
+
 def test_varied_settings_make_conditions_not_labels(tmp_path):
     for noise in (0.0, 0.4):
         write_run(tmp_path / f"dpo-{noise}", "dpo", 0, 0.8, changes={"data.label_noise": noise})
