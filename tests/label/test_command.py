@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -292,6 +293,7 @@ class Terminal:
     def __init__(self, *arguments):
         pid, self.descriptor = pty.fork()
         if not pid:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in the background of a shell
             os.execv(sys.executable, [sys.executable, "-m", "alignzoo", "label", *arguments])
         self.pid, self.shown = pid, ""
 
@@ -299,7 +301,7 @@ class Terminal:
         """Reads until `text` was shown after what was awaited before."""
         deadline = time.monotonic() + 60
         while text not in self.shown:
-            assert time.monotonic() < deadline, self.shown
+            assert select.select([self.descriptor], [], [], max(0, deadline - time.monotonic()))[0], self.shown
             try:
                 self.shown += os.read(self.descriptor, 4096).decode("utf-8", "replace")
             except OSError:  # the other side is closed
