@@ -321,7 +321,7 @@ class Reward(ABC):
         return type(self).lessons is not Reward.lessons
 
     def lessons(self, step: int) -> Iterator[Lesson]:
-        """Called after each optimizer step of the policy, of which this is the `step`th. Each lesson is learnt, with gradient
+        """Called after each optimizer step of the policy, of which this is number `step`. Each lesson is learnt, with gradient
         in the learner's trained roles and networks alone, before the next is asked for.
         """
         return iter(())

@@ -76,7 +76,7 @@ def failures(request: Request, runs: Sequence[Run]) -> dict[str, str]:
 
 
 def write(request: Request, runs: Sequence[Run], tuning: Sequence[dict[str, Any]] = ()) -> None:
-    """bench.json: see `alignzoo.report.study.Study`. Comparisons with what this bench leaves out of its suite aren't planned."""
+    """bench.json: see `alignzoo.report.study.Study`. Comparisons with what it leaves out of its suite aren't planned."""
     said = {
         "command": request.command, "suite": request.suite_name, "vary": list(request.vary), "sweep": list(request.sweep),
         "planned": [pair for pair in pairs_of(request.suite.planned) if request.algorithms.keys() >= {*pair}],

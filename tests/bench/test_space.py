@@ -179,5 +179,5 @@ def test_which_settings_there_are() -> None:
 def test_settings_tied_to_others_are_known() -> None:
     assert config.tied(["experiment=exact", "algorithm=ppo", "trainer.warmup_steps=${trainer.batch}"]) == {
         "algorithm.kl.beta": "${data.beta}", "trainer.warmup_steps": "${trainer.batch}",
-        "generation.max_new_tokens": "${data.length}",
+        "generation.max_new_tokens": "${data.length}", "making.seed": "${seed}",
     }  # fmt: skip

@@ -121,7 +121,8 @@ def test_a_trial_is_a_reported_run_but_for_its_settings_and_its_seed() -> None:
     (found,), (reported,) = tried(*argv, "bench.tune=3"), plan(parse(["experiment=exact", *argv, "folder=there"]))
     assert found.trials[0].settings == {} and set(found.trials[2].settings) == {d.key for d in found.space.dimensions}
     for trial in found.trials:
-        settings = {"seed": trial.runs[0].seed, "run_dir": str(trial.runs[0].folder), **trial.settings}
+        seed = trial.runs[0].seed
+        settings = {"seed": seed, "making.seed": seed, "run_dir": str(trial.runs[0].folder), **trial.settings}
         for key, value in settings.items():
             node, _, name = key.rpartition(".")
             (reported.config[node] if node else reported.config)[name] = value

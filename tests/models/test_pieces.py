@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ def test_the_kernel_is_for_processors_and_without_dropout() -> None:
 
 
 def test_two_networks_read_one_layout(monkeypatch: Any) -> None:
-    made, other, c, found = module("llama"), module("llama", seed=1), BATCHES["groups"], []
+    made, other, c, found = module("llama"), module("llama", seed=1), deepcopy(BATCHES["groups"]), []
     monkeypatch.setattr(flat, "layout", lambda *rest: found.append(rest) or layout(*rest))
     policy, reference = (PolicyNetwork(m, shared(Forward.auto)) for m in (made, other))
     flat.unpadded(made, Forward.auto), flat.unpadded(other, Forward.auto)

@@ -43,10 +43,13 @@ def test_experiments_with_stages_are_made_stage_by_stage() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["pipeline=none,reward_model"], "-m runs pipelines or single runs, and pipeline=none is no pipeline"),
-        (["pipeline=reward_model", "hydra/launcher=basic"], "go through no launcher"),
-        (["pipeline=reward_model", "stages_dir=here"], "is for one pipeline"),
-        (["pipeline=reward_model", "seed=0,1", "stage.last.algorithm.clipp=1"], "clipp"),
+        (
+            ["pipeline=none,reward_model", "data=jsonl"],
+            "pipelines or single runs, and pipeline=none data=jsonl is no pipeline",
+        ),
+        (["pipeline=reward_model", "data=jsonl", "hydra/launcher=basic"], "go through no launcher"),
+        (["pipeline=reward_model", "data=jsonl", "stages_dir=here"], "is for one pipeline"),
+        (["pipeline=reward_model", "data=jsonl", "seed=0,1", "stage.last.algorithm.clipp=1"], "clipp"),
     ],
 )
 def test_what_cant_be_swept_is_refused_before_the_first_run(overrides: list[str], said: str) -> None:
