@@ -111,7 +111,7 @@ def _run(cfg: Any) -> int:
     from alignzoo import pipeline, report, run
 
     summary = run.train(cfg)
-    if not _main_process():
+    if not run.main_process():
         return INTERRUPTED if summary["status"] == "interrupted" else 0
     if cfg.pipeline.stages and not cfg.resume:
         pipeline.show(cfg)
@@ -248,15 +248,12 @@ def _registry(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argpars
 
 
 def _complain(message: str) -> int:
-    if not _main_process():
+    from alignzoo.run import main_process
+
+    if not main_process():
         time.sleep(PATIENCE)  # where the first rank has the same to say, torchrun ends this one meanwhile
     print(f"alignzoo: {message}", file=sys.stderr, flush=True)
     return 2
-
-
-def _main_process() -> bool:
-    """Under torchrun the first rank speaks for all that have the same to say."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _named_file(error: BaseException) -> str:

@@ -146,6 +146,11 @@ def _begin(cfg: DictConfig, folder: Path) -> None:
     write_whole(folder / "environment.json", json.dumps({"command": command(), **environment()}, indent=1))
 
 
+def main_process() -> bool:
+    """Under torchrun the first rank speaks for all that have the same to say."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def command() -> list[str]:
     """The command line of this process, as it would be typed."""
     program, *arguments = sys.argv

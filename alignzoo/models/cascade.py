@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import flat, forward, pieces
+from alignzoo.models import flat, pieces
 from alignzoo.models.generation import Finished, choose
 from alignzoo.models.layout import layout
+from alignzoo.models.trial import differs
 from alignzoo.settings import Decoding, Forward, Sampling
 
 logger = logging.getLogger("alignzoo")
@@ -215,29 +216,8 @@ def able(module: Any, decoding: Decoding) -> bool:
     if decoding is Decoding.plain or not flat.unpadded(module, Forward.auto):
         return False
     if module not in _known:
-        _known[module] = _differs(module) or ""
+        _known[module] = differs(module, generate) or ""
         if _known[module]:
             name = type(flat._inner(module)).__name__
             logger.warning("%s is sampled from by the plain loop, which is slower: %s", name, _known[module])
     return not _known[module]
-
-
-@torch.no_grad()
-def _differs(module: Any) -> str | None:
-    """What goes wrong when a few tokens are drawn by this loop, or None where their log-probs are those of a forward."""
-    prompts = flat._sample(module).prompts
-    uniforms = torch.linspace(0.1, 0.9, 24, dtype=torch.float64, device=prompts.ids.device).view(6, 4)
-    with flat.trying(module):
-        try:
-            drawn = generate(module, prompts, Sampling(samples=3, max_new_tokens=4), uniforms, set(), _exact)
-        except Exception as error:  # whatever a foreign architecture raises, the plain loop still works
-            return flat._raised(error)
-        logits = _exact(forward.logits(module, drawn)[drawn.scored])
-    expected = logits.log_softmax(1).gather(1, drawn.ids[drawn.scored][:, None])[:, 0]
-    assert drawn.logprobs is not None
-    distance = (drawn.logprobs[drawn.scored] - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
-    return None if distance <= flat._tolerance(module) else f"its log-probs differ by {distance:.1e} from those of a forward"
-
-
-def _exact(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()

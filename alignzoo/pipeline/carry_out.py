@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -65,7 +64,7 @@ def _clear(stage: Stage) -> None:
     """What an attempt under another label left that was killed before its first checkpoint; what one like this left, a run
     removes by itself, once all ranks have looked at it."""
     saved = stage.folder / "config.yaml"
-    if _main_process() and saved.is_file() and saved.read_text() != single.identity(stage.config):
+    if single.main_process() and saved.is_file() and saved.read_text() != single.identity(stage.config):
         shutil.rmtree(stage.folder)
 
 
@@ -74,9 +73,5 @@ def _remedy(stage: Stage) -> str:
 
 
 def _say(text: str) -> None:
-    if _main_process():
+    if single.main_process():
         print(text, file=sys.stderr, flush=True)
-
-
-def _main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"

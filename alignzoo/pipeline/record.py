@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class Record:
         self._write()
 
     def _write(self) -> None:
-        if self.path is None or os.environ.get("RANK", "0") != "0":
+        if self.path is None or not run.main_process():
             return
         rows = [self._row(stage) for stage in self.every]
         self.path.parent.mkdir(parents=True, exist_ok=True)

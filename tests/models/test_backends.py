@@ -135,7 +135,7 @@ def test_the_plain_loop_comes_first_and_says_so(module, caplog):
 def test_nothing_is_right_and_says_so(caplog, monkeypatch):
     """Log-probs that differ from those of a forward are no reason to refuse, but to warn."""
     made = foreign()
-    monkeypatch.setattr(backends, "_differs", lambda module, loop: f"{loop.__module__} is off")
+    monkeypatch.setattr(backends, "differs", lambda module, loop: f"{loop.__module__} is off")
     with caplog.at_level(logging.WARNING, "alignzoo"):
         assert backends.loop(made, Decoding.auto) is generation.generate
     assert "generation is off" in caplog.records[-1].message and "transformers_loop is off" in caplog.records[-1].message
