@@ -381,6 +381,8 @@ class Training:
     save_steps: int = 0  # 0: no checkpoints but those asked for by Ctrl-C or SIGTERM
     keep_checkpoints: int = 2
     bf16: bool = False  # mixed precision
+    by_length: bool = True  # where a network needs padding, records of like length share a micro-batch
+    keep_memory: bool = True  # what tensors free stays with the process, on Linux: pages are cleared once, not every step
     trackers: list[str] = field(default_factory=list)  # tensorboard, wandb, trackio, mlflow
     arguments: dict[str, Any] = field(default_factory=dict)  # anything else of transformers.TrainingArguments
 

@@ -1322,6 +1322,18 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/models/test_pieces.py",
     ),
     (
+        "alignzoo/engine/loader.py",
+        "parts = sorted(parts, key=tokens_in)",
+        "parts = list(parts)",
+        "tests/engine/test_loader.py",
+    ),
+    (
+        "alignzoo/engine/allocator.py",
+        "M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3",
+        "M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -2",
+        "tests/engine/test_memory.py",
+    ),
+    (
         "alignzoo/engine/memory.py",
         "if each % size == 0 and",
         "if",

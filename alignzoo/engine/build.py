@@ -26,6 +26,7 @@ from alignzoo.engine.trainer import AlignTrainer
 from alignzoo.making.labeller import check as check_making
 from alignzoo.making.made import tables as made_tables
 from alignzoo.models import build as modules
+from alignzoo.models.flat import unpadded
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.models.noise import Noise
 from alignzoo.models.roles import Models, Trained, main_role, together
@@ -248,12 +249,16 @@ class Builder:
 
     def _loader(self, tables: Tables, trainer: AlignTrainer, micro: int, share: Share) -> OfflineLoader | OnlineLoader:
         order, training = Order(tables.train, self.setup.seed), self.setup.training
+        # sharing prompts keeps a group together instead; what reads its micro-batch as a whole gets the rows as they come
+        cut = micro < training.batch // share.ranks and self.algorithm.couples is not Couples.MICROBATCH
+        by_length = training.by_length and cut and not unpadded(trainer.trained.main, self.setup.model.forward)
         if not self.online:
-            return OfflineLoader(order, training.batch, micro, share)
+            return OfflineLoader(order, training.batch, micro, share, by_length)
         decode = decoder(trainer.tokenizer)
         return OnlineLoader(
             order, self.setup.rollout.prompts, training.batch, micro, self.algorithm.passes(), share, self.setup.seed,
             sample=trainer.sample, after=trainer.rollout_done, rebind=lambda batch: bind(batch, decode),
+            by_length=by_length,
         )  # fmt: skip
 
     def _records(self, context: Context) -> Table | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from alignzoo.batch import Batch
 from alignzoo.contracts import Table
+from alignzoo.engine.cost import tokens_in
 from alignzoo.models.noise import generator
 from alignzoo.models.roles import gather_objects
 from alignzoo.settings import UserError
@@ -64,20 +65,25 @@ class Order:
 
 
 class OfflineLoader:
-    """Micro-batches of the data, optimizer step by optimizer step. State: the number of steps taken."""
+    """Micro-batches of the data, optimizer step by optimizer step; `by_length`: those of a step sorted by length. State: the
+    number of steps taken.
+    """
 
-    def __init__(self, order: Order, batch: int, micro_batch: int, share: Share) -> None:
+    def __init__(self, order: Order, batch: int, micro_batch: int, share: Share, by_length: bool = False) -> None:
         self.order, self.batch, self.micro_batch, self.share = order, batch, micro_batch, share
-        self.step = 0
+        self.by_length, self.step = by_length, 0
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
             mine = self.share.of(self.batch)
             start = self.step * self.batch
             self.step += 1
+            first, last = start + mine.start, start + mine.stop
             # by rows of the table, not by records: a row of rankings is several records that belong together
-            for first in range(start + mine.start, start + mine.stop, self.micro_batch):
-                yield self.order.records(first, first + self.micro_batch)
+            if self.by_length:
+                yield from _sorted([self.order.records(i, i + 1) for i in range(first, last)], self.micro_batch)
+            else:
+                yield from (self.order.records(i, i + self.micro_batch) for i in range(first, last, self.micro_batch))
 
     def drop(self) -> None:
         """There is no rollout to drop."""
@@ -100,11 +106,12 @@ class OnlineLoader:
     def __init__(
         self, order: Order, prompts: int, batch: int, micro_batch: int, passes: int, share: Share, seed: int,
         sample: Callable[[int, Any], Batch], after: Callable[[Batch], None], rebind: Callable[[Batch], Batch],
+        by_length: bool = False,
     ) -> None:  # fmt: skip
         self.order, self.prompts, self.batch, self.micro_batch = order, prompts, batch, micro_batch
         self.passes, self.share, self.seed = passes, share, seed
         self.sample, self.after, self.rebind = sample, after, rebind
-        self.index, self.cursor = 0, 0
+        self.index, self.cursor, self.by_length = 0, 0, by_length
         self.rollout: Any = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -113,7 +120,10 @@ class OnlineLoader:
                 self._next_rollout()
             minibatch = self._minibatch(self.cursor)
             self.cursor += 1
-            yield from _cut(minibatch, self.micro_batch)
+            if self.by_length:
+                yield from _sorted([minibatch.take([i]) for i in range(len(minibatch))], self.micro_batch)
+            else:
+                yield from _cut(minibatch, self.micro_batch)
 
     def drop(self) -> None:
         """Leave the rest of the rollout; the next batch comes from a new one."""
@@ -184,6 +194,13 @@ def _shifted(batch: Any, offset: int) -> Any:
 def _cut(records: Any, size: int) -> Iterator[Any]:
     for start in range(0, len(records), size):
         yield records if size >= len(records) else records.take(range(start, min(start + size, len(records))))
+
+
+def _sorted(parts: list[Any], size: int) -> Iterator[Any]:
+    """The parts sorted by length, so many at a time: little of a micro-batch is padding then."""
+    parts = sorted(parts, key=tokens_in)
+    for start in range(0, len(parts), size):
+        yield type(parts[0]).cat(parts[start : start + size])
 
 
 def _grouped(rollout: Any, order: Any) -> Tensor:

@@ -12,7 +12,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from alignzoo.batch import Batch
 from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, OnlineAlgorithm, Reward
-from alignzoo.engine import checkpoint, records
+from alignzoo.engine import allocator, checkpoint, records
 from alignzoo.engine.budget import Allowance
 from alignzoo.engine.cost import Cost, peak_memory, tokens_in
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader
@@ -81,6 +81,8 @@ class AlignTrainer(Trainer):
 
     def train(self, *arguments: Any, **keywords: Any) -> Any:
         """As the parent; the result has the weights, and the metrics, that early stopping keeps."""
+        if self.settings.keep_memory:
+            allocator.keep_freed()
         output = super().train(*arguments, **keywords)
         keep_best(self)
         return output

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alignzoo.batch import Completions, Pairs, Prompts
+from alignzoo.batch import Completions, Pairs, Prompts, Rankings
+from alignzoo.engine.cost import tokens_in
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader, Order, Share, bind
 from alignzoo.settings import UserError
 from alignzoo.testing.toys import ToyTable
@@ -75,14 +76,43 @@ def test_ranks_share_a_step_in_order():
     assert together == [order.records(0, 4).row.tolist(), order.records(4, 8).row.tolist()]
 
 
+def lengths(batches):
+    return [tokens_in(batch.take([i])) for batch in batches for i in range(len(batch))]
+
+
+def test_by_length_sorts_a_step_and_changes_none_of_its_records():
+    order = Order(ToyTable(Completions, 24), seed=0)
+    steps = take(OfflineLoader(order, batch=12, micro_batch=4, share=ALONE, by_length=True), 6)
+    for step, micro in ((0, steps[:3]), (1, steps[3:])):
+        came = order.records(12 * step, 12 * step + 12)
+        assert sorted(row_list(micro)) == sorted(came.row.tolist()) and row_list(micro) != came.row.tolist()
+        assert [len(batch) for batch in micro] == [4, 4, 4]
+        assert lengths(micro) == sorted(lengths([came]))
+
+
+def test_by_length_keeps_the_records_of_a_row_together():
+    order = Order(ToyTable(Rankings, 8), seed=0)
+    for batch in take(OfflineLoader(order, batch=4, micro_batch=2, share=ALONE, by_length=True), 4):
+        whole = [order.records(i, i + 1) for i in range(8)]
+        assert len(batch) == sum(len(rows) for rows in whole if set(rows.row.tolist()) & set(batch.row.tolist()))
+
+
+def test_by_length_sorts_a_minibatch_of_a_rollout():
+    plain, arranged = (Rollouts(prompts=8, batch=8, micro_batch=2, by_length=by) for by in (False, True))
+    before, after = (take(made.loader, 4) for made in (plain, arranged))
+    texts = [sorted(text for batch in batches for text in batch.text) for batches in (before, after)]
+    assert texts[0] == texts[1] and lengths(before) != lengths(after)
+    assert lengths(after) == sorted(lengths(before))
+
+
 class Rollouts:
     """An online loader over a made-up `sample`, which notes its calls; `done` holds the rollouts it made."""
 
-    def __init__(self, prompts=3, batch=4, passes=1, micro_batch=4, samples=2):
+    def __init__(self, prompts=3, batch=4, passes=1, micro_batch=4, samples=2, by_length=False):
         self.calls, self.done, self.samples = [], [], samples
         self.loader = OnlineLoader(
             Order(ToyTable(Prompts, 10), seed=0), prompts, batch, micro_batch, passes, ALONE, 0,
-            sample=self.sample, after=self.done.append, rebind=self.rebind,
+            sample=self.sample, after=self.done.append, rebind=self.rebind, by_length=by_length,
         )  # fmt: skip
 
     def rebind(self, batch):

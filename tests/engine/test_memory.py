@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +16,9 @@ import torch
 from torch import nn
 
 from alignzoo import config, run
-from alignzoo.batch import Prompts
+from alignzoo.batch import Pairs, Prompts
 from alignzoo.engine import memory
+from alignzoo.engine.trainer import AlignTrainer
 
 
 def test_the_largest_divisor_that_fits() -> None:
@@ -73,6 +77,55 @@ def test_steps_are_the_same_whatever_fits(algorithm: str, tmp_path: Path, monkey
         cut = steps(room=3)
     assert len(whole) == 2 and "2 of 8 records at once" in caplog.text
     torch.testing.assert_close(torch.tensor(cut), torch.tensor(whole), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "kto"])
+def test_a_padded_step_is_the_same_by_length(algorithm: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """The same losses and gradients, of micro-batches that are others."""
+    cut: dict[bool, list[list[int]]] = {}
+
+    def steps(by_length: bool) -> list[list[float]]:
+        folder = tmp_path / str(by_length)
+        cut[by_length] = rows = []
+        step = AlignTrainer.compute_loss
+        monkeypatch.setattr(AlignTrainer, "compute_loss", lambda self, model, inputs, *a, **k: (
+            rows.append(_rows(inputs)), step(self, model, inputs, *a, **k))[1])  # fmt: skip
+        sizes = ["trainer.batch=8", "rollout.prompts=4", "rollout.samples=2", "trainer.max_steps=2", "trainer.logging_steps=1"]
+        given = [f"algorithm={algorithm}", "trainer.eval_prompts=2", f"run_dir={folder}", "model.forward=padded", *sizes]
+        run.train(config.compose([*given, "trainer.micro_batch=2", f"trainer.by_length={by_length}"]))
+        monkeypatch.undo()
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [[row["loss"], row["grad_norm"]] for row in lines if "loss" in row]
+
+    plain, arranged = steps(False), steps(True)
+    assert cut[False] != cut[True] and sorted(chain(*cut[False])) == sorted(chain(*cut[True]))
+    torch.testing.assert_close(torch.tensor(arranged), torch.tensor(plain), rtol=1e-4, atol=1e-6)
+
+
+def _rows(inputs: Any) -> list[int]:
+    return (inputs.chosen if isinstance(inputs, Pairs) else inputs).row.tolist()
+
+
+FAULTS = """
+import ctypes, resource, sys, torch
+from alignzoo.engine import allocator
+assert sys.argv[1] == "no" or allocator.keep_freed()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(4 * 2**20) + 1  # two tensors of 16 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the GNU C library")
+def test_freed_memory_is_cleared_once() -> None:
+    """Pages the system had to hand out again, over 40 tensors of 4096 pages each."""
+    ended = {ask: subprocess.run([sys.executable, "-c", FAULTS, ask], capture_output=True, text=True) for ask in ("no", "yes")}
+    found = {ask: int(process.stdout) for ask, process in ended.items()}
+    assert found["yes"] < 100 and found["no"] > 20 * 4096
 
 
 def test_the_longest_record_counts() -> None:
