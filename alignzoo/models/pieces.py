@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -45,10 +46,18 @@ class Call:
             return self.queries.numel() * self.keys.shape[1]
         return _length(self.queries) * _length(self.keys)
 
+    @cached_property
+    def rows(self) -> Tensor:
+        """(n,): the places of the queries that are no padding, where `queries` are places."""
+        assert isinstance(self.queries, Tensor)
+        return self.queries.flatten()[self.used]
+
 
 @dataclass(frozen=True)
 class Pieces:
-    """All calls for one layout; rows that none of them computes are zero. `whole`: there are no such rows."""
+    """All calls for one layout; rows that none of them computes are zero. `whole`: there are no such rows. Calls that see what
+    others have seen (`merged`) come last.
+    """
 
     calls: list[Call]
     whole: bool
@@ -94,8 +103,7 @@ class _Attention(torch.autograd.Function):
             elif isinstance(call.queries, slice):
                 out[call.queries], total[call.queries] = found, logs
             else:
-                place = call.queries.flatten()[call.used]
-                out[place], total[place] = found[call.used], logs[call.used]
+                out[call.rows], total[call.rows] = found[call.used], logs[call.used]
         ctx.save_for_backward(query, key, value, out, total)
         ctx.pieces, ctx.scaling = pieces, scaling
         return out
@@ -105,7 +113,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         *inputs, out, total = ctx.saved_tensors
         query, key, value = (x.transpose(0, 1) for x in inputs)
-        grads = [torch.zeros_like(out) for _ in range(3)]
+        # where every place has a call of its own, that one writes first, and nothing needs to be zero before
+        grads = [torch.empty_like(out) if ctx.pieces.whole else torch.zeros_like(out) for _ in range(3)]
         for call in ctx.pieces.calls:
             q, k, v = _part(query, call.queries), _part(key, call.keys), _part(value, call.keys)
             given, made = (_part(x, call.queries) for x in (gradient, out))
@@ -117,10 +126,12 @@ class _Attention(torch.autograd.Function):
             )  # fmt: skip
             for grad, part, place in zip(grads, found, (call.queries, call.keys, call.keys), strict=True):
                 part = part.transpose(1, 2).flatten(0, 1)
-                if isinstance(place, slice):
-                    grad[place] += part
+                if isinstance(place, Tensor):
+                    grad[call.rows] = part[call.used]
+                elif ctx.pieces.whole and not call.merged:
+                    grad[place] = part
                 else:
-                    grad[place.flatten()[call.used]] = part[call.used]
+                    grad[place] += part
         return (*(grad.transpose(0, 1) for grad in grads), None, None)
 
 
