@@ -107,11 +107,14 @@ class Builder:
         return checks.check_sizes(self.algorithm, self.setup.training, self.setup.rollout, ranks)
 
     def _that_fits(self, micro: int, tables: Tables, config: Any, trained: Trained, device: torch.device) -> int:
-        """`micro`, or with trainer.micro_batch=auto what memory holds of it."""
+        """`micro`, or with trainer.micro_batch=auto what memory holds of it, and is worth its memory."""
         if self.setup.training.micro_batch != "auto" or self.algorithm.couples is Couples.MICROBATCH:
             return micro
-        tokens = memory.longest(tables.train, self.sampling.max_new_tokens)
-        return memory.micro_batch(micro, tokens, config, trained, device)
+        lengths = memory.lengths(tables.train, self.sampling.max_new_tokens)
+        fits = memory.micro_batch(micro, max(lengths), config, trained, device)
+        if self.online or device.type != "cpu":  # a rollout's prompt is encoded once for the samples that stay together
+            return fits
+        return memory.enough(fits, sum(lengths) / len(lengths), config, memory.bytes_of(trained))
 
     def context(self, args: TrainingArguments) -> tuple[Context, Any]:
         """What rewards, references and data are set up with, and the model's config."""

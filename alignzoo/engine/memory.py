@@ -1,4 +1,5 @@
-"""trainer.micro_batch=auto: all records of a step go through the networks at once, or as many as memory holds."""
+"""trainer.micro_batch=auto: all records of a step go through the networks at once, or as many as memory holds, or, on a CPU, as
+many as it gains from."""
 
 from __future__ import annotations
 
@@ -20,12 +21,13 @@ LOOKED_AT = 32  # records, spread over the data, of which the longest counts
 # numbers kept for the backward pass, a token and layer: 16 as wide as a state (norms, queries, keys, values, rotations,
 # outputs, sums), 4 as wide as the feed-forward part
 STATES, INNER = 16, 4
+# of one forward: with more at once a CPU is no faster (docs/runs.md); with less, what a call costs whatever its size tells
+ENOUGH_TOKENS, ENOUGH_BYTES = 2048, 64 * 2**20
 
 
 def micro_batch(each: int, tokens: int, config: Any, trained: Any, device: torch.device) -> int:
     """Of the divisors of `each`, the records a rank takes a step, the largest that fits; the same on every rank."""
-    parameters = [p for p in trained.parameters() if p.requires_grad]
-    width = max((p.element_size() for p in parameters), default=4)
+    parameters, width = [p for p in trained.parameters() if p.requires_grad], bytes_of(trained)
     state = 3 * sum(p.numel() * p.element_size() for p in parameters)  # gradients, and two moments of Adam
     needed = tokens * token_bytes(config, width)
     room = SHARE * (free(device) - state)
@@ -41,6 +43,11 @@ def fitting(each: int, needed: float, room: float) -> int:
     return next(size for size in range(each, 0, -1) if each % size == 0 and (size == 1 or size * needed <= room))
 
 
+def bytes_of(trained: Any) -> int:
+    """Of a number in the widest of what is trained."""
+    return max((p.element_size() for p in trained.parameters() if p.requires_grad), default=4)
+
+
 def token_bytes(config: Any, width: int) -> int:
     """Of activations, a token; 0 for a config that doesn't say how large its network is."""
     states, layers = getattr(config, "hidden_size", 0), getattr(config, "num_hidden_layers", 0)
@@ -48,10 +55,16 @@ def token_bytes(config: Any, width: int) -> int:
     return layers * (STATES * states + INNER * inner) * width
 
 
-def longest(table: Table, new_tokens: int) -> int:
-    """Tokens of the longest record: of its completions, each with its prompt, or of a prompt and `new_tokens` to come."""
+def enough(each: int, tokens: float, config: Any, width: int) -> int:
+    """The smallest divisor of `each` so many records of which, of `tokens` each, keep a CPU busy."""
+    wanted = max(ENOUGH_TOKENS, ENOUGH_BYTES / max(token_bytes(config, width), 1))
+    return next(size for size in range(1, each + 1) if each % size == 0 and (size == each or size * tokens >= wanted))
+
+
+def lengths(table: Table, new_tokens: int) -> list[int]:
+    """Tokens of records spread over the data: a completion's with its prompt's, or a prompt's and `new_tokens` to come."""
     step = max(1, len(table) // LOOKED_AT)
-    return max(_tokens(table.batch([row]), new_tokens) for row in range(0, len(table), step))
+    return [_tokens(table.batch([row]), new_tokens) for row in range(0, len(table), step)]
 
 
 def _tokens(record: Any, new_tokens: int) -> int:

@@ -71,6 +71,7 @@ def summary(ours: Side, theirs: Side, unit: str, size: int, clock: str = "cpu") 
         }  # fmt: skip
         if "sampled" in (unit, *(["sampled"] if side.get("sampled") else [])):
             found[name]["ms_per_sampled_token"] = 1000 * seconds / max(sum(_sampled(side, size)), 1)
+    found["throughput_ratio"] = found["ours"]["tokens_per_second"] / found["theirs"]["tokens_per_second"]
     found["peak_ratio"] = ours["peak_mb"] / theirs["peak_mb"]
     grown = [side["peak_mb"] - side["ready_mb"] for side in (ours, theirs)]
     found["peak_over_ready_ratio"] = grown[0] / grown[1] if grown[1] else None

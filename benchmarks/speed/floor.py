@@ -33,9 +33,12 @@ class Shape:
         return trunk + attention + head * 2 * self.hidden * self.vocabulary * sum(sum(cs) for _, cs in groups)
 
 
-def useful(algorithm: str, shape: Shape, groups: Sequence[Group], teacher: Shape | None = None, passes: int = 1) -> float:
+def useful(
+    algorithm: str, shape: Shape, groups: Sequence[Group], teacher: Shape | None = None, passes: int = 1,
+    beforehand: bool = False,
+) -> float:  # fmt: skip
     """FLOPs of an optimizer step on these groups. A backward is two forwards. Sampling is one forward, which yields the
-    sampler's log-probs too."""
+    sampler's log-probs too. The reference of DPO and KTO may have been computed `beforehand`."""
     once = shape.forward(groups)
     if algorithm in ("rloo", "grpo"):
         return 5 * once  # sampling, the reference, training
@@ -48,10 +51,10 @@ def useful(algorithm: str, shape: Shape, groups: Sequence[Group], teacher: Shape
     if algorithm == "kto":
         flat = [(p, c) for p, cs in groups for c in cs]
         others = [(p, [flat[i - 1][1]]) for i, (p, _) in enumerate(flat)]
-        return 4 * once + 2 * shape.forward(others, prompts=False)
+        return (4 - beforehand) * once + (2 - beforehand) * shape.forward(others, prompts=False)
     if algorithm == "bradley_terry":
         return 3 * shape.forward(groups, head=False)
-    return {"sft": 3, "dpo": 4}[algorithm] * once
+    return {"sft": 3, "dpo": 4 - beforehand}[algorithm] * once
 
 
 def peak(size: int = 1024, repeats: int = 8) -> float:

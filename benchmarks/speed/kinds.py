@@ -19,6 +19,7 @@ class Kind:
     model: str = "model"  # which of the folders of `material` is trained
     samples: int = 0  # completions of a prompt it samples; 0: it learns from the rows
     passes: int = 1  # optimizer steps from one rollout
+    refers: bool = False  # to a reference, which both compute beforehand in the column `best`
     itself: bool = False  # TRL has no such trainer: compared with alignzoo's own padded path
 
     def overrides(self, folder: Path, steps: int, new_tokens: int) -> list[str]:
@@ -39,10 +40,10 @@ class Kind:
 
 VOWELS = ("reward=function", "reward.path=benchmarks.speed.rewards.vowels")
 KINDS = {
-    "dpo": Kind("pairs", 4, ("algorithm=dpo",)),
+    "dpo": Kind("pairs", 4, ("algorithm=dpo",), refers=True),
     "sft": Kind("demonstrations", 8, ("algorithm=sft",)),
     "bradley_terry": Kind("pairs", 4, ("algorithm=bradley_terry",), model="scorer"),
-    "kto": Kind("judged", 8, ("algorithm=kto",)),
+    "kto": Kind("judged", 8, ("algorithm=kto",), refers=True),
     "rloo": Kind("pairs", 16, ("algorithm=reinforce", "algorithm.baseline=leave_one_out", *VOWELS), "sampler", SAMPLES),
     "grpo": Kind("pairs", 16, ("algorithm=grpo", *VOWELS), "sampler", SAMPLES),
     "distill": Kind("pairs", 8, ("algorithm=distill", "algorithm.lam=1", "roles.teacher={folder}/teacher"), "sampler", 1),

@@ -35,11 +35,16 @@ class Row:
     size: str = "1M"
     column: str = "tuned"
     profile: str = "hh"
-    steps: int = 12
+    steps: int = 24
+    turn: int = 4  # steps: an alternation's
     threads: int = 1
     new_tokens: int = 128
     overrides: list[str] = field(default_factory=list)
     label: str = ""  # tells rows apart that differ in overrides
+
+    def __post_init__(self) -> None:
+        if self.steps % self.turn:
+            raise ValueError(f"--steps {self.steps} is not a multiple of --turn {self.turn}")
 
     @property
     def name(self) -> str:
@@ -66,10 +71,9 @@ def measure(row: Row, data: Path, work: Path = WORK, rows: int = 400) -> dict[st
     folder = work / f"{row.profile}-{row.size}"
     prepare(folder, row.size, data, rows)
     load = os.getloadavg()[0]
-    size = KINDS[row.algorithm].passes
     with cores(row.threads):
-        ours, theirs = pair(row, folder, size)
-        found = compare.summary(ours, theirs, row.unit, size, row.clock)
+        ours, theirs = pair(row, folder)
+        found = compare.summary(ours, theirs, row.unit, row.turn, row.clock)
         found["gate"] = gated(row, folder, ours, theirs)
     return asdict(row) | {"name": row.name, "unit": row.unit} | found | provenance(load) | {
         "runs": {"ours": {k: v for k, v in ours.items() if k != "rollouts"}, "theirs": theirs}
@@ -87,14 +91,14 @@ def cores(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def pair(row: Row, folder: Path, block: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What each of the two has measured, a turn being `block` steps."""
+def pair(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What each of the two has measured."""
     kind = KINDS[row.algorithm]
     with tempfile.TemporaryDirectory() as scratch:
         outs = {side: Path(scratch) / f"{side}.json" for side in ("ours", "theirs")}
         jobs = {
             side: Job(
-                folder=str(folder), out=str(out), algorithm=row.algorithm, steps=row.steps, block=block,
+                folder=str(folder), out=str(out), algorithm=row.algorithm, steps=row.steps, block=row.turn,
                 new_tokens=row.new_tokens, overrides=row.overrides if side == "ours" else [],
                 column="padded" if kind.itself and side == "theirs" else row.column,
             ).save(Path(scratch) / f"{side}-job.json")
@@ -102,7 +106,7 @@ def pair(row: Row, folder: Path, block: int) -> tuple[dict[str, Any], dict[str, 
         }  # fmt: skip
         programs = {"ours": "ours", "theirs": "ours" if kind.itself else "theirs"}
         commands = {side: command(programs[side], path) for side, path in jobs.items()}
-        alternate(commands, environment(row.threads), row.steps // block)
+        alternate(commands, environment(row.threads), row.steps // row.turn)
         ours, theirs = (json.loads(out.read_text()) for out in outs.values())
     return ours, theirs
 

@@ -1,7 +1,8 @@
 """TRL's side: `python -m benchmarks.speed.theirs JOB` (a file, see `job`).
 
 Columns: tuned (float32, no checkpointing), default (bfloat16, checkpointing), best (the reference computed beforehand; packing;
-by length; a static cache), compact (tuned, with the head of the CUDA code path: scored rows only).
+by length; a static cache), accumulated (tuned, one record at a time, so that little is padded), compact (tuned, with the head
+of the CUDA code path: scored rows only).
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def arguments(job: Job, folder: str) -> dict[str, Any]:
         "use_cpu": True, "lr_scheduler_type": "constant", "logging_steps": 1, "report_to": "none", "save_strategy": "no",
         "disable_tqdm": True, "seed": 0, "weight_decay": 0.0,
     }  # fmt: skip
+    if job.column == "accumulated":
+        shared |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": job.kind.batch}
     return shared if job.column == "default" else shared | {"bf16": False, "gradient_checkpointing": False}
 
 

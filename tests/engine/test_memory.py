@@ -25,6 +25,15 @@ def test_the_largest_divisor_that_fits() -> None:
     assert [memory.fitting(12, 10.0, room) for room in (1000, 120, 119, 61, 40, 39, 20, 5, -1)] == [12, 12, 6, 6, 4, 3, 2, 1, 1]
 
 
+def test_the_smallest_divisor_that_is_enough() -> None:
+    """2048 tokens are wanted at once, or more, where they would not come to 64 MB: 4096 of 16 x 128 + 4 x 512 numbers."""
+    wide = SimpleNamespace(hidden_size=128, num_hidden_layers=8, intermediate_size=512)
+    assert [memory.enough(12, tokens, wide, 4) for tokens in (171, 341, 342, 512, 1024, 5000)] == [12, 12, 6, 4, 2, 1]
+    narrow = SimpleNamespace(hidden_size=128, num_hidden_layers=1, intermediate_size=512)
+    assert [memory.enough(12, tokens, narrow, 4) for tokens in (342, 682, 683, 1024)] == [12, 12, 6, 4]
+    assert memory.enough(12, 5000, SimpleNamespace(), 4) == 12  # of a network whose size nobody knows
+
+
 def test_what_a_token_takes() -> None:
     small = SimpleNamespace(hidden_size=8, num_hidden_layers=3, intermediate_size=20)
     assert memory.token_bytes(small, 4) == 3 * (16 * 8 + 4 * 20) * 4
@@ -63,7 +72,7 @@ def test_steps_are_the_same_whatever_fits(algorithm: str, tmp_path: Path, monkey
 
     def steps(room: int) -> list[list[float]]:
         """Of a record that takes 9 GB."""
-        monkeypatch.setattr(memory, "longest", lambda table, new_tokens: 9)
+        monkeypatch.setattr(memory, "lengths", lambda table, new_tokens: [1, 9])
         monkeypatch.setattr(memory, "free", lambda _: room * 18 * 10**9 + 10**9)
         folder = tmp_path / str(room)
         sizes = ["trainer.batch=8", "rollout.prompts=4", "rollout.samples=2", "trainer.max_steps=2", "trainer.logging_steps=1"]
@@ -128,7 +137,7 @@ def test_freed_memory_is_cleared_once() -> None:
     assert found["yes"] < 100 and found["no"] > 20 * 4096
 
 
-def test_the_longest_record_counts() -> None:
+def test_records_are_looked_at_all_over_the_data() -> None:
     class Growing:
         def __len__(self) -> int:
             return 100
@@ -138,4 +147,5 @@ def test_the_longest_record_counts() -> None:
             attended = torch.arange(200) >= 200 - row - 1
             return Prompts(ids=torch.zeros(1, 200).long(), attended=attended[None], row=torch.tensor(rows))
 
-    assert memory.longest(Growing(), new_tokens=7) == 100 + 7  # every third of 100 rows, the last one among them
+    found = memory.lengths(Growing(), new_tokens=7)
+    assert found == [row + 1 + 7 for row in range(0, 100, 3)]  # every third of 100 rows, the last one among them

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from alignzoo.models.networks import PolicyNetwork
 from benchmarks.speed import compare, linear, ours, page, plan, theirs
 from benchmarks.speed.floor import Shape, useful
 from benchmarks.speed.job import Job
@@ -52,6 +53,20 @@ def test_a_gate_passes_for_the_same_mathematics_and_no_other(algorithm: str, mat
     assert all(0 < useful <= trained for useful, trained in zip(mine["useful_tokens"], mine["tokens"], strict=True))
 
 
+def test_a_reference_computed_beforehand_changes_no_loss(material: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    forward = PolicyNetwork.logprobs
+    monkeypatch.setattr(PolicyNetwork, "logprobs", lambda self, c: (asked.append(len(c)), forward(self, c))[1])
+    plain, cached = (ours.run(job(material, "dpo", column=column))["loss"] for column in ("tuned", "best"))
+    assert cached == pytest.approx(plain, abs=1e-6)
+    assert len(asked) == 2 * 4 + (2 * 4 + 4), "the timed run of the second asks the policy alone"
+
+
+def test_trl_takes_one_record_at_a_time(material: Path) -> None:
+    tuned, single = (theirs.run(job(material, "dpo", column=column)) for column in ("tuned", "accumulated"))
+    assert compare.gate(tuned, single)["passed"] and len(single["cpu"]) == 4
+
+
 @pytest.mark.parametrize("algorithm", ["rloo", "grpo", "distill"])
 def test_completions_are_replayed(algorithm: str, material: Path, tmp_path: Path) -> None:
     sampling = job(material, algorithm, replay=True)
@@ -90,6 +105,7 @@ def test_the_arithmetic_of_a_row() -> None:
     assert compare.ratios(side(), other, "steps", 1) == [2, 3, 1, 4]
     found = compare.summary(side(), other, "steps", 1)
     assert found["ratio"] == {"median": 2.5, "min": 1, "max": 4} and found["alternations"] == 4
+    assert found["throughput_ratio"] == pytest.approx(27 / 10), "of all steps together"
     assert found["peak_ratio"] == 0.5 and found["peak_over_ready_ratio"] == 60 / 160 and found["whole_run_ratio"] == 2
     assert found["ours"]["seconds_per_step"] == 2.5 and found["ours"]["tokens_per_second"] == 40 / 10
     assert found["ours"]["utilisation"] == 20 / 10 / 10.0 and found["theirs"]["utilisation"] == pytest.approx(20 / 27 / 10)
@@ -130,6 +146,7 @@ def test_the_flops_nobody_can_do_without() -> None:
     assert useful("dpo", shape, groups) == 4 * (trunk + attention + head) and useful(
         "rloo", shape, groups
     ) == 5 * shape.forward(groups)
+    assert useful("dpo", shape, groups, beforehand=True) == 3 * shape.forward(groups)
     assert shape.forward([(3, [2])], prompts=False) < shape.forward([(3, [2])])
 
 
@@ -182,17 +199,23 @@ def result(algorithm: str, ratio: float, **more: Any) -> dict[str, Any]:
 def test_the_page_says_what_is_short_of_its_target(tmp_path: Path) -> None:
     save(result("dpo", 3.0), tmp_path)
     save(result("dpo", 4.0, size="15M"), tmp_path)
+    save(result("dpo", 2.1, column="accumulated"), tmp_path)
     save(result("sft", 2.0, column="best") | {"gate": {"steps": 0, "passed": True, "see": "tuned"}}, tmp_path)
     failed = {"steps": 10, "loss": 1e-6, "gradient": 0.01, "moved": 0.0, "replayed": True, "passed": False}
     save(result("kto", 9.0) | {"gate": failed}, tmp_path)
     text = page.write(tmp_path).read_text()
     lines = {line.split(" | ")[0]: line for line in text.splitlines()}
-    assert lines["| DPO"].startswith("| DPO | **3.00x** | 4.00x | - | 3.5x / 5x | - | 2.5x | 0.40 | 0.40 |")
-    assert lines["| SFT"].startswith("| SFT | - | - | - | 3.5x / 4.5x | 2.00x | 1.6x |")
-    assert "| 3.00 (3.00 to 3.00) | 4 | 1.0e-06 | 0.40 (0.29) |" in lines["| DPO, hh 1M, tuned"]
+    assert lines["| DPO"].startswith("| DPO | **3.00x** | 4.00x | - | 3.5x / 5x | - | - | 2.5x | 2.10x | - | 0.40 | 0.40 |")
+    assert lines["| SFT"].startswith("| SFT | - | - | - | 3.5x / 4.5x | 2.00x | - | 1.6x | - | - |")
+    assert "| 3.00 (3.00 to 3.00) | 3.00 | 4 x 4 steps | 1.0e-06 | 0.40 (0.29) |" in lines["| DPO, hh 1M, tuned"]
     assert lines["| KTO"].startswith("| KTO | - | - | - |"), "what fails its gate counts for nothing"
     assert "**failed: 1.0e-06†, first gradient norm 1.0e-02" in lines["| KTO, hh 1M, tuned"]
     assert "as tuned" in lines["| SFT, hh 1M, best"] and "abc1234" in lines["| SFT, hh 1M, best"]
+
+
+def test_turns_are_whole() -> None:
+    with pytest.raises(ValueError, match="--steps 10 is not a multiple of --turn 4"):
+        Row(algorithm="dpo", steps=10)
 
 
 def test_only_missing_rows_are_run(tmp_path: Path) -> None:
