@@ -25,7 +25,10 @@ def main(overrides: Sequence[str], cache: Path) -> dict[str, Any]:
     out = Path(given[-1]).expanduser()
     if not out.parent.is_dir():
         raise UserError(f"out={out}: there is no folder {out.parent}")
-    setup = config.instantiate(config.compose([text for text in overrides if not text.startswith("out=")]))
+    composed = config.compose([text for text in overrides if not text.startswith("out=")])
+    if composed.pipeline.stages:
+        raise UserError("rows are made by one run: leave pipeline=NAME out, and give model.path=RUN/model of the stage that writes")
+    setup = config.instantiate(composed)
     if setup.making.kind is Made.none:
         raise UserError("nothing is to be made: say what with making=pairs, ratings, rankings or demonstrations")
     labeller(setup)

@@ -282,3 +282,5 @@ def test_the_command_writes_files_that_are_read_as_data(tmp_path, monkeypatch, c
     assert cli.main(["make", *options, f"out={out}"]) == 2
     assert "say what with making=pairs" in capsys.readouterr().err
     assert cli.main(["make", *options, "making=pairs", "out=pairs.csv"]) == 2
+    assert cli.main(["make", "pipeline=rlhf", f"out={out}"]) == 2
+    assert "leave pipeline=NAME out" in capsys.readouterr().err
