@@ -27,7 +27,7 @@ def main(overrides: Sequence[str], cache: Path) -> dict[str, Any]:
         raise UserError(f"out={out}: there is no folder {out.parent}")
     composed = config.compose([text for text in overrides if not text.startswith("out=")])
     if composed.pipeline.stages:
-        raise UserError("rows are made by one run: leave pipeline=NAME out, and give model.path=RUN/model of the stage that writes")
+        raise UserError("one run makes rows: leave pipeline=NAME out, and give model.path=RUN/model of the stage that writes")
     setup = config.instantiate(composed)
     if setup.making.kind is Made.none:
         raise UserError("nothing is to be made: say what with making=pairs, ratings, rankings or demonstrations")
