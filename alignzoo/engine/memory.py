@@ -21,7 +21,7 @@ LOOKED_AT = 32  # records, spread over the data, of which the longest counts
 # numbers kept for the backward pass, a token and layer: 16 as wide as a state (norms, queries, keys, values, rotations,
 # outputs, sums), 4 as wide as the feed-forward part
 STATES, INNER = 16, 4
-# of one forward: with more at once a CPU is no faster (docs/runs.md); with less, what a call costs whatever its size tells
+# of one forward: with more at once a CPU is no faster; with less, what a call costs whatever its size tells
 ENOUGH_TOKENS, ENOUGH_BYTES = 2048, 64 * 2**20
 
 
