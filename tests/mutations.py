@@ -1335,8 +1335,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/engine/memory.py",
-        "if each % size == 0 and",
-        "if",
+        "if each % size == 0 and (size == 1",
+        "if (size == 1",
         "tests/engine/test_memory.py",
     ),
     (
