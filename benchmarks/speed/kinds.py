@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RATE = 1e-5  # of both programs
+# where completions are replayed for the gate: AdamW's first steps are as long for a gradient of rounding as for any other, and
+# differences in the mathematics would be taken for what it makes of rounding
+GATE = {"ours": ("trainer.optimizer=sgd", "trainer.learning_rate=1e-2"), "theirs": {"optim": "sgd", "learning_rate": 1e-2}}
 SAMPLES = 4  # completions of a prompt, where a group is compared
 
 

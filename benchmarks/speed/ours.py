@@ -14,14 +14,14 @@ from alignzoo.engine.build import Builder
 from alignzoo.engine.callbacks import Interrupt
 from benchmarks.speed.floor import Group, Shape, useful
 from benchmarks.speed.job import Job
-from benchmarks.speed.kinds import PADDED
+from benchmarks.speed.kinds import GATE, PADDED
 from benchmarks.speed.meter import Meter
 
 
 def run(job: Job) -> dict[str, Any]:
     kind, folder = job.kind, Path(job.folder)
     beforehand = kind.refers and job.column == "best"
-    more = [*PADDED] * (job.column == "padded") + ["reference=cached"] * beforehand
+    more = [*PADDED] * (job.column == "padded") + ["reference=cached"] * beforehand + [*GATE["ours"]] * job.replay
     made = lambda: instantiate(compose([*kind.overrides(folder, job.steps, job.new_tokens), *more, *job.overrides]))  # noqa: E731
     with tempfile.TemporaryDirectory() as run:
         if beforehand:  # a first run on the same rows fills the cache

@@ -154,7 +154,7 @@ def gate(found: Result) -> str:
     if not found["steps"]:
         return f"as {found['see']}"
     told = f"{found['loss']:.1e}{'†' if found['replayed'] else ''}"
-    more = f", first gradient norm {found['gradient']:.1e}, way moved {found['moved']:.1e}"
+    more = f", gradient norms {found['gradient']:.1e}, way moved {found['moved']:.1e}"
     return told if found["passed"] else f"**failed: {told}{more}**"
 
 

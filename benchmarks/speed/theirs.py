@@ -17,7 +17,7 @@ from typing import Any
 
 from alignzoo_plugins.trl.base import in_order
 from benchmarks.speed.job import Job
-from benchmarks.speed.kinds import RATE, SAMPLES
+from benchmarks.speed.kinds import GATE, RATE, SAMPLES
 from benchmarks.speed.meter import Meter
 from benchmarks.speed.rewards import vowels
 
@@ -47,6 +47,8 @@ def arguments(job: Job, folder: str) -> dict[str, Any]:
     }  # fmt: skip
     if job.column == "accumulated":
         shared |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": job.kind.batch}
+    if job.completions:
+        shared |= GATE["theirs"]
     return shared if job.column == "default" else shared | {"bf16": False, "gradient_checkpointing": False}
 
 
@@ -126,7 +128,10 @@ def rloo(job: Job, shared: dict[str, Any]) -> Any:
 def grpo(job: Job, shared: dict[str, Any]) -> Any:
     from trl import GRPOConfig, GRPOTrainer
 
-    same = {"loss_type": "grpo", "beta": 0.04, "scale_rewards": "group", "num_generations": SAMPLES}
+    same = {
+        "loss_type": "grpo", "beta": 0.04, "scale_rewards": "group", "num_generations": SAMPLES,
+        "use_bias_correction_kl": False,
+    }  # fmt: skip
     args = GRPOConfig(**_sampling(job, shared, **same))
     return GRPOTrainer(model(job), reward_funcs=vowels, args=args, train_dataset=_prompts(job))
 

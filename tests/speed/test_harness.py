@@ -76,7 +76,7 @@ def test_completions_are_replayed(algorithm: str, material: Path, tmp_path: Path
     other = theirs.run(replayed)
     assert other["sampled"] == mine["sampled"] and len(mine["rollouts"]) == 4
     assert compare.gate(mine, other, replayed=True)["passed"]
-    wrong = ours.run(replace(sampling, overrides=["trainer.max_grad_norm=1e-4", "trainer.optimizer=sgd"]))
+    wrong = ours.run(replace(sampling, overrides=["trainer.learning_rate=2e-2"]))
     assert not compare.gate(wrong, other, replayed=True)["passed"]
     if algorithm == "rloo":
         assert max(map(abs, other["loss"])) > 1e-3, "TRL's own loss is 0 whatever the policy does"
@@ -129,8 +129,8 @@ def test_time_a_token_where_the_two_work_on_others() -> None:
         ({"loss": [0.5, 0.40003, 0.3]}, False, False),
         ({"moved": 1.01}, False, False),
         ({"grad_norm": [1.0001, 2.0, 3.0]}, False, True),
-        ({"grad_norm": [1.0001, 2.0, 3.0]}, True, False),
-        ({"grad_norm": [1.0, 2.01, 3.0]}, True, True),
+        ({"grad_norm": [1.0, 2.0, 3.001]}, True, False),
+        ({"grad_norm": [1.00005, 2.0, 3.0]}, True, True),
     ],
 )
 def test_what_a_gate_looks_at(changes: dict[str, Any], replayed: bool, passed: bool) -> None:
@@ -209,7 +209,7 @@ def test_the_page_says_what_is_short_of_its_target(tmp_path: Path) -> None:
     assert lines["| SFT"].startswith("| SFT | - | - | - | 3.5x / 4.5x | 2.00x | - | 1.6x | - | - |")
     assert "| 3.00 (3.00 to 3.00) | 3.00 | 4 x 4 steps | 1.0e-06 | 0.40 (0.29) |" in lines["| DPO, hh 1M, tuned"]
     assert lines["| KTO"].startswith("| KTO | - | - | - |"), "what fails its gate counts for nothing"
-    assert "**failed: 1.0e-06†, first gradient norm 1.0e-02" in lines["| KTO, hh 1M, tuned"]
+    assert "**failed: 1.0e-06†, gradient norms 1.0e-02" in lines["| KTO, hh 1M, tuned"]
     assert "as tuned" in lines["| SFT, hh 1M, best"] and "abc1234" in lines["| SFT, hh 1M, best"]
 
 
