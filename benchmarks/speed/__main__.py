@@ -9,8 +9,7 @@ from pathlib import Path
 from benchmarks.speed.kinds import KINDS
 from benchmarks.speed.material import SIZES
 from benchmarks.speed.measure import RESULTS, WORK, Row, measure, save, told
-
-COLUMNS = ("tuned", "default", "best", "accumulated", "compact")
+from benchmarks.speed.page import COLUMNS
 
 
 def main() -> None:

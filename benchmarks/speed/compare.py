@@ -8,7 +8,7 @@ from typing import Any
 
 Side = Mapping[str, Any]
 GATE = 2e-5  # how far apart the two loss curves may be over the first steps
-CLOSE = 1e-3  # how far apart, relatively, how far weights moved may be
+CLOSE = 1e-3  # how far apart, relatively, the ways may be that the weights moved
 GRADIENT = 1e-4  # and the gradient norms of all of these steps, where completions are replayed
 GATED = 10  # steps
 WARM_UP = 2  # steps left out of every ratio
@@ -19,7 +19,8 @@ def gate(ours: Side, theirs: Side, replayed: bool = False) -> dict[str, Any]:
     whatever happens, the gradient norms count too."""
     steps = min(GATED, len(ours["loss"]), len(theirs["loss"]))
     loss = max(abs(o - t) for o, t in zip(ours["loss"][:steps], theirs["loss"][:steps], strict=True))
-    gradient = max(map(apart, ours["grad_norm"][:steps], theirs["grad_norm"][:steps]))
+    norms = zip(ours["grad_norm"][:steps], theirs["grad_norm"][:steps], strict=True)
+    gradient = max(apart(o, t) for o, t in norms)
     moved = apart(ours["moved"], theirs["moved"])
     passed = loss <= GATE and moved <= CLOSE and (not replayed or gradient <= GRADIENT)
     return {"steps": steps, "loss": loss, "gradient": gradient, "moved": moved, "replayed": replayed, "passed": passed}

@@ -42,7 +42,7 @@ Drawn from the JSON files of this folder by `python -m benchmarks.speed.page`. A
 "x" is TRL's time over alignzoo's for the same work: the same rows, a sampled token where the two sample, a token trained on
 where TRL packs or sorts its rows. PPO, which TRL no longer has, is compared with alignzoo's own padded path and plain decoding.
 
-**One record at a time**, its gradients accumulated, is what makes TRL fastest on a CPU where nothing is sampled, and takes it
+**One record at a time**, its gradients accumulated, is faster on a CPU than TRL tuned, where nothing is sampled, and takes it
 least memory: a forward then pads little, and a CPU does not mind small ones. On a GPU it would leave most of the device idle.
 No target was set for it.
 """

@@ -116,7 +116,7 @@ def _rows(inputs: Any) -> list[int]:
 
 
 FAULTS = """
-import ctypes, resource, sys, torch
+import resource, sys, torch
 from alignzoo.engine import allocator
 assert sys.argv[1] == "no" or allocator.keep_freed()
 def faults():
