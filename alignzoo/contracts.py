@@ -94,8 +94,8 @@ class Policy(Protocol):
         """(B, T): entropy of the next-token distribution, in nats, 0 where nothing is scored."""
 
     def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Policy] = ()) -> Tensor:
-        """Run `fn(logits (n, V), *others (n, V), *aligned (n,))`, the others being those of `beside`, on the scored tokens,
-        chunk by chunk, recomputed in the backward pass; fn returns (n, ...). Returns (B, T, ...), 0 where nothing is scored.
+        """Run `fn(logits (n, V), *others (n, V), *aligned (n,))`, the others being those of `beside`, on the scored tokens, a
+        few at a time, so that fn must treat each alike; it returns (n, ...). Returns (B, T, ...), 0 where nothing is scored.
         Logits are divided by the temperature; tokens outside the support are -inf (their log-prob too: mask before
         multiplying by a probability of 0)."""
 

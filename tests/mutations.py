@@ -1286,6 +1286,24 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/rewards/test_discriminator.py",
     ),
     (
+        "alignzoo/models/rowwise.py",
+        "with torch.autograd.graph.saved_tensors_hooks(_same, _same):",
+        "with torch.enable_grad():",
+        "tests/models/test_rowwise.py",
+    ),
+    (
+        "alignzoo/models/rowwise.py",
+        "if i == 0 and not (value.dim() == 1 and _made_of(value, leaves)):",
+        "if i == 0 and value.dim() != 1:",
+        "tests/models/test_rowwise.py",
+    ),
+    (
+        "alignzoo/models/rowwise.py",
+        "found = [slope * upstream.view(",
+        "found = [slope * torch.ones_like(upstream).view(",
+        "tests/models/test_rowwise.py",
+    ),
+    (
         "alignzoo/models/pieces.py",
         "together = torch.logaddexp(total, logs)",
         "together = torch.maximum(total, logs)",

@@ -5,8 +5,6 @@ the support of both (logits of -inf) contribute 0, with finite gradients; a toke
 makes a KL infinite where the definition says so.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -82,9 +80,7 @@ def generalised_jsd(student: Tensor, teacher: Tensor, beta: float, temperature: 
     """
     log_p, p = supported_log_softmax(teacher / temperature)
     log_q, q = supported_log_softmax(student / temperature)
-    scaled_p, scaled_q = log_p + math.log(beta), log_q + math.log1p(-beta)
-    either = torch.where(teacher.isneginf(), scaled_q, torch.logaddexp(scaled_p, scaled_q))
-    mixture = torch.where(student.isneginf(), scaled_p, either)
+    mixture = torch.lerp(q, p, beta).clamp(min=torch.finfo(q.dtype).tiny).log()  # where it underflows, p and q are 0 anyway
     return beta * (p * (log_p - mixture)).sum(-1) + (1 - beta) * (q * (log_q - mixture)).sum(-1)
 
 

@@ -20,6 +20,7 @@ from alignzoo.models import backends, flat, flops, generation
 from alignzoo.models import forward as padded
 from alignzoo.models.head import head_logprobs, kept
 from alignzoo.models.noise import Noise
+from alignzoo.models.rowwise import by_rows
 from alignzoo.settings import Forward, Sampling
 
 CHUNK_BYTES = (
@@ -58,7 +59,8 @@ class Shared:
         """Raw logits (n, V) to those of the sampling distribution: at least float32, divided by the temperature, -inf
         outside the support.
         """
-        scaled = (logits if logits.dtype == torch.float64 else logits.float()) / self.temperature
+        exact = logits if logits.dtype == torch.float64 else logits.float()
+        scaled = exact if self.temperature == 1 else exact / self.temperature
         return scaled if self.support is None else scaled.masked_fill(~self.support.to(logits.device), -torch.inf)
 
 
@@ -251,7 +253,7 @@ def _on_scored(fn: Callable[..., Tensor], read: list[Readout], c: Completions, a
 
     def on_rows(*columns: Tensor) -> Tensor:
         logits = [r.logits(rows) for r, rows in zip(read, columns, strict=False)]
-        return fn(*logits, *columns[len(read) :])
+        return by_rows(fn, *logits, *columns[len(read) :])
 
     columns = [*(r.rows for r in read), *(x[c.scored] for x in aligned)]
     return _scatter(_chunked(on_rows, columns, read[0].width), c.scored)

@@ -115,6 +115,14 @@ def test_jsd_of_disjoint_supports_is_the_entropy_of_beta() -> None:
     assert torch.autograd.grad(value, logits)[0].isfinite().all()
 
 
+def test_jsd_where_probabilities_underflow() -> None:
+    """exp(-200) is no float32: log 2 as for disjoint supports, and no slope."""
+    student, teacher = torch.tensor([0.0, -200.0]).requires_grad_(), torch.tensor([-200.0, 0.0])
+    value = generalised_jsd(student, teacher, 0.5)
+    assert value.item() == pytest.approx(math.log(2), abs=1e-6)
+    assert torch.autograd.grad(value, student)[0].abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("divergence", [forward_kl, reverse_kl])
 def test_temperature_divides_the_logits(divergence: Callable[..., Tensor]) -> None:
     student, teacher = torch.randn(2, 5)
