@@ -12,7 +12,7 @@ import sys
 # of mallopt (malloc.h): the free bytes at the top of the heap above which it shrinks, and the size from which on a block is
 # mapped, and unmapped, by itself
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-TRIM, MAPPED = 2**31 - 1, 2**25  # the largest that older versions take; above, what is computed on a block costs more
+TRIM, MAPPED = 2**31 - 1, 2**30
 
 
 def keep_freed() -> bool:

@@ -26,7 +26,7 @@ def by_rows(fn: Callable[..., Tensor], *columns: Tensor) -> Tensor:
     if not (trained and torch.is_grad_enabled()):
         return torch.cat([fn(*piece) for piece in pieces])
     values, slopes = list[Tensor](), [torch.empty_like(x) for x in trained]
-    # checkpointing would otherwise drop what the inner backward pass is about to read
+    # checkpointing would otherwise drop, and compute again for each piece, what its backward pass is about to read
     with torch.autograd.graph.saved_tensors_hooks(_same, _same):
         for i, piece in enumerate(pieces):
             given = [x.detach().requires_grad_(x.requires_grad) for x in piece]
