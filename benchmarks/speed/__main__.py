@@ -16,8 +16,8 @@ def main() -> None:
     options = arguments()
     row = Row(
         algorithm=options.algorithm, size=options.size, column=options.column, profile=options.profile, steps=options.steps,
-        turn=options.turn, threads=options.threads, new_tokens=options.new_tokens, overrides=options.override,
-        label=options.label,
+        turn=options.turn, threads=options.threads, waiting=options.waiting, new_tokens=options.new_tokens,
+        overrides=options.override, label=options.label,
     )  # fmt: skip
     result = measure(row, options.data, options.work, options.rows)
     print(told(result))
@@ -34,6 +34,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--profile", default="hh", help="a name for the data")
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1, help="with more than one, wall clock instead of CPU seconds")
+    parser.add_argument(
+        "--waiting", choices=("passive", "library"), default="passive", help="threads sleep, or do as the OpenMP library has it"
+    )
     parser.add_argument("--turn", type=int, default=4, help="steps of a turn")
     parser.add_argument("--new-tokens", type=int, default=128, help="that a sampled completion has at most")
     parser.add_argument("--rows", type=int, default=400)

@@ -38,6 +38,7 @@ class Row:
     steps: int = 24
     turn: int = 4  # steps: an alternation's
     threads: int = 1
+    waiting: str = "passive"  # what threads do that wait for each other: sleep, or as the OpenMP library has it, which spins first
     new_tokens: int = 128
     overrides: list[str] = field(default_factory=list)
     label: str = ""  # tells rows apart that differ in overrides
@@ -48,7 +49,8 @@ class Row:
 
     @property
     def name(self) -> str:
-        more = [self.label] * bool(self.label) + [f"{self.threads}-threads"] * (self.threads > 1)
+        threads = f"{self.threads}-threads" + "-spinning" * (self.waiting == "library")
+        more = [self.label] * bool(self.label) + [threads] * (self.threads > 1)
         return "-".join([self.algorithm, self.profile, self.size, self.column, *more])
 
     @property
@@ -106,7 +108,7 @@ def pair(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         }  # fmt: skip
         programs = {"ours": "ours", "theirs": "ours" if kind.itself else "theirs"}
         commands = {side: command(programs[side], path) for side, path in jobs.items()}
-        alternate(commands, environment(row.threads), row.steps // row.turn)
+        alternate(commands, environment(row), row.steps // row.turn)
         ours, theirs = (json.loads(out.read_text()) for out in outs.values())
     return ours, theirs
 
@@ -136,7 +138,7 @@ def replayed(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 completions="" if side == "ours" else str(Path(scratch) / "ours.json"),
             ).save(Path(scratch) / "job.json")  # fmt: skip
             ended = subprocess.run(
-                command(side, Path(scratch) / "job.json"), env=environment(row.threads), capture_output=True, text=True
+                command(side, Path(scratch) / "job.json"), env=environment(row), capture_output=True, text=True
             )
             if ended.returncode:
                 raise RuntimeError(ended.stderr[-3000:])
@@ -152,10 +154,9 @@ def command(side: str, job: Path) -> list[str]:
     return [sys.executable, "-m", f"benchmarks.speed.{side}", str(job)]
 
 
-def environment(threads: int) -> dict[str, str]:
-    return os.environ | {
-        "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
-    }  # fmt: skip
+def environment(row: Row) -> dict[str, str]:
+    own = {"OMP_NUM_THREADS": str(row.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return os.environ | own | ({"OMP_WAIT_POLICY": "PASSIVE"} if row.waiting == "passive" else {})
 
 
 def provenance(load: float) -> dict[str, Any]:

@@ -134,7 +134,8 @@ def every(rows: Sequence[Result]) -> str:
 
 def line(row: Result) -> tuple[str, ...]:
     ours, theirs, ratio = row["ours"], row["theirs"], row["ratio"]
-    threads = f", {row['threads']} threads, wall clock" if row["threads"] > 1 else ""
+    waiting = " (spinning)" if row.get("waiting") == "library" else ""
+    threads = f", {row['threads']} threads{waiting}, wall clock" if row["threads"] > 1 else ""
     label = f", {row['label']}" if row["label"] else ""
     what = f"{NAMES[row['algorithm']]}, {row['profile']} {row['size']}, {row['column']}{threads}{label}"
     grown = row["peak_over_ready_ratio"]
