@@ -38,7 +38,7 @@ class Row:
     steps: int = 24
     turn: int = 4  # steps: an alternation's
     threads: int = 1
-    waiting: str = "passive"  # what threads do that wait for each other: sleep, or as the OpenMP library has it, which spins first
+    waiting: str = "passive"  # threads that wait for each other sleep; "library": they spin first, as OpenMP has it
     new_tokens: int = 128
     overrides: list[str] = field(default_factory=list)
     label: str = ""  # tells rows apart that differ in overrides
@@ -114,10 +114,9 @@ def pair(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def gated(row: Row, folder: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """The gate of a row: on the timed runs themselves where both read the same rows in float32, else on replayed completions;
-    none where precision or rows differ by what the column is."""
-    kind = KINDS[row.algorithm]
-    if kind.samples and not kind.itself:
+    """The gate of a row: on the timed runs themselves where both read the same rows in float32, on the same completions where
+    they sample; none where precision or rows differ by what the column is."""
+    if KINDS[row.algorithm].samples:
         return compare.gate(*replayed(row, folder), replayed=True) if row.column == "tuned" else _none("tuned")
     if row.column == "default" or row.unit == "tokens":
         return _none("tuned")
@@ -129,17 +128,20 @@ def _none(column: str) -> dict[str, Any]:
 
 
 def replayed(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both programs on the completions that alignzoo samples."""
+    """Both programs on the completions that alignzoo samples; where both are alignzoo, each samples them."""
+    itself = KINDS[row.algorithm].itself
     with tempfile.TemporaryDirectory() as scratch:
         for side in ("ours", "theirs"):
             Job(
                 folder=str(folder), out=str(Path(scratch) / f"{side}.json"), algorithm=row.algorithm, new_tokens=row.new_tokens,
                 steps=min(compare.GATED, row.steps), replay=True, overrides=row.overrides if side == "ours" else [],
-                completions="" if side == "ours" else str(Path(scratch) / "ours.json"),
+                column="padded" if itself and side == "theirs" else "tuned",
+                completions="" if itself or side == "ours" else str(Path(scratch) / "ours.json"),
             ).save(Path(scratch) / "job.json")  # fmt: skip
             ended = subprocess.run(
-                command(side, Path(scratch) / "job.json"), env=environment(row), capture_output=True, text=True
-            )
+                command("ours" if itself else side, Path(scratch) / "job.json"), env=environment(row), capture_output=True,
+                text=True,
+            )  # fmt: skip
             if ended.returncode:
                 raise RuntimeError(ended.stderr[-3000:])
         ours, theirs = (json.loads((Path(scratch) / f"{side}.json").read_text()) for side in ("ours", "theirs"))

@@ -49,7 +49,7 @@ No target was set for it.
 READING = """\
 *x*: the median over alternations, of several steps each, and in brackets the smallest and the largest: rows differ in length,
 so steps do, and the longer they are the more of TRL's is padding. *Throughput*: of all steps together. *Loss apart*: the
-largest difference of the two loss curves over the first steps, at most 2e-5 (a dagger: on replayed completions). *Memory*:
+largest difference of the two loss curves over the first steps, at most 2e-5 (a dagger: on the same completions). *Memory*:
 alignzoo's peak over TRL's, of the whole process, imports included, and in brackets of what training added to what was
 resident when it began. *Whole run*: from the start of the interpreter to the last step, imports and set-up included; the more
 steps, the nearer to the other ratio. *Useful tokens*: each prompt counted once. *Utilisation*: useful FLOPs over what a
