@@ -42,8 +42,7 @@ class Meter(TrainerCallback):
         if state.global_step == args.max_steps:
             self.total = (time.process_time(), time.perf_counter() - self.born - self.waited)
             self.highest = memory("VmHWM")
-            self.turns.say()
-        elif state.global_step % self.block == 0:
+        if state.global_step % self.block == 0:
             self._others()
 
     def _others(self) -> None:

@@ -1,7 +1,7 @@
 """Two programs that take turns: each waits until it is told to go on, so that only one of them ever computes.
 
 A/B/B/A, block by block: what slows the machine down for seconds slows both down. Each says over a pipe when it has finished a
-block, and goes on when a line arrives on its standard input.
+block, and goes on when a line arrives on its standard input, after its last block too: what it does then is no part of a block.
 """
 
 from __future__ import annotations
@@ -57,15 +57,19 @@ class Player:
 
     def block(self) -> None:
         """One block of steps."""
-        with suppress(BrokenPipeError):  # it has ended, which `done` tells
-            self.told.write("\n")
-            self.told.flush()
+        self._go_on()
         self.done()
 
     def end(self) -> None:
-        """Wait for it to write what it has found; raises RuntimeError where it fails."""
+        """Let it write what it has found; raises RuntimeError where it fails."""
+        self._go_on()
         if self.process.wait():
             raise self._failed()
+
+    def _go_on(self) -> None:
+        with suppress(BrokenPipeError):  # it has ended, which others tell
+            self.told.write("\n")
+            self.told.flush()
 
     def _failed(self) -> RuntimeError:
         return RuntimeError(self.printed.read_text(errors="replace")[-3000:])
