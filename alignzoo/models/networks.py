@@ -23,9 +23,7 @@ from alignzoo.models.noise import Noise
 from alignzoo.models.rowwise import by_rows
 from alignzoo.settings import Forward, Sampling
 
-CHUNK_BYTES = (
-    256 * 2**20
-)  # of logits handed to one call of a `tokens` function; more than one chunk is recomputed in the backward pass
+CHUNK_BYTES = 256 * 2**20  # of logits made at once; more than one chunk is computed again in the backward pass
 
 
 @dataclass
