@@ -104,8 +104,8 @@ class Memory:
         out, logs = pieces.flash(query, keys, values, 0.0, False, scale=scaling)
         hidden = self._hidden(prompts[0].shape[2], None, query)
         found, more = pieces.flash(self._by_prompt(query), *prompts, 0.0, False, attn_mask=hidden, scale=scaling)
-        pieces.merge(out, logs, self._by_row(found, repeats), self._by_row(more[..., None], repeats)[..., 0])
-        return out.reshape(rows, 1, -1, values.shape[3])
+        share = (self._by_row(more[..., None], repeats) - logs[..., None]).sigmoid_().to(out.dtype)  # of the prompt's keys
+        return torch.lerp(out, self._by_row(found, repeats), share).reshape(rows, 1, -1, values.shape[3])
 
     def entries(self, window: int | None) -> int:
         """Pairs of a query and a key that the last `attend` has computed, hidden ones included."""
