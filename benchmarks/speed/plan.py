@@ -44,6 +44,8 @@ ROWS = [
     fewest(algorithm="rloo", column="default"),
     Row(algorithm="ppo", size="15M"),
     few(algorithm="sft", size="15M", column="compact"),
+    *(few(algorithm=name, size="15M", column="best") for name in ("rloo", "grpo")),
+    fewest(algorithm="distill", size="15M", column="best"),
 ]
 
 
