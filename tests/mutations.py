@@ -1280,6 +1280,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/rewards/test_discriminator.py",
     ),
     (
+        "alignzoo/models/cascade.py",
+        "torch.lerp(out, self._by_row(found, repeats), share)",
+        "torch.lerp(self._by_row(found, repeats), out, share)",
+        "tests/models/test_decoding.py",
+    ),
+    (
         "alignzoo/models/rowwise.py",
         "with torch.autograd.graph.saved_tensors_hooks(_same, _same):",
         "with torch.enable_grad():",
