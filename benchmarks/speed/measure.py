@@ -95,19 +95,10 @@ def cores(count: int) -> Iterator[None]:
 
 def pair(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What each of the two has measured."""
-    kind = KINDS[row.algorithm]
     with tempfile.TemporaryDirectory() as scratch:
         outs = {side: Path(scratch) / f"{side}.json" for side in ("ours", "theirs")}
-        jobs = {
-            side: Job(
-                folder=str(folder), out=str(out), algorithm=row.algorithm, steps=row.steps, block=row.turn,
-                new_tokens=row.new_tokens, overrides=row.overrides if side == "ours" else [],
-                column="padded" if kind.itself and side == "theirs" else row.column,
-            ).save(Path(scratch) / f"{side}-job.json")
-            for side, out in outs.items()
-        }  # fmt: skip
-        programs = {"ours": "ours", "theirs": "ours" if kind.itself else "theirs"}
-        commands = {side: command(programs[side], path) for side, path in jobs.items()}
+        jobs = {side: job(row, folder, side, out, steps=row.steps, block=row.turn) for side, out in outs.items()}
+        commands = {side: command(row, side, what, Path(scratch) / f"{side}-job.json") for side, what in jobs.items()}
         alternate(commands, environment(row), row.steps // row.turn)
         ours, theirs = (json.loads(out.read_text()) for out in outs.values())
     return ours, theirs
@@ -129,19 +120,15 @@ def _none(column: str) -> dict[str, Any]:
 
 def replayed(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both programs on the completions that alignzoo samples; where both are alignzoo, each samples them."""
-    itself = KINDS[row.algorithm].itself
     with tempfile.TemporaryDirectory() as scratch:
         for side in ("ours", "theirs"):
-            Job(
-                folder=str(folder), out=str(Path(scratch) / f"{side}.json"), algorithm=row.algorithm, new_tokens=row.new_tokens,
-                steps=min(compare.GATED, row.steps), replay=True, overrides=row.overrides if side == "ours" else [],
-                column="padded" if itself and side == "theirs" else "tuned",
-                completions="" if itself or side == "ours" else str(Path(scratch) / "ours.json"),
-            ).save(Path(scratch) / "job.json")  # fmt: skip
-            ended = subprocess.run(
-                command("ours" if itself else side, Path(scratch) / "job.json"), env=environment(row), capture_output=True,
-                text=True,
+            given = side == "theirs" and not KINDS[row.algorithm].itself
+            what = job(
+                row, folder, side, Path(scratch) / f"{side}.json", steps=min(compare.GATED, row.steps), replay=True,
+                completions=str(Path(scratch) / "ours.json") if given else "",
             )  # fmt: skip
+            program = command(row, side, what, Path(scratch) / "job.json")
+            ended = subprocess.run(program, env=environment(row), capture_output=True, text=True)
             if ended.returncode:
                 raise RuntimeError(ended.stderr[-3000:])
         ours, theirs = (json.loads((Path(scratch) / f"{side}.json").read_text()) for side in ("ours", "theirs"))
@@ -152,13 +139,25 @@ def replayed(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return ours, theirs
 
 
-def command(side: str, job: Path) -> list[str]:
-    return [sys.executable, "-m", f"benchmarks.speed.{side}", str(job)]
+def job(row: Row, folder: Path, side: str, out: Path, **more: Any) -> Job:
+    """What one side is to do: of what TRL hasn't got, the other side is alignzoo's padded path."""
+    padded = KINDS[row.algorithm].itself and side == "theirs"
+    return Job(
+        folder=str(folder), out=str(out), algorithm=row.algorithm, column="padded" if padded else row.column,
+        new_tokens=row.new_tokens, overrides=row.overrides if side == "ours" else [], **more,
+    )  # fmt: skip
+
+
+def command(row: Row, side: str, what: Job, path: Path) -> list[str]:
+    """What runs this side, with the job in a file of its own."""
+    program = "ours" if KINDS[row.algorithm].itself else side
+    return [sys.executable, "-m", f"benchmarks.speed.{program}", str(what.save(path))]
 
 
 def environment(row: Row) -> dict[str, str]:
     own = {"OMP_NUM_THREADS": str(row.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return os.environ | own | ({"OMP_WAIT_POLICY": "PASSIVE"} if row.waiting == "passive" else {})
+    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    return others | own | ({"OMP_WAIT_POLICY": "PASSIVE"} if row.waiting == "passive" else {})
 
 
 def provenance(load: float) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Player:
             raise self._failed()
 
     def _go_on(self) -> None:
-        with suppress(BrokenPipeError):  # it has ended, which others tell
+        with suppress(BrokenPipeError):  # it has ended, which the callers tell
             self.told.write("\n")
             self.told.flush()
 

@@ -37,6 +37,17 @@ def jsd(student: Tensor, teacher: Tensor) -> Tensor:
     return generalised_jsd(student, teacher, 0.3)
 
 
+class Counted:
+    """`jsd`, and the rows of each call."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        self.calls.append(len(student))
+        return jsd(student, teacher)
+
+
 def slopes(values: Tensor, by: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Of a sum in which every row counts differently."""
     upstream = torch.linspace(-1, 2, values.numel(), dtype=values.dtype).view_as(values)
@@ -50,14 +61,9 @@ def same(found: Tensor, expected: Tensor, by: Sequence[Tensor]) -> None:
 
 def test_the_same_values_and_gradients_from_three_rows_at_a_time(tensors: Any) -> None:
     states, head, teacher = tensors
-    seen = []
-
-    def noted(student: Tensor, teacher: Tensor) -> Tensor:
-        seen.append(len(student))
-        return jsd(student, teacher)
-
-    found = by_rows(noted, states @ head.T, teacher)
-    assert seen == [3, 3, 3, 1]
+    counted = Counted()
+    found = by_rows(counted, states @ head.T, teacher)
+    assert counted.calls == [3, 3, 3, 1]
     same(found, jsd(states @ head.T, teacher), (states, head))
 
 
@@ -72,14 +78,9 @@ def test_gradients_by_two_columns_of_which_one_is_not_used(tensors: Any) -> None
 
 def test_computed_again_in_a_checkpoint(tensors: Any) -> None:
     states, head, teacher = tensors
-    calls = []
-
-    def counted(student: Tensor, teacher: Tensor) -> Tensor:
-        calls.append(len(student))
-        return jsd(student, teacher)
-
+    counted = Counted()
     found = checkpoint(lambda x, t: by_rows(counted, x @ head.T, t), states, teacher, use_reentrant=False)
-    assert calls == [3, 3, 3, 1]  # the gradient of a piece needs nothing again
+    assert counted.calls == [3, 3, 3, 1]  # the gradient of a piece needs nothing again
     same(found, jsd(states @ head.T, teacher), (states, head))
 
 
