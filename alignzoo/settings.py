@@ -117,6 +117,7 @@ class Decoding(Enum):
     plain = "plain"  # every row by itself, to the end of the longest
     cascade = "cascade"  # a prompt's cache shared by its samples, rows that have ended dropped
     transformers = "transformers"  # their own `generate`: slower, for networks whose cache our loops don't know
+    continuous = "continuous"  # their continuous batching, in a paged cache: for GPUs and very many rows
     auto = "auto"  # cascade wherever the network can, then plain, then transformers
 
 

@@ -530,6 +530,30 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/models/test_backends.py -k draw_the_plain",
     ),
     (
+        "alignzoo/models/continuous_loop.py",
+        "place[: self.asked]] = logprob[: self.asked]",
+        "place] = logprob",
+        "tests/models/test_backends.py -k rows_wait",
+    ),
+    (
+        "alignzoo/models/continuous_loop.py",
+        "else self.sampling.samples - 1)",
+        "else 0)",
+        "tests/models/test_backends.py -k rows_wait",
+    ),
+    (
+        "alignzoo/models/continuous_loop.py",
+        "with flat.evaluating(network), _with_their_attention(network):",
+        "with _with_their_attention(network):",
+        "tests/models/test_backends.py -k continuous_batching_draws",
+    ),
+    (
+        "alignzoo/models/continuous_loop.py",
+        "forked = min(map(len, texts)) > 1",
+        "forked = True",
+        "tests/models/test_backends.py -k rows_wait",
+    ),
+    (
         "alignzoo/models/backends.py",
         "return Decoding.transformers",
         "return Decoding.plain",

@@ -1,4 +1,4 @@
-"""Which loop samples from a network: three that draw the same tokens, behind one signature."""
+"""Which loop samples from a network: four that draw the same tokens, behind one signature."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _known: WeakKeyDictionary[nn.Module, Decoding] = WeakKeyDictionary()  # what sam
 def loop(module: Any, decoding: Decoding) -> Loop:
     """The loop for this setting, or another one that the network needs; a warning says so, once.
 
-    Raises UserError if `transformers` is asked for and can't.
+    Raises UserError if a loop of transformers is asked for and can't.
     """
-    if decoding is Decoding.transformers:
+    if decoding in (Decoding.transformers, Decoding.continuous):
         if not transformers_loop.able(module):
             raise UserError(
-                f"generation.decoding=transformers can't sample from {_name(module)}, which has no `generate` of theirs: "
+                f"generation.decoding={decoding.value} can't sample from {_name(module)}, which has no `generate` of theirs: "
                 "take auto, plain or cascade"
             )
-        return transformers_loop.generate
+        return transformers_loop.generate if decoding is Decoding.transformers else _continuous
     if cascade.able(module, decoding):
         return cascade.generate
     if decoding is not Decoding.plain and transformers_loop.able(module):
@@ -38,6 +38,12 @@ def loop(module: Any, decoding: Decoding) -> Loop:
             _known[module] = _fallback(module)
         decoding = _known[module]
     return transformers_loop.generate if decoding is Decoding.transformers else generation.generate
+
+
+def _continuous(*arguments: Any) -> Completions:
+    from alignzoo.models import continuous_loop  # its imports take a second
+
+    return continuous_loop.generate(*arguments)
 
 
 def _fallback(module: Any) -> Decoding:

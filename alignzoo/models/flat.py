@@ -201,12 +201,18 @@ def _sample(module: Any) -> Completions:
 
 @contextmanager
 def trying(module: nn.Module) -> Iterator[None]:
-    """Without dropout, every part back to its own mode afterwards, and on nobody's account."""
+    """Without dropout, and on nobody's account."""
+    with evaluating(module), flops.uncounted(module):
+        yield
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Without dropout, every part back to its own mode afterwards."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
-        with flops.uncounted(module):
-            yield
+        yield
     finally:
         for part in training:
             part.training = True

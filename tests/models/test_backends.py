@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from alignzoo import config
-from alignzoo.models import backends, build, generation, transformers_loop
+from alignzoo.models import attention, backends, build, continuous_loop, generation, transformers_loop
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.models.noise import Noise
 from alignzoo.settings import Decoding, Dtype, Peft, Sampling, UserError
@@ -24,14 +25,21 @@ PROMPTS = records([1, 12, 5, 2], [(0, 1)]).prompts
 SUPPORT = torch.arange(259) % 5 > 0
 
 
-def both(network: Any, sampling: Sampling, ends: set[int] = ENDS, **options: Any) -> tuple[Any, Any]:
-    """What the plain loop and transformers' `generate` draw."""
+def both(
+    network: Any,
+    sampling: Sampling,
+    ends: set[int] = ENDS,
+    theirs: Any = transformers_loop,
+    prompts: Any = PROMPTS,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """What the plain loop draws, and one of transformers: their `generate`, unless another is named."""
     own = Shared(Noise(0), ends, temperature=sampling.temperature or 1.0, support=SUPPORT)
     noise = torch.Generator().manual_seed(5)
-    count = len(PROMPTS) * sampling.samples, sampling.max_new_tokens
+    count = len(prompts) * sampling.samples, sampling.max_new_tokens
     uniforms = torch.rand(count, dtype=torch.float64, generator=noise)
-    run = lambda loop: loop.generate(network, PROMPTS, sampling, uniforms, ends, own.shape, **options)  # noqa: E731
-    return run(generation), run(transformers_loop)
+    run = lambda loop: loop.generate(network, prompts, sampling, uniforms, ends, own.shape, **options)  # noqa: E731
+    return run(generation), run(theirs)
 
 
 def softened(made: Any) -> Any:
@@ -98,6 +106,78 @@ def test_the_setting_chooses_transformers_and_keeps_the_adapter(module, monkeypa
         assert len(calls) == 1
     assert_equal(drawn[Decoding.plain], drawn[Decoding.transformers])
     assert_equal(drawn[Decoding.auto], drawn[Decoding.transformers])
+
+
+# --- continuous batching ---
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "t5"])
+def test_continuous_batching_draws_the_plain_loops_tokens(family, module):
+    made = softened(module(family))
+    made.generation_config.update(repetition_penalty=3.0, eos_token_id=[1, 2, 4, 5, 7, 8], max_new_tokens=2)
+    made.train()
+    made.get_output_embeddings().eval()
+    assert backends.loop(made, Decoding.auto) is not continuous_loop.generate  # tried out: the attention is ours
+    before = made.config._attn_implementation
+    threads = threading.active_count()
+    for sampling in (
+        Sampling(samples=3, max_new_tokens=20, temperature=0.8),
+        Sampling(max_new_tokens=6, top_k=40, top_p=0.9, min_p=0.01),
+        Sampling(samples=2, max_new_tokens=5).greedy(),
+    ):
+        plain, theirs = both(made, sampling, theirs=continuous_loop)
+        assert_equal(plain, theirs, 2e-6)
+        assert len(plain.length.unique()) > 1 or sampling.samples < 3
+    assert before == made.config._attn_implementation == attention.NAME
+    assert made.training and not made.get_output_embeddings().training  # all is as it was
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("lengths", [[2, 12, 5, 3], [1, 12, 5, 2], [1, 1, 1, 1]])
+def test_rows_wait_for_room_and_long_prompts_are_read_in_parts(lengths, module, monkeypatch):
+    """Two rows fit into the cache, and 7 tokens into a pass."""
+    monkeypatch.setattr(continuous_loop, "PAGE", 16)
+    monkeypatch.setattr(continuous_loop, "TOKENS", 7)
+    monkeypatch.setattr(continuous_loop, "_room", lambda network: 4)
+    made, prompts = softened(module("qwen2")), records(lengths, [(0, 1)]).prompts
+    for samples in (1, 3):
+        drawn = both(made, Sampling(samples=samples, max_new_tokens=9), theirs=continuous_loop, prompts=prompts)
+        assert_equal(*drawn, 2e-6)
+
+
+def test_continuous_batching_sees_the_weights_as_they_are_now(module):
+    made = softened(build.adapted(module("llama"), Peft(enabled=True, rank=2), 0))
+    first, _ = both(made, Sampling(max_new_tokens=8), ends=set(), theirs=continuous_loop)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.add_(0.05)
+    plain, theirs = both(made, Sampling(max_new_tokens=8), ends=set(), theirs=continuous_loop)
+    assert_equal(plain, theirs, 2e-6)
+    assert not torch.equal(first.ids, plain.ids) and theirs.truncated.all()
+
+
+def test_continuous_batching_refuses_what_it_cannot():
+    made, uniforms = foreign(), torch.rand(4, 2, dtype=torch.float64)
+    for options, said in (
+        ({"adjust": lambda x: x}, "logits are changed row by row"),
+        ({"finished": lambda done: True}, r"all ranks must decode together.*take auto or transformers"),
+        ({}, r"can't sample from MambaForCausalLM: .*take auto or transformers"),
+    ):
+        with pytest.raises(UserError, match=said):
+            continuous_loop.generate(
+                made, PROMPTS, Sampling(max_new_tokens=2), uniforms, ENDS, Shared(Noise(0), ENDS).shape, **options
+            )
+    with pytest.raises(UserError, match=r"decoding=continuous can't sample from Linear"):
+        backends.loop(torch.nn.Linear(2, 2), Decoding.continuous)
+
+
+def test_a_failure_of_the_network_is_told(module, monkeypatch):
+    made = module("llama")
+    monkeypatch.setattr(made, "forward", lambda **inputs: (_ for _ in ()).throw(RuntimeError("no such kernel\nat line 1")))
+    loop = backends.loop(made, Decoding.continuous)
+    own, uniforms = Shared(Noise(0), ENDS), torch.rand(4, 2, dtype=torch.float64)
+    with pytest.raises(UserError, match=r"LlamaForCausalLM: no such kernel; take auto"):
+        loop(made, PROMPTS, Sampling(max_new_tokens=2), uniforms, ENDS, own.shape, None, None)
 
 
 # --- networks that our own loops don't know ---
