@@ -1335,8 +1335,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/models/pieces.py",
-        "crossing.append(((end, stop), (start, start + prompt)))",
-        "crossing.append(((end, stop), (start, end)))",
+        "crossing.append(((end, stop), tree.prompt))",
+        "crossing.append(((end, stop), tree.trunk))",
         "tests/models/test_pieces.py",
     ),
     (

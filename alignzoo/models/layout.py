@@ -6,6 +6,7 @@ see their prompt and what stands before them in the same completion.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -143,24 +144,54 @@ def _groups(
     return made
 
 
-Ranges = list[tuple[int, int]]
+Range = tuple[int, int]
+Ranges = list[Range]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A prompt and its branches as ranges [start, stop) of the row. trunk: the prompt and its first branch, one causal
+    sequence, of which the outputs from `first` on are needed. further: the other branches, one after the other up to `stop`.
+    """
+
+    prompt: Range
+    trunk: Range
+    further: Ranges
+    first: int
+    stop: int
+
+
+def trees(layout: Layout, read: Tensor | None = None) -> Iterator[Tree]:
+    """The groups of a layout; `read` (n,): the places of which outputs are needed, in order, else all. The last token of every
+    branch is read, or it would not be there, and so is the end of a prompt that has no branch: `first` is in the trunk.
+    """
+    firsts = [start for start, _, _ in layout.groups] if read is None else _first_read(layout, read)
+    for (start, length, branches), first in zip(layout.groups, firsts, strict=True):
+        ranges = [(begin, begin + size) for begin, size in branches]
+        prompt = (start, start + length)
+        trunk = (start, ranges[0][1] if ranges else prompt[1])
+        yield Tree(prompt, trunk, ranges[1:], first, ranges[-1][1] if ranges else prompt[1])
+
+
+def _first_read(layout: Layout, read: Tensor) -> list[int]:
+    """Of each group, the first place that is read."""
+    starts = torch.tensor([start for start, _, _ in layout.groups], device=read.device)
+    return read[torch.searchsorted(read, starts)].tolist()
 
 
 def _plan(layout: Layout, window: int | None) -> Plan:
     slices: Ranges = []
     pieces: list[tuple[Ranges, Ranges]] = []  # of the row: those that look, those looked at
-    for start, prompt, branches in layout.groups:
-        stop = start + prompt + sum(size for _, size in branches)
-        if stop - start <= TINY:
-            pieces.append(([(start, stop)], [(start, stop)]))
+    for tree in trees(layout):
+        whole = (tree.trunk[0], tree.stop)
+        if tree.stop - tree.trunk[0] <= TINY:
+            pieces.append(([whole], [whole]))
             continue
-        trunk = (start, start + prompt + (branches[0][1] if branches else 0))
         if window:
-            pieces.append(([trunk], [trunk]))
+            pieces.append(([tree.trunk], [tree.trunk]))
         else:
-            slices.append(trunk)
-        for begin, size in branches[1:]:
-            pieces.append(([(begin, begin + size)], [(start, start + prompt), (begin, begin + size)]))
+            slices.append(tree.trunk)
+        pieces += [([branch], [tree.prompt, branch]) for branch in tree.further]
     rectangles = [_rectangle(layout, bucket, window) for bucket in buckets(pieces)]
     return Plan(slices, rectangles, _place(layout, slices, rectangles))
 

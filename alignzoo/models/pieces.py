@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignzoo.models.layout import TINY, Layout, Ranges, buckets, padded, visible
+from alignzoo.models.layout import TINY, Layout, Ranges, buckets, padded, trees, visible
 
 ALONE = 128  # tokens: a longer stretch is a call of its own
 WORTH = 48  # prompt tokens without a reader: fewer are cheaper computed than left out
@@ -151,7 +151,7 @@ def _without_padding(x: Tensor, call: Call) -> Tensor:
 def merge(out: Tensor, total: Tensor, found: Tensor, logs: Tensor) -> None:
     """Take `found` (n, heads, d), with `logs` (n, heads), into `out` and `total`."""
     together = torch.logaddexp(total, logs)
-    before, more = ((x - together).exp_().to(out.dtype)[..., None] for x in (total, logs))
+    before, more = ((x - together).exp_().to(out.dtype).unsqueeze(-1) for x in (total, logs))
     out.mul_(before).addcmul_(found, more)
     total.copy_(together)
 
@@ -162,33 +162,23 @@ def merge(out: Tensor, total: Tensor, found: Tensor, logs: Tensor) -> None:
 def pieces(layout: Layout, dtype: torch.dtype, read: Tensor | None = None) -> Pieces:
     """The calls for a layout, or those for the queries `read` (sorted places in the row) alone."""
     causal, squares, crossing = [], [], []
-    firsts = [start for start, _, _ in layout.groups] if read is None else _first_read(layout, read)
     whole = True
-    for (start, prompt, branches), first in zip(layout.groups, firsts, strict=True):
-        stop = start + prompt + sum(size for _, size in branches)
-        if len(branches) > 1 and stop - start <= TINY:
+    for tree in trees(layout, read):
+        (start, end), stop, first = tree.trunk, tree.stop, tree.first
+        if tree.further and stop - start <= TINY:
             squares.append(([(start, stop)], [(start, stop)]))
             continue
-        end = start + prompt + (branches[0][1] if branches else 0)
         if first - start < WORTH:
             first = start
-        elif first < end:
+        else:
             crossing.append(((first, end), (start, first)))
         whole = whole and first == start
-        own = [(first, end)] if first < end else []
-        causal += [([stretch], [stretch]) for stretch in (*own, *((begin, begin + size) for begin, size in branches[1:]))]
-        if len(branches) > 1:
-            crossing.append(((end, stop), (start, start + prompt)))
+        causal += [([stretch], [stretch]) for stretch in ((first, end), *tree.further)]
+        if tree.further:
+            crossing.append(((end, stop), tree.prompt))
     calls = [*_causal(causal), *(_square(layout, bucket, dtype) for bucket in buckets(squares))]
     calls += [Call(slice(*queries), slice(*keys), merged=True) for queries, keys in crossing]
     return Pieces(calls, whole)
-
-
-def _first_read(layout: Layout, read: Tensor) -> list[int]:
-    """Of each group, the first place that is read, or the end of the row."""
-    starts = torch.tensor([start for start, _, _ in layout.groups])
-    padded_read = torch.cat([read, read.new_full((1,), len(layout.ids))])
-    return padded_read[torch.searchsorted(read, starts)].tolist()
 
 
 def _causal(stretches: list[tuple[Ranges, Ranges]]) -> Iterator[Call]:
