@@ -1352,6 +1352,30 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/models/test_pieces.py",
     ),
     (
+        "alignzoo/models/varlen.py",
+        "(end - left_out, stop - left_out), tree.prompt",
+        "(end, stop), tree.prompt",
+        "tests/models/test_varlen.py",
+    ),
+    (
+        "alignzoo/models/varlen.py",
+        "whole.index_add_(0, place, part)",
+        "whole.index_copy_(0, place, part)",
+        "tests/models/test_varlen.py",
+    ),
+    (
+        "alignzoo/models/varlen.py",
+        "total.index_copy_(1, calls.queries, sums)",
+        "pass",
+        "tests/models/test_varlen.py",
+    ),
+    (
+        "alignzoo/models/varlen.py",
+        "(window - 1, 0) if window else CAUSAL",
+        "(window, 0) if window else CAUSAL",
+        "tests/models/test_varlen.py",
+    ),
+    (
         "alignzoo/models/flat.py",
         "if same == key and torch.equal(before, needed):",
         "if same == key:",

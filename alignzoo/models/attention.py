@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from alignzoo.models import flops, pieces
+from alignzoo.models import flops, pieces, varlen
 from alignzoo.models.layout import Layout, Plan, Rectangle
 
 NAME = "alignzoo_sdpa"  # sdpa, and more where a layout is given
@@ -53,15 +53,26 @@ def forward(
     if memory is not None:
         memory.store_prompts(module.layer_idx, key[0], value[0])
     window = layout.effective(keywords.get("sliding_window"))
-    keys, values = _spread(key[0], query.shape[1]), _spread(value[0], query.shape[1])
-    if window is None and pieces.able(query, key, value, dropout):
-        parts = pieces.of(layout, module is layout.pruned, query.dtype)
-        out, entries = pieces.attention(query[0], keys, values, parts, scaling)[None], parts.entries
-    else:
-        plan = layout.plan(window)
-        out, entries = tree_attention(query[0], keys, values, plan, dropout, scaling)[None], plan.entries
+    if query.device.type == "cuda":
+        query, key, value = varlen.lowered(query, key, value)
+    out, entries = _over_layout(query, key, value, layout, module is layout.pruned, window, dropout, scaling)
     flops.attention(module, out, query, key, value, entries)
     return out, None
+
+
+def _over_layout(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, pruned: bool, window: int | None, dropout: float, scaling: Any
+) -> tuple[Tensor, int]:
+    """(1, N, heads, d) by the fastest way there is, and how many pairs of a query and a key that computes."""
+    calls = varlen.of(layout, pruned, window) if varlen.able(query, key, value, dropout) else None
+    if calls is not None:
+        return varlen.attention(query[0], key[0], value[0], calls, scaling)[None], calls.entries
+    keys, values = _spread(key[0], query.shape[1]), _spread(value[0], query.shape[1])
+    if window is None and pieces.able(query, key, value, dropout):
+        parts = pieces.of(layout, pruned, query.dtype)
+        return pieces.attention(query[0], keys, values, parts, scaling)[None], parts.entries
+    plan = layout.plan(window)
+    return tree_attention(query[0], keys, values, plan, dropout, scaling)[None], plan.entries
 
 
 forward.counts = True  # type: ignore[attr-defined]
