@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Any
 
 import torch
@@ -11,8 +13,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from alignzoo.models import flops, pieces, varlen
 from alignzoo.models.layout import Layout, Plan, Rectangle
 
+logger = logging.getLogger("alignzoo")
 NAME = "alignzoo_sdpa"  # sdpa, and more where a layout is given
 KNOWN = {"sliding_window", "is_causal", "position_ids", "cache_position", "use_cache", "output_attentions", "head_mask"}
+TOLERANCE = 0.05  # of half precision, relative to the norm
 
 NO_MASK = torch.zeros(1, 1, 1, 1)  # four-dimensional masks are passed on as they are, and none is made
 
@@ -64,7 +68,8 @@ def _over_layout(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, pruned: bool, window: int | None, dropout: float, scaling: Any
 ) -> tuple[Tensor, int]:
     """(1, N, heads, d) by the fastest way there is, and how many pairs of a query and a key that computes."""
-    calls = varlen.of(layout, pruned, window) if varlen.able(query, key, value, dropout) else None
+    usable = varlen.able(query, key, value, dropout) and _right(query.device, query.dtype, query.shape[-1])
+    calls = varlen.of(layout, pruned, window) if usable else None
     if calls is not None:
         return varlen.attention(query[0], key[0], value[0], calls, scaling)[None], calls.entries
     keys, values = _spread(key[0], query.shape[1]), _spread(value[0], query.shape[1])
@@ -76,6 +81,47 @@ def _over_layout(
 
 
 forward.counts = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _right(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Whether the GPU's kernel gives what masks give, for heads of this size, or else a warning. Outputs and gradients,
+    of which a network that is tried shows the outputs alone.
+    """
+    try:
+        distance = max(_distance(pruned, device, dtype, size) for pruned in (False, True))
+        problem = "" if distance < TOLERANCE else f"is off by {distance:.1e}"
+    except RuntimeError as error:
+        problem = f"fails: {str(error).splitlines()[0]}"
+    if problem:
+        logger.warning("attention on %s is computed with masks, which is slower: the kernel for sequences %s", device, problem)
+    return not problem
+
+
+def _distance(pruned: bool, device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """Between the kernel and masks, of the outputs and gradients of two prompts, relative to their norms."""
+    branch = torch.tensor([0] * 6 + [1] * 5 + [2] * 3 + [0] * 2 + [1] * 4, device=device)
+    positions = torch.tensor([*range(11), *range(6, 9), *range(6)], device=device)
+    read = torch.cat([torch.arange(5, 14), torch.arange(15, 20)]).to(device)
+    made = Layout(branch, positions, branch, read, [(0, 6, [(6, 5), (11, 3)]), (14, 2, [(16, 4)])])
+    source = torch.Generator().manual_seed(0)  # of its own: that of torch goes on as if nothing had been tried
+    inputs = [torch.randn(heads, len(branch), size, generator=source).to(device, dtype) for heads in (4, 2, 2)]
+
+    def by_kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        calls = varlen.of(made, pruned, None)
+        assert calls is not None
+        return varlen.attention(query, key, value, calls, None)
+
+    def by_masks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return tree_attention(query, _spread(key, 4), _spread(value, 4), made.plan(), 0.0, None)
+
+    found = []
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        for attend, exact in ((by_kernel, dtype), (by_masks, torch.promote_types(dtype, torch.float32))):
+            copies = [x.to(exact).requires_grad_() for x in inputs]
+            out = attend(*copies).index_select(0, made.rows)
+            found.append([out.detach(), *torch.autograd.grad(out.square().sum(), copies)])
+    return max(float((x - y).norm() / y.norm()) for x, y in zip(*found, strict=True))
 
 
 def _spread(x: Tensor, heads: int) -> Tensor:

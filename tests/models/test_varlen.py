@@ -93,6 +93,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     monkeypatch.setattr(varlen, "able", lambda query, key, value, dropout: not dropout)
     monkeypatch.setattr(varlen, "flash", lambda q, *rest, **named: seen.append(q) or plain_forward(q, *rest, **named))
     monkeypatch.setattr(varlen, "flash_backward", plain_backward)
+    attention._right.cache_clear()
+    monkeypatch.setattr(attention, "TOLERANCE", 1e-10)
     return seen
 
 
@@ -226,6 +228,36 @@ def test_a_pruned_layer_has_fewer_queries(kernel: list[Tensor], monkeypatch: pyt
     network.logprobs(c)
     first, _, last, _ = (len(query) for query in kernel)
     assert last < first == len(asked(c).ids), "two layers of two calls"
+
+
+@pytest.mark.parametrize("wrong", ["outputs", "gradients", "pruned", "fails"])
+def test_a_kernel_that_is_wrong_is_not_used(wrong, kernel: list[Tensor], monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """It is tried once, and says so once; what is computed then is right."""
+
+    def fail(*arguments: Any, **named: Any) -> Any:
+        raise RuntimeError("no kernel image is available\nfor execution")
+
+    def shifted(q: Tensor, k: Tensor, *rest: Any, **named: Any) -> Any:
+        """As a kernel whose causal mask starts at the first key would."""
+        out = plain_forward(q, k, *rest, **named)
+        return (out[0] + (len(q) != len(k) and named["window_size_right"] == 0), *out[1:])
+
+    forward, backward = {
+        "outputs": (lambda *a, **k: tuple(x * 1.01 for x in plain_forward(*a, **k)), plain_backward),
+        "gradients": (plain_forward, lambda *a, **k: tuple(x * 1.01 for x in plain_backward(*a, **k))),
+        "pruned": (shifted, plain_backward),
+        "fails": (fail, plain_backward),
+    }[wrong]
+    monkeypatch.setattr(varlen, "flash", forward)
+    monkeypatch.setattr(varlen, "flash_backward", backward)
+    monkeypatch.setitem(FAMILIES, "llama", NETWORKS["llama"])
+    made, before = module("llama"), torch.get_rng_state()
+    with caplog.at_level("WARNING", "alignzoo"):
+        assert_equal(lambda network: network.logprobs(PLACES["groups"]), made, Forward.auto)
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith("attention on cpu is computed with masks, which is slower: the kernel for sequences ")
+    assert ("fails: no kernel image is available" if wrong == "fails" else "is off by ") in line
+    assert torch.equal(before, torch.get_rng_state())
 
 
 # --- what torch says of the kernel itself ---
