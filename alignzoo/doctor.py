@@ -22,6 +22,7 @@ FEATURES = {
     "trainer.trackers=[mlflow]": "mlflow",
     "trainer.arguments.deepspeed": "deepspeed",
     "model.attention=flash_attention_2": "flash_attn",
+    "generation.decoding=vllm": "vllm",
 }
 TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
 
@@ -85,6 +86,7 @@ def _features() -> Iterator[tuple[str, str]]:
 def _untested() -> Iterator[tuple[str, str]]:
     yield "FSDP through the Trainer", "its parts are tested on a CPU mesh, a whole run is not"
     yield "DeepSpeed", "a run is not tested"
+    yield "generation.decoding=vllm", "tested with a stand-in for the server and for NCCL, with no vLLM"
 
 
 def _privacy() -> Iterator[tuple[str, str]]:

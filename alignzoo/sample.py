@@ -49,6 +49,7 @@ class Sampler:
         self, run: Path, temperature: float | None = None, seed: int = 0, against: Path | None = None, scored: bool = True
     ) -> None:
         self.setup = trained(run)
+        self.setup.generation = self.setup.generation.in_process()  # the run's server may be gone
         if temperature is not None:
             require(temperature >= 0, "--temperature", temperature, ">= 0 (0 is greedy)")
             self.setup.generation = replace(self.setup.generation, temperature=temperature)

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Self, get_type_hints
+
+VLLM_SERVER = "http://localhost:8000"
 
 
 class UserError(Exception):
@@ -112,12 +114,13 @@ class Forward(Enum):
 
 
 class Decoding(Enum):
-    """The loop that samples. All draw the same tokens."""
+    """What samples. All but vllm draw the same tokens; vllm draws others of the same distribution."""
 
     plain = "plain"  # every row by itself, to the end of the longest
     cascade = "cascade"  # a prompt's cache shared by its samples, rows that have ended dropped
     transformers = "transformers"  # their own `generate`: slower, for networks whose cache our loops don't know
     continuous = "continuous"  # their continuous batching, in a paged cache: for GPUs and very many rows
+    vllm = "vllm"  # a vLLM server of `generation.server`, to which the weights are sent before each use
     auto = "auto"  # cascade wherever the network can, then plain, then transformers
 
 
@@ -194,6 +197,7 @@ class Generation:
     max_new_tokens: int = 64
     truncation: Truncation = Truncation.refuse
     decoding: Decoding = Decoding.auto
+    server: str = VLLM_SERVER  # of decoding=vllm
 
     def __post_init__(self) -> None:
         require(self.temperature >= 0, "generation.temperature", self.temperature, ">= 0 (0 is greedy)")
@@ -201,10 +205,25 @@ class Generation:
         require(0 < self.top_p <= 1, "generation.top_p", self.top_p, "in (0, 1]")
         require(0 <= self.min_p < 1, "generation.min_p", self.min_p, "in [0, 1)")
         require(self.max_new_tokens >= 1, "generation.max_new_tokens", self.max_new_tokens, ">= 1")
+        self._check_server()
+
+    def _check_server(self) -> None:
+        if self.decoding is not Decoding.vllm:
+            if self.server != VLLM_SERVER:
+                raise UserError(f"generation.server={self.server} is only used with generation.decoding=vllm")
+            return
+        url = self.server.startswith(("http://", "https://"))
+        require(url, "generation.server", self.server, f"a URL, such as {VLLM_SERVER}")
+        known = self.temperature == 0 or self.temperature >= 0.01
+        require(known, "generation.temperature", self.temperature, "0, or >= 0.01: vLLM takes 0.01 for anything between")
 
     @property
     def truncates(self) -> bool:
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+    def in_process(self) -> Self:
+        """The same with a loop of this process where a server would sample."""
+        return replace(self, decoding=Decoding.auto, server=VLLM_SERVER) if self.decoding is Decoding.vllm else self
 
 
 @dataclass(kw_only=True)

@@ -26,13 +26,14 @@ from alignzoo.engine.trainer import AlignTrainer
 from alignzoo.making.labeller import check as check_making
 from alignzoo.making.made import tables as made_tables
 from alignzoo.models import build as modules
+from alignzoo.models import vllm_loop
 from alignzoo.models.flat import unpadded
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.models.noise import Noise
 from alignzoo.models.roles import Models, Trained, main_role, together
 from alignzoo.models.scorer import ScorerNetwork, scorer
 from alignzoo.models.vocabulary import decoder, ends, support
-from alignzoo.settings import Made, Sampling, Training, Unit, UserError, nearest
+from alignzoo.settings import Decoding, Made, Sampling, Training, Unit, UserError, nearest
 
 
 class Builder:
@@ -56,6 +57,7 @@ class Builder:
         args = arguments(setup.training, self.folder, setup.seed)
         share = Share(args.process_index, args.world_size)
         micro = self.check(share.ranks)
+        self._connect()
         context, config = self.context(args)
         records = self._records(context)
         tables = self._tables(context, args)
@@ -99,9 +101,16 @@ class Builder:
         checks.check_roles(name, self.algorithm, self.reward, setup.reference, self.source, setup.roles)
         checks.check_lessons(setup.choices, self.algorithm, self.reward, setup.gold)
         checks.check_sampling(name, self.algorithm, setup.generation)
+        if self.main == "policy":
+            checks.check_decoding(name, self.algorithm, setup.generation)
         checks.check_early_stop(setup.early_stop, setup.training, setup.gold is not None)
         budget.check(setup)
         return self._micro_batch(ranks)
+
+    def _connect(self) -> None:
+        """Find the server that samples, before data and models are loaded. Raises UserError where it doesn't answer."""
+        if self.main == "policy" and self.sampling.decoding is Decoding.vllm:
+            vllm_loop.connected(self.sampling.server)
 
     def _micro_batch(self, ranks: int) -> int:
         return checks.check_sizes(self.algorithm, self.setup.training, self.setup.rollout, ranks)

@@ -5,7 +5,8 @@ don't divide.
 from __future__ import annotations
 
 from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Reference, Reward, Role, Source, TrainerPlugin
-from alignzoo.settings import EarlyStop, Generation, Peft, Rollout, Training, Truncation, UserError
+from alignzoo.models import vllm_loop
+from alignzoo.settings import Decoding, EarlyStop, Generation, Peft, Rollout, Training, Truncation, UserError
 
 METHODS = {
     Kind.POLICY: frozenset({"logprobs", "tokens", "generate"}),
@@ -96,6 +97,15 @@ def check_sampling(name: str, algorithm: Algorithm | TrainerPlugin, generation: 
             f"{name} needs the log-probs of the distribution it samples from, which truncation ({used}) changes.\n"
             "Turn it off, or set generation.truncation=accept to use the untruncated ones."
         )
+
+
+def check_decoding(name: str, algorithm: Algorithm | TrainerPlugin, generation: Generation) -> None:
+    """Whether this machine and algorithm can sample by a server, which need not be running yet."""
+    if generation.decoding is not Decoding.vllm:
+        return
+    if isinstance(algorithm, TrainerPlugin) and getattr(algorithm, "online", False):
+        raise UserError(f"{name} samples by itself, and generation.decoding=vllm would do nothing: leave it out")
+    vllm_loop.check()
 
 
 def check_early_stop(early: EarlyStop, training: Training, judged: bool) -> None:

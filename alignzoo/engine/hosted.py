@@ -41,6 +41,7 @@ class HostBuilder(Builder):
         setup, name = self.setup, self.setup.choices["algorithm"]
         args = arguments(setup.training, self.folder, setup.seed)
         micro = self.check(args.world_size)
+        self._connect()
         context, config = self.context(args)
         tables = self._tables(context, args)
         budget.check_data(setup, tables)

@@ -47,7 +47,7 @@ class Writer:
 def writer(setup: Any, source: Source, context: Context) -> Writer:
     """Raises UserError where the model is none that writes."""
     making, model = setup.making, setup.model
-    sampling = replace(context.sampling, samples=making.samples)
+    sampling = replace(context.sampling.in_process(), samples=making.samples)  # one rank makes for all, the same everywhere
     tokenizer = context.tokenizer
     if making.model:
         model = replace(model, path=making.model, config={}, tokenizer=None, context_length=None)

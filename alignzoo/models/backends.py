@@ -1,4 +1,4 @@
-"""Which loop samples from a network: four that draw the same tokens, behind one signature."""
+"""Which loop samples from a network, behind one signature: four that draw the same tokens, and a vLLM server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from alignzoo.batch import Completions
-from alignzoo.models import cascade, flat, generation, transformers_loop
+from alignzoo.models import cascade, flat, generation, transformers_loop, vllm_loop
 from alignzoo.models.trial import differs
 from alignzoo.settings import Decoding, Forward, UserError
 
@@ -22,8 +22,14 @@ _known: WeakKeyDictionary[nn.Module, Decoding] = WeakKeyDictionary()  # what sam
 def loop(module: Any, decoding: Decoding) -> Loop:
     """The loop for this setting, or another one that the network needs; a warning says so, once.
 
-    Raises UserError if a loop of transformers is asked for and can't.
+    Raises UserError if `transformers`, `continuous` or `vllm` is asked for and can't.
     """
+    if decoding is Decoding.vllm:
+        if not vllm_loop.able(module):
+            raise UserError(
+                f"generation.decoding=vllm can't sample from {_name(module)}, which is no decoder of transformers': take auto"
+            )
+        return vllm_loop.generate
     if decoding in (Decoding.transformers, Decoding.continuous):
         if not transformers_loop.able(module):
             raise UserError(

@@ -138,6 +138,9 @@ class PolicyNetwork(Network):
         uniforms = self.shared.noise.positions(some.row, sampling.samples, sampling.max_new_tokens)
         loop = backends.loop(self.module, sampling.decoding)
         c = loop(self.module, some, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished)
+        if c.logprobs is None:  # a server's would be those of its own numerics
+            with torch.no_grad():
+                c = replace(c, logprobs=self.logprobs(c))
         c = c if len(prompts) else c.take([])
         if self.shared.drawn:
             self.shared.drawn(c)

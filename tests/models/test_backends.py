@@ -225,5 +225,5 @@ def test_a_backend_that_is_not_there_is_an_error():
     network = torch.nn.Linear(2, 2)
     with pytest.raises(UserError, match=r"decoding=transformers can't sample from Linear.*auto, plain or cascade"):
         backends.loop(network, Decoding.transformers)
-    with pytest.raises(UserError, match=r"vllm.*transformers"):
-        config.compose(["algorithm=rloo", "generation.decoding=vllm"])
+    with pytest.raises(UserError, match=r"sglang.*transformers"):
+        config.compose(["algorithm=rloo", "generation.decoding=sglang"])
