@@ -559,6 +559,42 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "return Decoding.plain",
         "tests/models/test_backends.py -k nobody_else",
     ),
+    (
+        "alignzoo/models/vllm_loop.py",
+        "        _send(client, module, sampling.server)\n",
+        "        client.communicator or _send(client, module, sampling.server)\n",
+        "tests/models/test_vllm.py -k weights_as_they_are",
+    ),
+    (
+        "alignzoo/models/vllm_loop.py",
+        '"ignore_eos": True',
+        '"ignore_eos": False',
+        "tests/models/test_vllm.py -k the_record",
+    ),
+    (
+        "alignzoo/models/vllm_loop.py",
+        'options["allowed_token_ids"] = ',
+        "_ = ",
+        "tests/models/test_vllm.py -k the_record",
+    ),
+    (
+        "alignzoo/models/vllm_loop.py",
+        "(uniforms[:: sampling.samples, 0] * 2**53)",
+        "(uniforms[: len(texts), 0] * 2**53)",
+        "tests/models/test_vllm.py -k comes_again",
+    ),
+    (
+        "alignzoo/models/weights.py",
+        "if self.adapted is None or self.adapted.disable_adapters:",
+        "if self.adapted is None:",
+        "tests/models/test_vllm.py -k adapter_is_added",
+    ),
+    (
+        "alignzoo/models/networks.py",
+        "if c.logprobs is None:  #",
+        "if False:  #",
+        "tests/models/test_vllm.py -k networks_own",
+    ),
     ("alignzoo/models/noise.py", "self.draws += 1", "pass", "tests/models/test_generation.py"),
     ("alignzoo/data/exact/judge.py", "< self.flips, -1, 1)", "< self.flips, 1, -1)", "tests/evaluation/test_judge.py"),
     (

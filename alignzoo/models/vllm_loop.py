@@ -66,9 +66,9 @@ def check() -> None:
     from trl.generation import vllm_client
 
     if not vllm_client.is_vllm_available():
-        raise UserError("generation.decoding=vllm needs vLLM, which is not installed: pip install 'trl[vllm]'")
+        raise UserError("generation.decoding=vllm needs vLLM, which is not installed: pip install 'alignzoo[vllm]'")
     if not hasattr(vllm_client.VLLMClient, "update_named_params"):
-        raise UserError("generation.decoding=vllm needs trl 1.16 or newer: pip install --upgrade 'trl[vllm]'")
+        raise UserError("generation.decoding=vllm needs trl 1.16 or newer: pip install --upgrade trl")
     if not _has_cuda():
         raise UserError("generation.decoding=vllm sends weights from one GPU to another, and there is none: take auto")
 

@@ -87,6 +87,7 @@ class StandIn:
         self.asked.set()
         if self.waits:
             self.released.wait(10)
+            return 400, {"error": {"message": "nobody waits any more"}}
         (prompt,) = body["prompt"]
         greedy = body["temperature"] < 1e-5
         if greedy and body["n"] > 1:
@@ -165,10 +166,7 @@ def serving(server: StandIn) -> Iterator[StandIn]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    class Http(ThreadingHTTPServer):
-        daemon_threads = True
-
-    with Http(("127.0.0.1", 0), Handler) as http:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         server.url = f"http://127.0.0.1:{http.server_port}"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -176,7 +174,7 @@ def serving(server: StandIn) -> Iterator[StandIn]:
             yield server
         finally:
             server.released.set()
-            vllm_loop.connected(server.url).session.close()
+            vllm_loop.connected(server.url).session.close()  # its connections keep the server's threads
             http.shutdown()
             thread.join()
 

@@ -197,6 +197,8 @@ def test_each_prompt_has_a_seed_of_its_own_that_comes_again(serve):
     how = sampling(server, samples=4, temperature=2.0)
     first, again, later = (tokens(drawn(network, how, purpose, twice)) for purpose in ("rollout", "rollout", "evaluation"))
     assert first == again
+    turned = tokens(drawn(network, how, "rollout", twice.take([1, 0])))
+    assert turned == first[4:] + first[:4], "it is the prompt's own, wherever it stands"
     assert len({tuple(text) for text in [*first, *later]}) == 16
 
 
@@ -256,7 +258,7 @@ def test_what_a_machine_lacks(monkeypatch):
     how, algorithm = Generation(decoding=Decoding.vllm), Reinforce()
     monkeypatch.setattr(vllm_client, "is_vllm_available", lambda *_, **__: False)
     with pytest.raises(
-        UserError, match=r"^generation\.decoding=vllm needs vLLM, which is not installed: pip install 'trl\[vllm\]'$"
+        UserError, match=r"^generation\.decoding=vllm needs vLLM, which is not installed: pip install 'alignzoo\[vllm\]'$"
     ):
         checks.check_decoding("rloo", algorithm, how)
     monkeypatch.setattr(vllm_client, "is_vllm_available", lambda *_, **__: True)
