@@ -65,6 +65,14 @@ def test_what_a_policy_started_from_is_its_reference(found: against.Against, run
     assert any(s.policy != s.reference for s in found.samples)
 
 
+def test_a_run_that_was_served_is_sampled_from_without_its_server(runs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "model").symlink_to(runs["more"] / "model")
+    config = (runs["more"] / "config.yaml").read_text().replace("decoding: auto", "decoding: vllm")
+    (tmp_path / "config.yaml").write_text(config.replace("http://localhost:8000", "http://127.0.0.1:9"))
+    plain, served = sample.Sampler(runs["more"], temperature=0.001), sample.Sampler(tmp_path, temperature=0.001)
+    assert "decoding: vllm" in config and served(served.heldout_prompts(2)) == plain(plain.heldout_prompts(2))
+
+
 def test_a_judge_of_one_s_own(runs: dict[str, Path]) -> None:
     found = against.compare(runs["more"], runs["first"], prompts=4, judge=["gold=length", "gold.unit=characters"])
     assert found["gold"].first == pytest.approx(-np.mean([len(s.policy) for s in found.samples]))

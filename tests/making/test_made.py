@@ -16,7 +16,7 @@ from alignzoo.making import made, prompts, samples
 from alignzoo.models.noise import generator
 from alignzoo.rewards.none import NoReward
 from alignzoo.rewards.task import Task
-from alignzoo.settings import Generation, Made, Making, Model, Sampling, Unit, UserError
+from alignzoo.settings import Decoding, Generation, Made, Making, Model, Sampling, Unit, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.dpo.dpo import DPO
 
@@ -122,6 +122,13 @@ def test_samples_are_kept_and_what_they_depend_on_is_their_name(source, context)
     ]
     folders = {made.make(other, source, context).train.store.folder for other in others}
     assert len(folders | {once.train.store.folder}) == 5
+
+
+def test_a_run_that_is_served_has_the_same_made_by_this_process(source, context):
+    once = made.make(setup(source, prompts=9), source, context)
+    served = replace(context.sampling, decoding=Decoding.vllm, server="http://127.0.0.1:9")
+    again = made.make(setup(source, prompts=12), source, replace(context, sampling=served))
+    assert again.train.store.folder == once.train.store.folder and again.train.store.reused == 9
 
 
 def test_provenance_says_what_the_samples_are_from(source, context):
