@@ -109,7 +109,6 @@ class _Maker:
         given, self.name = labeller(setup)
         self.reward = copy.deepcopy(given)  # set up for the writer's tokenizer; the run's own is not touched
         self.reward.setup(author.context)
-        how = ("is", "decoding", "server")  # none of which changes what is drawn
         how = ("is", "decoding", "server")  # changes nothing about what is drawn
         sampling = {name: value for name, value in described(author.sampling).items() if name not in how}
         self.origins: dict[str, Any] = {

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from alignzoo.models import flat
 from alignzoo.settings import UserError
@@ -68,5 +67,6 @@ def _check(weight: Weight) -> None:
         raise UserError(f"generation.decoding=vllm can send LoRA adapters, and {weight.name} has another: take auto")
 
 
-def _gathered(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def _gathered(tensor: Any) -> Tensor:
+    """A DTensor whole, a tensor as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
