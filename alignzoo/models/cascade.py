@@ -33,6 +33,7 @@ class Memory:
 
     def __init__(self, lengths: Tensor) -> None:
         self.lengths, self.time = lengths, 0
+        self.sizes = lengths.tolist()  # once for all layers: on a GPU it waits for all that is under way
         self.prompts: dict[int, tuple[Tensor, Tensor]] = {}
         self.written: dict[int, tuple[Tensor, Tensor]] = {}
         self.room = ROOM
@@ -60,7 +61,7 @@ class Memory:
 
     def store_prompts(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """keys, values (heads, N, d): those of all prompts, one after the other."""
-        parts = [x.transpose(0, 1).split(self.lengths.tolist()) for x in (keys, values)]
+        parts = [x.transpose(0, 1).split(self.sizes) for x in (keys, values)]
         padded = [torch.nn.utils.rnn.pad_sequence(list(x), batch_first=True).transpose(1, 2).contiguous() for x in parts]
         self.prompts[layer] = (padded[0], padded[1])
 
