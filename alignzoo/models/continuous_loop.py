@@ -47,7 +47,7 @@ def generate(
     transformers can't run the network so.
     """
     if adjust or finished:
-        why = "logits are changed row by row" if adjust else "all ranks must decode together (FSDP)"
+        why = "logits are changed row by row" if adjust else "weights are sharded and all ranks must decode together"
         raise UserError(f"generation.decoding=continuous can't be used where {why}: take auto or transformers")
     network = flat._inner(module)
     texts = [
