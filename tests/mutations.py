@@ -595,6 +595,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "if False:  #",
         "tests/models/test_vllm.py -k networks_own",
     ),
+    (
+        "alignzoo/bench/plan.py",
+        "check_comparable(planned, [*request.vary, *request.sweep])",
+        "pass",
+        "tests/bench/test_plan.py -k found_before_any",
+    ),
     ("alignzoo/models/noise.py", "self.draws += 1", "pass", "tests/models/test_generation.py"),
     ("alignzoo/data/exact/judge.py", "< self.flips, -1, 1)", "< self.flips, 1, -1)", "tests/evaluation/test_judge.py"),
     (

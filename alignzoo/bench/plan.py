@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignzoo import config, run
 from alignzoo.bench.request import Request
+from alignzoo.evaluation import results
+from alignzoo.evaluation.comparable import check_comparable
 from alignzoo.overrides import written
 from alignzoo.settings import Unit, UserError
 from alignzoo.stages import Planned, find
@@ -81,7 +83,18 @@ def plan(request: Request, tuned: Mapping[tuple[str, str], dict[str, Any]] = NOT
     for r in runs:
         if r.seed == request.seeds[0]:
             _check(request, r)
+    _check_comparable(request, runs)
     return runs
+
+
+def _check_comparable(request: Request, runs: Sequence[Run]) -> None:
+    """What the report will refuse to compare is refused before anything has run. Raises UserError."""
+    planned = [
+        results.Run(r.folder, results.configured(run.identity(r.config)), summary={}, environment={})
+        for r in runs
+        if r.seed == request.seeds[0]
+    ]
+    check_comparable(planned, [*request.vary, *request.sweep])
 
 
 def _check(request: Request, r: Run) -> None:

@@ -107,6 +107,7 @@ def test_a_text_that_looks_like_more_varies_as_a_text(tmp_path: Path) -> None:
         (["trainer.max_steps=3"], "trainer.max_steps=3: ppo ends after 100000 samples, whatever its steps"),
         (["budget.amount=100"], "budget.amount=100 samples can't be met: one rollout of ppo takes 256"),
         (["bench.override.dpo=[trainer.micro_batch=7]"], "^dpo: trainer.micro_batch=7 does not divide trainer.batch="),
+        (["bench.override.dpo=[data.beta=2]"], r"(?s)not comparable with .*dpo-0: another task \(data.beta=2"),
         (["algorithms=[dpo]", "reference=none"], "dpo needs a reference model, and reference=none"),
     ],
 )

@@ -58,6 +58,12 @@ def _of_one_seed(request: Request) -> list[Run]:
     return [run for run in plan(request) if run.seed == request.seeds[0]]
 
 
+@pytest.mark.parametrize("name", CLAIMS)
+def test_claims_are_planned_without_a_complaint(name: str) -> None:
+    """So do the shipped suites, above; what the report would refuse to compare is a complaint."""
+    assert len(_of_one_seed(asked(name))) == len(asked(name).algorithms)
+
+
 def test_the_noisy_suite_turns_one_screw_at_a_time() -> None:
     found = [(c["data.label_flips"], c["data.reward_noise"]) for c in conditions(asked("exact-noisy"))]
     assert sorted(found) == [(0.0, 0.0), (0.0, 4.0), (0.2, 0.0), (0.4, 0.0)]
