@@ -134,7 +134,7 @@ def every(rows: Sequence[Result]) -> str:
 
 def line(row: Result) -> tuple[str, ...]:
     ours, theirs, ratio = row["ours"], row["theirs"], row["ratio"]
-    waiting = " (spinning)" if row.get("waiting") == "library" else ""
+    waiting = " (spinning)" if row["waiting"] == "library" else ""
     threads = f", {row['threads']} threads{waiting}, wall clock" if row["threads"] > 1 else ""
     label = f", {row['label']}" if row["label"] else ""
     what = f"{NAMES[row['algorithm']]}, {row['profile']} {row['size']}, {row['column']}{threads}{label}"

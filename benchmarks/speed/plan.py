@@ -41,7 +41,7 @@ ROWS = [
     *(fewest(algorithm=name, size="60M") for name in ("dpo", "sft")),
     fewest(algorithm="distill", size="15M"),
     *(few(algorithm=name, column="default") for name in OFFLINE),
-    fewest(algorithm="rloo", column="default"),
+    *(fewest(algorithm=name, column="default") for name in SAMPLING),
     Row(algorithm="ppo", size="15M"),
     few(algorithm="sft", size="15M", column="compact"),
     *(few(algorithm=name, size="15M", column="best") for name in ("rloo", "grpo")),
