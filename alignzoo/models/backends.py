@@ -47,8 +47,10 @@ def loop(module: Any, decoding: Decoding) -> Loop:
 
 
 def _continuous(*arguments: Any) -> Completions:
-    from alignzoo.models import continuous_loop  # its imports take a second
-
+    try:
+        from alignzoo.models import continuous_loop  # its imports take a second
+    except ImportError as error:
+        raise UserError(f"generation.decoding=continuous needs transformers 5.23 or newer: {error}") from error
     return continuous_loop.generate(*arguments)
 
 

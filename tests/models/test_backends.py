@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from dataclasses import replace
 from typing import Any
@@ -169,6 +170,14 @@ def test_continuous_batching_refuses_what_it_cannot():
             )
     with pytest.raises(UserError, match=r"decoding=continuous can't sample from Linear"):
         backends.loop(torch.nn.Linear(2, 2), Decoding.continuous)
+
+
+def test_an_older_transformers_is_told(module, monkeypatch):
+    monkeypatch.delattr("alignzoo.models.continuous_loop")
+    monkeypatch.setitem(sys.modules, "alignzoo.models.continuous_loop", None)
+    loop = backends.loop(module("llama"), Decoding.continuous)
+    with pytest.raises(UserError, match=r"decoding=continuous needs transformers 5\.23 or newer"):
+        loop()
 
 
 def test_a_failure_of_the_network_is_told(module, monkeypatch):
