@@ -1311,8 +1311,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/models/networks.py",
-        "(slope**2).sum(-1).masked_fill(~c.attended, 0).sum(1)",
-        "(slope**2).sum(-1).sum(1)",
+        "(slope**2).sum((1, 2))",
+        "slope.sum((1, 2)) ** 2",
         "tests/rewards/test_discriminator.py",
     ),
     (

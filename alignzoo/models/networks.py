@@ -235,7 +235,7 @@ class HeadedNetwork(Network):
             scores = self._head(states.gather(1, last[..., None].expand(-1, -1, states.shape[-1])))
             slope = torch.autograd.grad(scores.sum(), found, create_graph=torch.is_grad_enabled())[0]
         slope = slope if slope.dtype == torch.float64 else slope.float()
-        return (slope**2).sum(-1).masked_fill(~c.attended, 0).sum(1)
+        return (slope**2).sum((1, 2))  # padding stands after what is scored: its gradient is zero
 
     def _states(self, c: Completions, needed: Tensor) -> Tensor:
         return flat.states(self.trunk, c, needed, self.shared.forward)
