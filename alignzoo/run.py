@@ -101,10 +101,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ALIGNZOO_CACHE") or Path.home() / ".cache" / "alignzoo")
 
 
-def identity(cfg: DictConfig) -> str:
-    """The config as text, without what says only where the run is."""
+def contents(cfg: DictConfig) -> dict[str, Any]:
+    """The config without what says only where the run is."""
     container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    return OmegaConf.to_yaml({key: value for key, value in container.items() if key not in VOLATILE})
+    return {key: value for key, value in container.items() if key not in VOLATILE}
+
+
+def identity(cfg: DictConfig) -> str:
+    """`contents` as text: config.yaml."""
+    return OmegaConf.to_yaml(contents(cfg))
 
 
 def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:

@@ -80,20 +80,16 @@ def plan(request: Request, tuned: Mapping[tuple[str, str], dict[str, Any]] = NOT
         for seed in request.seeds
         for label in request.algorithms
     ]
-    for r in runs:
-        if r.seed == request.seeds[0]:
-            _check(request, r)
-    _check_comparable(request, runs)
+    of_one_seed = [r for r in runs if r.seed == request.seeds[0]]
+    for r in of_one_seed:
+        _check(request, r)
+    _check_comparable(request, of_one_seed)
     return runs
 
 
 def _check_comparable(request: Request, runs: Sequence[Run]) -> None:
     """What the report will refuse to compare is refused before anything has run. Raises UserError."""
-    planned = [
-        results.Run(r.folder, results.configured(run.identity(r.config)), summary={}, environment={})
-        for r in runs
-        if r.seed == request.seeds[0]
-    ]
+    planned = [results.Run(r.folder, results.by_stage(run.contents(r.config)), summary={}, environment={}) for r in runs]
     check_comparable(planned, [*request.vary, *request.sweep])
 
 

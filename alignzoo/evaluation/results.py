@@ -138,10 +138,12 @@ def _run_folders(given: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path) -> Run:
+    import yaml
+
     environment = folder / "environment.json"
     run = Run(
         folder=folder,
-        config=configured((folder / "config.yaml").read_text("utf-8")),
+        config=by_stage(yaml.safe_load((folder / "config.yaml").read_text("utf-8"))),
         summary=json.loads((folder / "summary.json").read_text("utf-8")),
         environment=json.loads(environment.read_text("utf-8")) if environment.is_file() else {},
     )
@@ -150,13 +152,8 @@ def _read(folder: Path) -> Run:
     return run
 
 
-def configured(text: str) -> dict[str, Any]:
-    """What config.yaml says, with `{stage:NAME}` for the folder of a stage: where it is, and with which seed it was made, sets
-    no runs apart.
-    """
-    import yaml
-
-    config = yaml.safe_load(text)
+def by_stage(config: dict[str, Any]) -> dict[str, Any]:
+    """With `{stage:NAME}` for the folder of a stage: where it is, and with which seed it was made, sets no runs apart."""
     folders = {folder: f"{{stage:{name}}}" for name, folder in (config.get("stages") or {}).items()}
 
     def told(node: Any) -> Any:

@@ -64,6 +64,9 @@ def forward(
     return out, None
 
 
+forward.counts = True  # type: ignore[attr-defined]
+
+
 def _over_layout(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, pruned: bool, window: int | None, dropout: float, scaling: Any
 ) -> tuple[Tensor, int]:
@@ -78,9 +81,6 @@ def _over_layout(
         return pieces.attention(query[0], keys, values, parts, scaling)[None], parts.entries
     plan = layout.plan(window)
     return tree_attention(query[0], keys, values, plan, dropout, scaling)[None], plan.entries
-
-
-forward.counts = True  # type: ignore[attr-defined]
 
 
 @functools.cache

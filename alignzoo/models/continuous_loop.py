@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import ContinuousBatchingConfig, GenerationConfig, LogitsProcessorList
 from transformers.generation.continuous_batching.cache import find_head_dim, find_num_key_value_heads
 from transformers.generation.continuous_batching.cb_logits_processors import (
@@ -23,7 +22,7 @@ from transformers.generation.continuous_batching.utils import WorkloadHints
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.models import attention, flat
-from alignzoo.models.generation import Finished, choose
+from alignzoo.models.generation import Finished, choose, recorded, unpadded
 from alignzoo.settings import Sampling, UserError
 
 PAGE = 256  # tokens: what flash attention's paged kernels ask for
@@ -50,13 +49,11 @@ def generate(
         why = "logits are changed row by row" if adjust else "weights are sharded and all ranks must decode together"
         raise UserError(f"generation.decoding=continuous can't be used where {why}: take auto or transformers")
     network = flat._inner(module)
-    texts = [
-        (ids[there] if there.any() else ids[-1:]).tolist() for ids, there in zip(prompts.ids, prompts.attended, strict=True)
-    ]
+    texts = unpadded(prompts)
     drawn = _Drawn([len(text) for text in texts], sampling, uniforms.to(prompts.ids.device), shape)
     with flat.evaluating(network), _with_their_attention(network):
         written = _run(network, texts, drawn, ends)
-    return _completions(prompts, written, drawn, ends)
+    return recorded(prompts, sampling, written, ends, drawn.logprobs)
 
 
 class _Drawn(ContinuousBatchingLogitsProcessor):
@@ -162,16 +159,3 @@ def _with_their_attention(network: Any) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = before
-
-
-def _completions(prompts: Prompts, written: list[list[int]], drawn: _Drawn, ends: Collection[int]) -> Completions:
-    device = prompts.ids.device
-    prompt_of = torch.arange(len(prompts), device=device).repeat_interleave(drawn.sampling.samples)
-    lengths = torch.tensor([len(tokens) for tokens in written], device=device)
-    ids = pad_sequence([torch.tensor(tokens, device=device) for tokens in written], batch_first=True)
-    there = torch.arange(ids.shape[1], device=device) < lengths[:, None]
-    return Completions(
-        prompts=prompts, prompt_of=prompt_of, ids=ids, attended=there, scored=there,
-        truncated=torch.tensor([tokens[-1] not in ends for tokens in written], device=device),
-        row=prompts.row[prompt_of], logprobs=drawn.logprobs[:, : ids.shape[1]].masked_fill(~there, 0),
-    )  # fmt: skip

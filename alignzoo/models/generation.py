@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.models import forward
@@ -81,6 +82,27 @@ class Drawing:
             prompts=self.prompts, prompt_of=self.prompt_of, ids=ids, attended=written, scored=written,
             truncated=~self.done, row=self.prompts.row[self.prompt_of], logprobs=logprobs,
         )  # fmt: skip
+
+
+def unpadded(prompts: Prompts) -> list[list[int]]:
+    """The tokens of each prompt; of one of nothing its last token of padding, since a completion needs something to follow."""
+    both = zip(prompts.ids, prompts.attended, strict=True)
+    return [(ids[there] if there.any() else ids[-1:]).tolist() for ids, there in both]
+
+
+def recorded(
+    prompts: Prompts, sampling: Sampling, rows: list[list[int]], ends: Collection[int], logprobs: Tensor | None = None
+) -> Completions:
+    """The completions of these tokens, at least one in each of the rows, a prompt's together. logprobs (B, >= longest)."""
+    device = prompts.ids.device
+    prompt_of = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples)
+    ids = pad_sequence([torch.tensor(row, device=device) for row in rows], batch_first=True)
+    written = torch.arange(ids.shape[1], device=device) < torch.tensor([len(row) for row in rows], device=device)[:, None]
+    return Completions(
+        prompts=prompts, prompt_of=prompt_of, ids=ids, attended=written, scored=written,
+        truncated=torch.tensor([row[-1] not in ends for row in rows], device=device), row=prompts.row[prompt_of],
+        logprobs=None if logprobs is None else logprobs[:, : ids.shape[1]].masked_fill(~written, 0),
+    )  # fmt: skip
 
 
 def choose(scores: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.models import flat, forward, transformers_loop
-from alignzoo.models.generation import Finished
+from alignzoo.models.generation import Finished, recorded, unpadded
 from alignzoo.models.weights import weights
 from alignzoo.settings import Sampling, UserError
 
@@ -53,7 +53,7 @@ def generate(
         _everybody(prompts.ids.device)
         rows = _answers(client, prompts, sampling, uniforms, _asked(module, sampling, ends, shape))
     _check_whole(rows, prompts, sampling, ends)
-    return _completions(rows, prompts, sampling, ends)
+    return recorded(prompts, sampling, rows, ends)
 
 
 def able(module: Any) -> bool:
@@ -194,7 +194,7 @@ def _asked(module: Any, sampling: Sampling, ends: Collection[int], shape: Callab
 
 def _answers(client: Any, prompts: Prompts, sampling: Sampling, uniforms: Tensor, asked: dict[str, Any]) -> list[list[int]]:
     """The tokens of every completion, a prompt's together."""
-    texts = [ids[mask].tolist() for ids, mask in zip(prompts.ids, prompts.attended, strict=True)]
+    texts = unpadded(prompts)
     seeds = (uniforms[:: sampling.samples, 0] * 2**53).long().tolist()  # sample i of a request has its seed plus i
 
     def answer(text: list[int], seed: int) -> list[list[int]]:
@@ -215,16 +215,3 @@ def _check_whole(rows: list[list[int]], prompts: Prompts, sampling: Sampling, en
                 f"generation.server={sampling.server} stopped after {len(row)} tokens, and generation.max_new_tokens="
                 f"{sampling.max_new_tokens}:\nstart it with --max-model-len {needed} or more, and with --generation-config vllm"
             )
-
-
-def _completions(rows: list[list[int]], prompts: Prompts, sampling: Sampling, ends: Collection[int]) -> Completions:
-    device = prompts.ids.device
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    written = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
-    ids = torch.zeros(written.shape, dtype=torch.long, device=device)
-    ids[written] = torch.tensor([token for row in rows for token in row], device=device)
-    prompt_of = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples)
-    return Completions(
-        prompts=prompts, prompt_of=prompt_of, ids=ids, attended=written, scored=written,
-        truncated=torch.tensor([row[-1] not in ends for row in rows], device=device), row=prompts.row[prompt_of],
-    )  # fmt: skip
