@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from alignzoo.config import compose, instantiate
+from alignzoo.errors import UserError, require
 from alignzoo.evaluation import texts
 from alignzoo.evaluation.intervals import Ends, mean_interval
 from alignzoo.sample import CHUNK, Sample, Sampler, show_one
-from alignzoo.settings import UserError, require
 
 SHOWN = 10
 

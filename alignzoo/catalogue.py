@@ -19,8 +19,9 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from alignzoo import registry as zoo
+from alignzoo.errors import UserError, nearest
 from alignzoo.registry import ENTRY_POINTS, GROUPS, Registry, unknown
-from alignzoo.settings import Generation, Making, Model, Peft, Rollout, Training, UserError, nearest
+from alignzoo.settings import Generation, Making, Model, Peft, Rollout, Training
 
 SCHEMAS: dict[str, Any] = {
     "model": Model, "peft": Peft, "trainer": Training, "generation": Generation, "rollout": Rollout, "making": Making,

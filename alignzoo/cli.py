@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignzoo import __version__, catalogue, disk
+from alignzoo import __version__, catalogue
+from alignzoo.common import disk
+from alignzoo.errors import UserError, nearest
 from alignzoo.registry import Registry
-from alignzoo.settings import UserError, nearest
 
 INTERRUPTED = 130
 QUIET = {

@@ -27,9 +27,11 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from alignzoo import config_errors
+from alignzoo.common.folder import CONFIG
+from alignzoo.errors import UserError
 from alignzoo.overrides import readable
 from alignzoo.registry import GROUPS, Registry, unknown
-from alignzoo.settings import Budget, EarlyStop, Generation, Making, Model, Peft, Rollout, Scoring, Training, UserError
+from alignzoo.settings import Budget, EarlyStop, Generation, Making, Model, Peft, Rollout, Scoring, Training
 
 _plugins_dir: ContextVar[str] = ContextVar("plugins_dir", default="")
 
@@ -299,7 +301,7 @@ def _interpolations(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _saved(folder: Path) -> dict[str, Any]:
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.yaml")
     saved = OmegaConf.to_container(OmegaConf.load(path))

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Batch, Completions, Prompts
-from alignzoo.settings import Sampling, Search, UserError, require
+from alignzoo.errors import UserError, require
+from alignzoo.settings import Sampling, Search
 
 __all__ = [
     "EMA", "Algorithm", "Context", "Couples", "Every", "Hosting", "Kind", "Lesson", "Metric", "Models", "Next",

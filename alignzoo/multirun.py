@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from alignzoo import config, config_errors, stages
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 
 Job = Callable[[Callable[[], DictConfig]], int]
 

@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from alignzoo import catalogue, scaffold
+from alignzoo.errors import UserError
 from alignzoo.registry import Registry
-from alignzoo.settings import UserError
 
 
 def main(argv: Sequence[str]) -> int:

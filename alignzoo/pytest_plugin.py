@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     wanted = config.getoption("alignzoo")
     if not wanted:
         return
-    from alignzoo.settings import UserError
+    from alignzoo.errors import UserError
 
     try:
         for target in wanted:

@@ -16,7 +16,7 @@ from typing import Any
 
 from alignzoo import API_VERSION, __version__, declared
 from alignzoo.declared import Card
-from alignzoo.settings import UserError, nearest
+from alignzoo.errors import UserError, nearest
 
 GROUPS = ("algorithm", "data", "reward", "reference", "gold")  # config groups; a hosted trainer is an option of `algorithm`
 ALIASES = {"gold": "reward"}  # groups whose options are those of another

@@ -16,8 +16,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignzoo.disk import write_whole
-from alignzoo.settings import UserError
+from alignzoo.common.disk import write_whole
+from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, MODEL, SUMMARY
+from alignzoo.errors import UserError
 
 PACKAGES = ("alignzoo", "torch", "transformers", "accelerate", "trl", "peft", "datasets", "hydra-core", "numpy")
 VOLATILE = ("resume", "run_dir", "stages_dir", "pipeline")  # say where a run is and how it was started, not what it is
@@ -118,7 +119,7 @@ def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:
     """
     from alignzoo.engine import checkpoint
 
-    saved = folder / "config.yaml"
+    saved = folder / CONFIG
     if cfg.resume:
         if not saved.exists():
             raise UserError(f"resume={folder} is not a run: it has no config.yaml")
@@ -126,7 +127,7 @@ def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:
             raise UserError(
                 f"resume={folder} was made with another configuration: see {saved}. Start a new run with run_dir=FOLDER"
             )
-        return checkpoint.latest(folder / "checkpoints")
+        return checkpoint.latest(folder / CHECKPOINTS)
     if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
         return None
     if not saved.exists() or saved.read_text() != identity(cfg):
@@ -135,7 +136,7 @@ def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:
         )
     if summary_of(folder):
         raise UserError(f"run_dir={folder} holds this run, finished: choose another run_dir, or remove it")
-    if newest := checkpoint.latest(folder / "checkpoints"):
+    if newest := checkpoint.latest(folder / CHECKPOINTS):
         raise UserError(
             f"run_dir={folder} holds this run, unfinished at {newest.name}: go on with alignzoo train resume={folder}"
         )
@@ -147,8 +148,8 @@ def _begin(cfg: DictConfig, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     # first, and in one piece: it tells the next attempt whose folder this is
-    write_whole(folder / "config.yaml", identity(cfg))
-    write_whole(folder / "environment.json", json.dumps({"command": command(), **environment()}, indent=1))
+    write_whole(folder / CONFIG, identity(cfg))
+    write_whole(folder / ENVIRONMENT, json.dumps({"command": command(), **environment()}, indent=1))
 
 
 def main_process() -> bool:
@@ -207,10 +208,10 @@ def _finish(trainer: Any, setup: Any, folder: Path) -> dict[str, Any]:
         "metrics": {name.removeprefix("eval/"): value for name, value in trainer.evaluated[1].items()},
     }  # fmt: skip
     if trainer.is_world_process_zero() and finished:
-        save_model(trainer, folder / "model")
+        save_model(trainer, folder / MODEL)
         if curves := setup.data.curves():
-            write_whole(folder / "frontier.json", json.dumps(curves))
-        write_whole(folder / "summary.json", json.dumps(summary, indent=1, default=str))
+            write_whole(folder / FRONTIER, json.dumps(curves))
+        write_whole(folder / SUMMARY, json.dumps(summary, indent=1, default=str))
     trainer.accelerator.wait_for_everyone()
     return summary
 
@@ -235,5 +236,5 @@ def save_model(trainer: Any, folder: Path) -> None:
 
 def summary_of(folder: Path) -> dict[str, Any] | None:
     """What a finished run says of itself; None where there is none."""
-    path = folder / "summary.json"
+    path = folder / SUMMARY
     return json.loads(path.read_text()) if path.exists() else None

@@ -14,17 +14,19 @@ import torch
 from rich.console import Console
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.common.folder import MODEL
+from alignzoo.common.noise import Noise
 from alignzoo.config import RunConfig, instantiate, load_run
 from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.data.encode import Encoder
 from alignzoo.engine.beside import changes
 from alignzoo.engine.scoring import checked
+from alignzoo.errors import UserError, nearest, require
 from alignzoo.models import build
 from alignzoo.models.networks import PolicyNetwork, Shared
-from alignzoo.models.noise import Noise
 from alignzoo.models.vocabulary import decoder, ends, support
 from alignzoo.run import cache_folder
-from alignzoo.settings import Sampling, UserError, nearest, require
+from alignzoo.settings import Sampling
 
 CHUNK = 64  # prompts at once
 SIDES = ("policy", "reference")
@@ -54,7 +56,7 @@ class Sampler:
             require(temperature >= 0, "--temperature", temperature, ">= 0 (0 is greedy)")
             self.setup.generation = replace(self.setup.generation, temperature=temperature)
         self.sampling = Sampling(**vars(self.setup.generation))
-        final = replace(self.setup.model, path=str(run / "model"), config={}, tokenizer=None)
+        final = replace(self.setup.model, path=str(run / MODEL), config={}, tokenizer=None)
         first = _other(against, final) if against else self.setup.model
         tokenizer = build.tokenizer(final)
         config, start_config = build.config(final, tokenizer), build.config(first, tokenizer)
@@ -134,7 +136,7 @@ def trained(run: Path) -> RunConfig:
         raise UserError(
             f"{run} trained no policy that could write, but a scorer: use it with reward=model reward.path={run}/model"
         )
-    if not (run / "model").is_dir():
+    if not (run / MODEL).is_dir():
         raise UserError(f"{run} has no model yet: finish the run with alignzoo train resume={run}")
     return setup
 
@@ -142,7 +144,7 @@ def trained(run: Path) -> RunConfig:
 def _other(run: Path, final: Any) -> Any:
     """The trained model of another run, which must read text as this one's does."""
     trained(run)
-    other = replace(final, path=str(run / "model"))
+    other = replace(final, path=str(run / MODEL))
     if build.tokenizer(other).get_vocab() != build.tokenizer(final).get_vocab():
         raise UserError(f"{run} has another vocabulary than {Path(str(final.path)).parent}: only runs of one tokenizer compare")
     return other

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
+from alignzoo.errors import UserError, nearest, require
+
 VLLM_SERVER = "http://localhost:8000"
-
-
-class UserError(Exception):
-    """A user's mistake: what is wrong, the value, the remedy. The command line prints it without a traceback and exits with
-    2.
-    """
-
-
-def require(holds: bool, key: str, value: Any, expected: str) -> None:
-    """Raise the one-line error of a setting out of range unless `holds`."""
-    if not holds:
-        raise UserError(f"{key}={value} is out of range: must be {expected}")
-
-
-def nearest(name: str, options: Iterable[str]) -> str:
-    """ " Did you mean 'x'?" for the likeliest of `options`, or nothing where none is near."""
-    near = difflib.get_close_matches(name, list(options), n=2, cutoff=0.5)
-    return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 
 def embedded(path: str) -> str:

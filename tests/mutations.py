@@ -601,7 +601,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "pass",
         "tests/bench/test_plan.py -k found_before_any",
     ),
-    ("alignzoo/models/noise.py", "self.draws += 1", "pass", "tests/models/test_generation.py"),
+    ("alignzoo/common/noise.py", "self.draws += 1", "pass", "tests/models/test_generation.py"),
     ("alignzoo/data/exact/judge.py", "< self.flips, -1, 1)", "< self.flips, 1, -1)", "tests/evaluation/test_judge.py"),
     (
         "alignzoo/data/exact/judge.py",
@@ -857,7 +857,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/evaluation/test_comparison.py",
     ),
     (
-        "alignzoo/evaluation/sampled.py",
+        "alignzoo/common/reference_samples.py",
         "if all(prompt in scores for scores in found)]",
         "]",
         "tests/engine/test_reference_rewards.py",
@@ -1484,7 +1484,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/pipeline/test_stages.py",
     ),
     (
-        "alignzoo/fingerprint.py",
+        "alignzoo/common/fingerprint.py",
         'whole = whole.replace(json.dumps(folder)[1:-1], f"stage {inputs[folder]}")',
         "pass",
         "tests/pipeline/test_stages.py",

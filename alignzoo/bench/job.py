@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from alignzoo.common.folder import CHECKPOINTS, SUMMARY
 from alignzoo.overrides import written
 
 INTERRUPTED = 130
@@ -38,7 +39,7 @@ class Job:
     @property
     def command(self) -> list[str]:
         """Goes on where an earlier attempt was stopped."""
-        unfinished = any(Path(self.folder, "checkpoints").glob("checkpoint-*"))
+        unfinished = any(Path(self.folder, CHECKPOINTS).glob("checkpoint-*"))
         return [
             sys.executable,
             "-m",
@@ -48,7 +49,7 @@ class Job:
         ]
 
     def finished(self) -> bool:
-        return Path(self.folder, "summary.json").is_file()
+        return Path(self.folder, SUMMARY).is_file()
 
     def stopped(self) -> bool:
         """Whether someone has asked all runs of this bench to end."""

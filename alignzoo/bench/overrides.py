@@ -7,8 +7,8 @@ from dataclasses import fields
 
 from alignzoo import config, config_errors
 from alignzoo.bench.suite import Options
+from alignzoo.errors import UserError
 from alignzoo.overrides import split_list
-from alignzoo.settings import UserError
 
 PREFIX = "bench.override."
 

@@ -16,10 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignzoo import config, run
 from alignzoo.bench.request import Request
+from alignzoo.common.folder import SUMMARY
+from alignzoo.errors import UserError
 from alignzoo.evaluation import results
 from alignzoo.evaluation.comparable import check_comparable
 from alignzoo.overrides import written
-from alignzoo.settings import Unit, UserError
+from alignzoo.settings import Unit
 from alignzoo.stages import Planned, find
 
 NOTHING: Mapping[tuple[str, str], dict[str, Any]] = MappingProxyType({})
@@ -55,7 +57,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / "summary.json").is_file()
+        return (self.folder / SUMMARY).is_file()
 
     @property
     def log(self) -> Path:

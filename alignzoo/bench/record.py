@@ -14,11 +14,12 @@ from alignzoo.bench.job import INTERRUPTED, STOP, journal
 from alignzoo.bench.plan import STAGES, Run
 from alignzoo.bench.request import Request
 from alignzoo.bench.suite import pairs_of
-from alignzoo.disk import write_whole
+from alignzoo.common.disk import write_whole
+from alignzoo.common.folder import CONFIG
+from alignzoo.errors import UserError
 from alignzoo.evaluation.results import flat
 from alignzoo.report.main import writable
 from alignzoo.report.study import FILE
-from alignzoo.settings import UserError
 
 ABSENT = "nothing"
 TUNING = "tuning"  # the folder, in that of the bench, of runs that don't count
@@ -43,7 +44,7 @@ def _check_settings(runs: Sequence[Run]) -> None:
     """Raises UserError where a folder holds a run with other settings than it is to have."""
     known: dict[tuple[str, ...], tuple[int, str]] = {}
     for r in runs:
-        saved = r.folder / "config.yaml"
+        saved = r.folder / CONFIG
         if not saved.exists():
             continue
         if r.shared not in known:
@@ -64,7 +65,7 @@ def _difference(there: str, asked: str) -> str:
 
 
 def _others(folder: Path, mine: set[Path]) -> list[Path]:
-    found = [path.parent for path in sorted(folder.glob("**/config.yaml"))] if folder.is_dir() else []
+    found = [path.parent for path in sorted(folder.glob(f"**/{CONFIG}"))] if folder.is_dir() else []
     return [path for path in found if path not in mine and path.relative_to(folder).parts[0] not in (TUNING, STAGES)]
 
 

@@ -21,7 +21,7 @@ from alignzoo import config, config_errors
 from alignzoo.bench.overrides import take_overrides
 from alignzoo.bench.space import flat
 from alignzoo.bench.suite import BenchConfig, Options, Suite, grid, labelled, pairs_of, seeds_of, tuning_seeds
-from alignzoo.settings import UserError, nearest, require
+from alignzoo.errors import UserError, nearest, require
 
 SEARCH_PATH = "hydra.searchpath"
 EXTRAS = ("joblib", "submitit")  # launchers that alignzoo's extras install

@@ -8,6 +8,7 @@ from pathlib import Path
 from alignzoo.bench.job import STOP, Job, journal, note
 from alignzoo.bench.plan import Run
 from alignzoo.bench.request import Request
+from alignzoo.common.folder import SUMMARY
 from alignzoo.stages import Planned
 
 
@@ -16,7 +17,7 @@ def levels(runs: Sequence[Run]) -> list[list[Planned]]:
     found: dict[int, dict[Path, Planned]] = {}
     for r in runs:
         for place, stage in enumerate(r.stages):
-            if not (stage.folder / "summary.json").is_file():
+            if not (stage.folder / SUMMARY).is_file():
                 found.setdefault(place, {})[stage.folder] = stage
     return [list(found[place].values()) for place in sorted(found)]
 
@@ -32,7 +33,7 @@ def make(runs: Sequence[Run], request: Request, start: Callable[[list[Job]], lis
     said = {row["run"]: row["error"] for row in journal(request.folder)}
     able = []
     for r in runs:
-        broken = [stage for stage in r.stages if not (stage.folder / "summary.json").is_file()]
+        broken = [stage for stage in r.stages if not (stage.folder / SUMMARY).is_file()]
         if broken:
             why = said.get(str(broken[0].folder)) or "it was not made"
             error = f"its stage {broken[0].name} ({broken[0].folder}) failed: {why}"

@@ -13,7 +13,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignzoo.settings import Search, UserError, searches
+from alignzoo.errors import UserError
+from alignzoo.settings import Search, searches
 
 DIGITS = 4  # of a number tried, so that it can be read and typed again
 NEAR = 0.05  # of a range: a value this near to an end says that better ones may lie beyond

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from alignzoo.settings import UserError, require
+from alignzoo.errors import UserError, require
 
 ALGORITHMS = ("dpo", "ppo", "distill", "reinforce")
 TRIALS = ">= 2, the first being what is configured; or 0"

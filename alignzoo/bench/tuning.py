@@ -20,9 +20,10 @@ from alignzoo.bench.job import INTERRUPTED
 from alignzoo.bench.plan import Run, condition, conditions, made
 from alignzoo.bench.request import Request
 from alignzoo.bench.suite import labelled
+from alignzoo.errors import UserError, nearest
 from alignzoo.evaluation import results
 from alignzoo.registry import Registry
-from alignzoo.settings import Search, UserError, nearest
+from alignzoo.settings import Search
 
 Tuned = dict[tuple[str, str], dict[str, Any]]  # {(label, condition): {key: value}}
 

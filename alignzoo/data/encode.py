@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from alignzoo.data.rows import Text
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 
 Segment = tuple[str, bool]  # a stretch of a completion, and whether the policy wrote it
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.data.source import RowSource, existing
-from alignzoo.settings import UserError, nearest
+from alignzoo.errors import UserError, nearest
 
 
 @dataclass(kw_only=True)

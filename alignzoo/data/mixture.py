@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from alignzoo import nested
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
+from alignzoo.common import nested
+from alignzoo.common.noise import generator
 from alignzoo.contracts import Context, Tables
 from alignzoo.data.rows import Row
 from alignzoo.data.text import TextSource
 from alignzoo.data.views import RECIPES, Example, derived, recipe, together
-from alignzoo.models.noise import generator
-from alignzoo.settings import UserError, require
+from alignzoo.errors import UserError, require
 
 ORIGIN = "origin"  # the column with the name of a row's source
 

@@ -14,7 +14,7 @@ from alignzoo.data.encode import Encoder, Tokens
 from alignzoo.data.rows import Row
 from alignzoo.data.tables import PromptTable, Ragged, WholeTable, completion_table
 from alignzoo.data.views import RECIPES, Example, Recipe, derived, examples, recipe, together
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 
 
 @dataclass(kw_only=True)

@@ -17,8 +17,8 @@ from itertools import combinations
 from typing import Any
 
 from alignzoo.data.rows import Row, Text
+from alignzoo.errors import UserError
 from alignzoo.evaluation.agreement import Level, Unit, agreement
-from alignzoo.settings import UserError
 
 PAIR, RATED, RANKED = ("prompt", "chosen", "rejected"), ("prompt", "completion"), ("prompt", "completions")
 VOTING = ("rater", "raters", "votes")

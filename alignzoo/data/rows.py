@@ -20,7 +20,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-from alignzoo.settings import UserError, nearest
+from alignzoo.errors import UserError, nearest
 
 Text = str | list[dict[str, Any]]
 TEXTS = ("prompt", "completion", "chosen", "rejected")

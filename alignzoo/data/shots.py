@@ -7,9 +7,9 @@ from dataclasses import replace
 from string import Formatter
 from typing import Any
 
+from alignzoo.common.noise import generator
 from alignzoo.data.rows import Row, Text
-from alignzoo.models.noise import generator
-from alignzoo.settings import UserError, nearest
+from alignzoo.errors import UserError, nearest
 
 FORMATS = {
     "question": "Question: {prompt}\nAnswer:",

@@ -15,7 +15,7 @@ from alignzoo.data.repeats import Repeated, cleaned
 from alignzoo.data.rows import CANONICAL, Row, UnusableRow, canonical, split
 from alignzoo.data.shots import FORMATS, check_format, formatted, with_shots
 from alignzoo.data.text import TextSource, existing
-from alignzoo.settings import UserError, nearest, require
+from alignzoo.errors import UserError, nearest, require
 
 __all__ = ["RowSource", "Unusable", "existing"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from alignzoo.batch import Batch, Completions
 from alignzoo.data.files import JsonLines
 from alignzoo.data.rows import Row
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "stories" / "data"
 

@@ -15,8 +15,8 @@ from alignzoo.contracts import Context, Models, Source, Table, Tables
 from alignzoo.data.encode import Encoder
 from alignzoo.data.prepare import Preparation
 from alignzoo.data.rows import Row
-from alignzoo.data.tokenizers import check, train_bpe
-from alignzoo.settings import UserError, nearest, require
+from alignzoo.errors import UserError, nearest, require
+from alignzoo.models.tokenizers import check, train_bpe
 
 COMPARED = 1024  # held-out pairs, or demonstrations, at most that evaluation looks at, in chunks of 64
 CHUNK = 64

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.data.rows import Row, Text
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 
 
 @dataclass(frozen=True)

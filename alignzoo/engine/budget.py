@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from alignzoo.batch import Completions, Pairs, Prompts, Rankings
 from alignzoo.contracts import OnlineAlgorithm, Tables, TrainerPlugin
 from alignzoo.engine.cost import completions_in
-from alignzoo.settings import Budget, Schedule, Training, Unit, UserError
+from alignzoo.errors import UserError
+from alignzoo.settings import Budget, Schedule, Training, Unit
 
 ENDLESS = 10**9  # optimizer steps, where a budget ends the run
 

@@ -13,6 +13,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.common.folder import CHECKPOINTS
+from alignzoo.common.noise import Noise
 from alignzoo.contracts import Algorithm, Context, Couples, Kind, OnlineAlgorithm, Role, Scores, Source, Table, Tables
 from alignzoo.engine import beside, budget, checks, memory
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
@@ -23,17 +25,17 @@ from alignzoo.engine.loader import OfflineLoader, OnlineLoader, Order, Share, bi
 from alignzoo.engine.scoring import Checked, checked
 from alignzoo.engine.stopping import Stopping
 from alignzoo.engine.trainer import AlignTrainer
+from alignzoo.errors import UserError, nearest
 from alignzoo.making.labeller import check as check_making
 from alignzoo.making.made import tables as made_tables
 from alignzoo.models import build as modules
 from alignzoo.models import vllm_loop
 from alignzoo.models.flat import unpadded
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
-from alignzoo.models.noise import Noise
 from alignzoo.models.roles import Models, Trained, main_role, together
 from alignzoo.models.scorer import ScorerNetwork, scorer
 from alignzoo.models.vocabulary import decoder, ends, support
-from alignzoo.settings import Decoding, Made, Sampling, Training, Unit, UserError, nearest
+from alignzoo.settings import Decoding, Made, Sampling, Training, Unit
 
 
 class Builder:
@@ -324,7 +326,7 @@ COMPUTED = (
 def keywords(training: Training, folder: Path, seed: int) -> dict[str, Any]:
     """The Trainer's own settings. Logging, evaluation and saving are steered by `Flow`, so its strategies are off."""
     fixed: dict[str, Any] = {
-        "output_dir": str(folder / "checkpoints"), "seed": seed, "max_steps": max(training.max_steps, 1),
+        "output_dir": str(folder / CHECKPOINTS), "seed": seed, "max_steps": max(training.max_steps, 1),
         "learning_rate": training.learning_rate, "optim": training.optimizer.value,
         "lr_scheduler_type": training.schedule.value, "warmup_steps": training.warmup_steps,
         "weight_decay": training.weight_decay, "adam_beta1": training.adam_beta1,

@@ -15,8 +15,8 @@ from typing import Any
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 
-from alignzoo import disk
-from alignzoo.settings import UserError
+from alignzoo.common import disk
+from alignzoo.errors import UserError
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"

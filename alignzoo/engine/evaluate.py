@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
+from alignzoo.common import reference_samples
 from alignzoo.contracts import Metric, Scores, Source, Table, Tables
 from alignzoo.engine import judging
 from alignzoo.engine.beside import Beside
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.trainer import AlignTrainer, default_weights, named_terms, weight_of, weighted_sum
-from alignzoo.evaluation import sampled, texts
+from alignzoo.evaluation import texts
 from alignzoo.models.roles import Models, Score, bound, gather_objects, main_role
 from alignzoo.settings import Sampling
 
@@ -54,7 +55,7 @@ class Evaluator:
             scores = trainer.model_wrapped(bound(self._reference_scores, trainer))
             if trainer.is_world_process_zero():
                 for name, found in scores.items():
-                    sampled.write(trainer.folder, found, name)
+                    reference_samples.write(trainer.folder, found, name)
         return metrics
 
     def _reference_scores(self, trainer: AlignTrainer) -> dict[str, dict[str, list[float]]]:

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PrinterCallback, Trainer
 
 from alignzoo.batch import Completions
+from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS
 from alignzoo.contracts import Hosting, Scores, Tables
 from alignzoo.engine import budget, checkpoint, checks, records
 from alignzoo.engine.budget import Allowance
@@ -26,9 +27,10 @@ from alignzoo.engine.logs import Lines
 from alignzoo.engine.scoring import Checked, checked
 from alignzoo.engine.stopping import Stopping
 from alignzoo.engine.trainer import keep_best, measured
+from alignzoo.errors import UserError
 from alignzoo.models.flops import head_product
 from alignzoo.models.roles import Models, Trained, gather_objects
-from alignzoo.settings import EarlyStop, Training, UserError
+from alignzoo.settings import EarlyStop, Training
 
 COST = "cost"  # in a checkpoint: the account of each rank
 STOPPING = "early_stop"  # in a checkpoint
@@ -117,8 +119,8 @@ class Hosted:
         self.foreign, self.trained, self.roles, self.evaluator = foreign, trained, models, evaluator
         self.tables_report, self.tokenizer, self.folder = tables.report, tokenizer, folder
         self.model_wrapped = trained
-        self.metrics_file = Lines(folder / "metrics.jsonl", foreign.is_world_process_zero())
-        self.completions_file = Lines(folder / "completions.jsonl", foreign.is_world_process_zero())
+        self.metrics_file = Lines(folder / METRICS, foreign.is_world_process_zero())
+        self.completions_file = Lines(folder / COMPLETIONS, foreign.is_world_process_zero())
         self.evaluated: tuple[int, dict[str, float]] = (-1, {})
         self.stopping = Stopping(EarlyStop())
 
@@ -178,7 +180,7 @@ class Hosted:
 
     def keep_checkpoint(self) -> None:
         """Seal what the foreign trainer has just saved: what has no manifest is never resumed from."""
-        folder, cost = self.folder / "checkpoints", gather_objects(self.cost.state_dict())
+        folder, cost = self.folder / CHECKPOINTS, gather_objects(self.cost.state_dict())
         if self.foreign.is_world_process_zero():
             saved = folder / f"{checkpoint.PREFIX}{self.foreign.state.global_step}"
             records.save(cost, saved / COST)

@@ -15,8 +15,8 @@ from alignzoo.contracts import Lesson, Reward, Scores
 from alignzoo.engine import checkpoint
 from alignzoo.engine.cost import tokens_in
 from alignzoo.engine.trainer import default_weights, named_terms, weight_of, weighted_sum
+from alignzoo.errors import UserError
 from alignzoo.models.roles import Models, gather_objects
-from alignzoo.settings import UserError
 
 
 class Lessons:

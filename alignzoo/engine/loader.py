@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Batch
+from alignzoo.common.noise import generator
 from alignzoo.contracts import Table
 from alignzoo.engine.cost import tokens_in
-from alignzoo.models.noise import generator
+from alignzoo.errors import UserError
 from alignzoo.models.roles import gather_objects
-from alignzoo.settings import UserError
 
 EMPTY_ROLLOUTS = 100  # in a row, after which an algorithm that keeps nothing is stopped
 

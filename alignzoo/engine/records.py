@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alignzoo.batch import Batch
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 
 
 def save(state: Any, path: Path) -> None:

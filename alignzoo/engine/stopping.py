@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignzoo.settings import Better, EarlyStop, UserError, nearest
+from alignzoo.errors import UserError, nearest
+from alignzoo.settings import Better, EarlyStop
 
 KEPT = ("step", "since", "reason", "metrics", "weights")
 LOWER = ("perplexity", "kl", "loss", "log_loss", "repetition", "calibration_error")  # better, where `mode` leaves it open

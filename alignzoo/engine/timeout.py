@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 
 
 class Rung(BaseException):

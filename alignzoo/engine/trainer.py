@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Batch
+from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, MODEL
 from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, OnlineAlgorithm, Reward
 from alignzoo.engine import allocator, checkpoint, records
 from alignzoo.engine.budget import Allowance
@@ -20,8 +21,9 @@ from alignzoo.engine.logs import Lines
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.scoring import Checked
 from alignzoo.engine.stopping import Stopping, announce
+from alignzoo.errors import UserError
 from alignzoo.models.roles import Models, Trained, bound, gather_objects
-from alignzoo.settings import Budget, EarlyStop, Training, UserError
+from alignzoo.settings import Budget, EarlyStop, Training
 
 Terms = dict[str, Tensor]
 EMPTY = "terms_without_weight"  # how many a step; reported only where there were any, for such a term contributes 0
@@ -59,8 +61,8 @@ class AlignTrainer(Trainer):
         self.allowance = Allowance(budget, self.cost.used, self._ahead)
         self.step_terms: list[tuple[Any, Terms]] = []
         self.folder = folder
-        self.metrics_file = Lines(folder / "metrics.jsonl", self.is_world_process_zero())
-        self.completions_file = Lines(folder / "completions.jsonl", self.is_world_process_zero())
+        self.metrics_file = Lines(folder / METRICS, self.is_world_process_zero())
+        self.completions_file = Lines(folder / COMPLETIONS, self.is_world_process_zero())
         self.evaluated: tuple[int, dict[str, float]] = (-1, {})
         self.saved_step, self.ended, self.stopping = -1, False, Stopping(EarlyStop())
         self.logged_tokens, self.logged_seconds = 0.0, 0.0
@@ -211,7 +213,7 @@ class AlignTrainer(Trainer):
         size = len(self.loader.order.table)
         rows = sorted({row % size for batch, terms in self.step_terms for row in _bad_rows(batch, terms)})
         where = f"rows {', '.join(map(str, rows[:10]))}" if rows else "the gradient, with a finite loss in every row"
-        last = checkpoint.latest(self.folder / "checkpoints")
+        last = checkpoint.latest(self.folder / CHECKPOINTS)
         remedy = f"resume from {last.name}" if last else "there is no checkpoint yet: set trainer.save_steps"
         return (
             f"the loss or gradient is not finite at step {self.state.global_step + 1} ({where}); nothing was updated.\n"
@@ -303,7 +305,7 @@ class AlignTrainer(Trainer):
         state = self._state()  # a collective: every rank takes part
         rng = gather_objects(torch.random.get_rng_state())
         if self.is_world_process_zero():
-            folder = self.folder / "checkpoints" / f"{checkpoint.PREFIX}{step}"
+            folder = self.folder / CHECKPOINTS / f"{checkpoint.PREFIX}{step}"
             checkpoint.write(folder, lambda partial: self._fill(partial, state | {"rng": rng}))
             checkpoint.rotate(folder.parent, self.settings.keep_checkpoints)
         self.accelerator.wait_for_everyone()
@@ -320,7 +322,7 @@ class AlignTrainer(Trainer):
         records.save(state, folder / "state")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        checkpoint.save_main(self.trained.main, Path(output_dir or self.folder / "model"), self.tokenizer)
+        checkpoint.save_main(self.trained.main, Path(output_dir or self.folder / MODEL), self.tokenizer)
 
     def _other_roles(self) -> dict[str, nn.Module]:
         trained = {name: module for name, module in self.trained.roles.items() if module is not self.trained.main}

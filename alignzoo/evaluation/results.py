@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alignzoo.settings import UserError
+from alignzoo.common.folder import CONFIG, ENVIRONMENT, METRICS, SUMMARY, lines
+from alignzoo.errors import UserError
 
 TRIALS, STAGES = "tuning", "stages"
 COSTS = ("steps", "samples", "tokens", "flops", "seconds")
@@ -65,7 +66,7 @@ class Run:
     @cached_property
     def _evaluated(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl that are evaluations."""
-        return [row for row in lines(self.folder / "metrics.jsonl") if any(name.startswith("eval/") for name in row)]
+        return [row for row in lines(self.folder / METRICS) if any(name.startswith("eval/") for name in row)]
 
     @cached_property
     def evaluations(self) -> list[dict[str, float]]:
@@ -111,7 +112,7 @@ def find(folders: Sequence[Path]) -> Found:
     UserError where there is none."""
     runs, skipped = [], {}
     for folder in dict.fromkeys(path for given in folders for path in _run_folders(given)):
-        if not (folder / "summary.json").is_file():
+        if not (folder / SUMMARY).is_file():
             skipped[str(folder)] = _why_unfinished(folder)
             continue
         try:
@@ -130,7 +131,7 @@ def find(folders: Sequence[Path]) -> Found:
 def _run_folders(given: Path) -> Iterator[Path]:
     if not given.exists():
         raise UserError(f"{given} does not exist")
-    named = [given] if (given / "config.yaml").is_file() else [path.parent for path in sorted(given.glob("**/config.yaml"))]
+    named = [given] if (given / CONFIG).is_file() else [path.parent for path in sorted(given.glob(f"**/{CONFIG}"))]
     # what a bench tried or made before its runs lies beside them, and doesn't count
     named = [path for path in named if not {TRIALS, STAGES} & {*path.relative_to(given).parts}]
     for path in map(Path.resolve, named):
@@ -140,11 +141,11 @@ def _run_folders(given: Path) -> Iterator[Path]:
 def _read(folder: Path) -> Run:
     import yaml
 
-    environment = folder / "environment.json"
+    environment = folder / ENVIRONMENT
     run = Run(
         folder=folder,
-        config=by_stage(yaml.safe_load((folder / "config.yaml").read_text("utf-8"))),
-        summary=json.loads((folder / "summary.json").read_text("utf-8")),
+        config=by_stage(yaml.safe_load((folder / CONFIG).read_text("utf-8"))),
+        summary=json.loads((folder / SUMMARY).read_text("utf-8")),
         environment=json.loads(environment.read_text("utf-8")) if environment.is_file() else {},
     )
     if not isinstance(run.summary["metrics"], dict) or not run.algorithm or run.seed is None:
@@ -173,12 +174,6 @@ def _why_unfinished(folder: Path) -> str:
     lines = log.read_text("utf-8", errors="replace").split("\n") if log.is_file() else []
     said = [line for line in lines if line.strip()]
     return f"no summary.json: {said[-1].strip()}" if said else "no summary.json: unfinished, or failed"
-
-
-def result_step(rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> int:
-    """Which evaluation's weights are a run's result: those of the last one among `rows`, or of the one early stopping kept."""
-    kept = (summary.get("early_stop") or {}).get("weights_of_step")
-    return max((row["step"] for row in rows), default=0) if kept is None else int(kept)
 
 
 def budget(run: Run) -> dict[str, Any]:
@@ -211,13 +206,6 @@ def write_rows(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     full = [{name: row.get(name) for name in columns} for row in rows]
     (folder / "results.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in full), "utf-8")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(full), folder / "results.parquet")
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON Lines file; none where there is no file."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
 
 
 def _finite(value: Any) -> Any:

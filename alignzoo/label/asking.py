@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignzoo.disk import write_whole
+from alignzoo.common.disk import write_whole
+from alignzoo.errors import UserError
 from alignzoo.label import requests, tables
 from alignzoo.label.items import Answer, Item, Kind, Scale, Text, item
 from alignzoo.label.journal import Given, data_rows
-from alignzoo.settings import UserError
 
 QUIET = 30.0  # seconds at least between two lines that say how far it is
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignzoo.errors import UserError
 from alignzoo.label.items import Answer, Item, Kind, Scale, item, parsed, written
-from alignzoo.settings import UserError
 
 
 @dataclass(frozen=True)

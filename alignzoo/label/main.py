@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.disk import write_whole
+from alignzoo.common.disk import write_whole
+from alignzoo.errors import UserError
 from alignzoo.label import requests, sources, stats, tables
 from alignzoo.label.items import Item, Kind, Scale
 from alignzoo.label.journal import Given, Journal, data_rows
 from alignzoo.label.keys import Typed
 from alignzoo.label.session import Session
 from alignzoo.label.shown import Screen
-from alignzoo.settings import UserError
 
 ABOUT = """Shows completions to a rater, blind and in random order, and keeps what they say as a data source.
 

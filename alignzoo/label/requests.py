@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignzoo.disk import write_whole
+from alignzoo.common.disk import write_whole
+from alignzoo.errors import UserError, nearest
 from alignzoo.label import tables
 from alignzoo.label.items import Item, Kind, Scale, item, parsed
 from alignzoo.label.journal import Given, lines
-from alignzoo.settings import UserError, nearest
 
 PREFIX = "request-"
 SOMEONE = "someone"  # who answers without giving a name

@@ -10,11 +10,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from alignzoo.evaluation.results import result_step
+from alignzoo.common.folder import COMPLETIONS, SUMMARY, result_step
+from alignzoo.errors import UserError, nearest
 from alignzoo.label import requests
 from alignzoo.label.items import Item, Kind, Text, item
 from alignzoo.label.journal import lines
-from alignzoo.settings import UserError, nearest
 
 COLUMNS = ("completion", "completions", "chosen", "rejected")
 
@@ -71,11 +71,11 @@ def _prompted(paths: Sequence[Path], kind: Kind) -> list[Prompted]:
 
 def _of_run(folder: Path, beside_start: bool) -> Iterator[tuple[Text, Text, str]]:
     """What the policy that is the run's result wrote, and, with `beside_start`, at the first, before it was trained."""
-    path = folder / "completions.jsonl"
+    path = folder / COMPLETIONS
     if not path.is_file():
         raise UserError(f"{folder} is no run with completions: it has no completions.jsonl")
     rows = [line for _, line in lines(path) if line]
-    summary = folder / "summary.json"
+    summary = folder / SUMMARY
     last = result_step(rows, json.loads(summary.read_text("utf-8")) if summary.is_file() else {})
     for row in rows:
         if row["step"] == last:

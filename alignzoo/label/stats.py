@@ -13,9 +13,9 @@ from rich.table import Table
 
 from alignzoo.data.raters import RATED, Vote, collected, compared, preferences, reported
 from alignzoo.data.rows import canonical
+from alignzoo.errors import UserError
 from alignzoo.evaluation.agreement import agreement
 from alignzoo.label.journal import lines
-from alignzoo.settings import UserError
 
 
 def show(paths: Sequence[Path], console: Console | None = None) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignzoo.disk import write_whole
+from alignzoo.common.disk import write_whole
+from alignzoo.errors import UserError, nearest
 from alignzoo.label.items import Answer, Item, Kind, Scale, parsed
 from alignzoo.label.journal import Given
 from alignzoo.label.shown import plain
-from alignzoo.settings import UserError, nearest
 
 ANSWER = {Kind.pairs: "preferred", Kind.ratings: "rating", Kind.rankings: "ranks"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula

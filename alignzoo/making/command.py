@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo import config
-from alignzoo.disk import write_whole
+from alignzoo.common.disk import write_whole
 from alignzoo.engine.build import Builder, arguments
+from alignzoo.errors import UserError
 from alignzoo.making.labeller import labeller
 from alignzoo.making.made import Labelled, make, report
 from alignzoo.making.rows import line
-from alignzoo.settings import Made, UserError
+from alignzoo.settings import Made
 
 
 def main(overrides: Sequence[str], cache: Path) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from alignzoo.batch import Batch
 from alignzoo.contracts import Reward
+from alignzoo.errors import UserError
 from alignzoo.making.rows import GIVEN, gives
-from alignzoo.settings import UserError
 
 
 def check(setup: Any, view: type[Batch]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from alignzoo.common.noise import generator
 from alignzoo.making.samples import Draw, Sample
-from alignzoo.models.noise import generator
 from alignzoo.settings import Made, Making, Ties
 
 GUMBEL_MEAN = 0.5772156649015329

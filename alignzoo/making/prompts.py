@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from alignzoo.batch import Prompts
+from alignzoo.common.noise import generator
 from alignzoo.contracts import Context, Source, Table, Tables
 from alignzoo.data.encode import Tokens, Written
 from alignzoo.data.rows import CANONICAL, Row
 from alignzoo.data.text import TextSource
-from alignzoo.models.noise import generator
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 
 
 @dataclass(frozen=True)

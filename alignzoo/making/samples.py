@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from alignzoo import __version__
-from alignzoo.disk import write_whole
+from alignzoo.common.disk import write_whole
 
 BLOCK = 256  # draws of a file: what an interruption loses at most
 PROVENANCE = "provenance.json"

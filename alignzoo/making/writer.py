@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.common.noise import Noise
 from alignzoo.contracts import Context, Source
+from alignzoo.errors import UserError
 from alignzoo.models import build
 from alignzoo.models.networks import PolicyNetwork, Shared
-from alignzoo.models.noise import Noise
 from alignzoo.models.vocabulary import ends, support
-from alignzoo.settings import Sampling, UserError
+from alignzoo.settings import Sampling
 
 SCORERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
 

@@ -10,9 +10,10 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from alignzoo.batch import Completions
+from alignzoo.errors import UserError
 from alignzoo.models import cascade, flat, generation, transformers_loop, vllm_loop
 from alignzoo.models.trial import differs
-from alignzoo.settings import Decoding, Forward, UserError
+from alignzoo.settings import Decoding, Forward
 
 logger = logging.getLogger("alignzoo")
 Loop = Callable[..., Completions]  # the signature of `generation.generate`

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from alignzoo.contracts import Kind, Role
+from alignzoo.errors import UserError, nearest
 from alignzoo.models.networks import Headed
-from alignzoo.settings import Model, Peft, UserError, embedded, nearest
+from alignzoo.settings import Model, Peft, embedded
 
 DROPOUTS = (
     "dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob",
@@ -24,7 +25,7 @@ def tokenizer(settings: Model) -> Any:
     """The tokenizer of `settings.tokenizer`, else the one beside the model, else the embedded byte-level one."""
     from transformers import AutoTokenizer
 
-    from alignzoo.data import tokenizers
+    from alignzoo.models import tokenizers
 
     path = settings.tokenizer or settings.path
     if path is None:

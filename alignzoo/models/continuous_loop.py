@@ -21,9 +21,10 @@ from transformers.generation.continuous_batching.cb_logits_processors import (
 from transformers.generation.continuous_batching.utils import WorkloadHints
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.errors import UserError
 from alignzoo.models import attention, flat
 from alignzoo.models.generation import Finished, choose, recorded, unpadded
-from alignzoo.settings import Sampling, UserError
+from alignzoo.settings import Sampling
 
 PAGE = 256  # tokens: what flash attention's paged kernels ask for
 TOKENS = 8192  # at most so many are read by one pass

@@ -15,11 +15,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.common.noise import Noise
 from alignzoo.functional.logprobs import entropy, selective_log_softmax
 from alignzoo.models import backends, flat, flops, generation
 from alignzoo.models import forward as padded
 from alignzoo.models.head import head_logprobs, kept
-from alignzoo.models.noise import Noise
 from alignzoo.models.rowwise import by_rows
 from alignzoo.settings import Forward, Sampling
 

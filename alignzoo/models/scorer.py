@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions
+from alignzoo.errors import UserError
 from alignzoo.models import flat, forward
 from alignzoo.models.build import checkpoint_activations
 from alignzoo.models.networks import Network
-from alignzoo.settings import Model, UserError
+from alignzoo.settings import Model
 
 
 def scorer(settings: Model, made: Any, pad: int, seed: int) -> nn.Module:

@@ -17,10 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.errors import UserError
 from alignzoo.models import flat, forward, transformers_loop
 from alignzoo.models.generation import Finished, recorded, unpadded
 from alignzoo.models.weights import weights
-from alignzoo.settings import Sampling, UserError
+from alignzoo.settings import Sampling
 
 logger = logging.getLogger("alignzoo")
 START = """VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --dtype DTYPE --weight-transfer-config '{"backend": "nccl"}'"""

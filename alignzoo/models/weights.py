@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from alignzoo.errors import UserError
 from alignzoo.models import flat
-from alignzoo.settings import UserError
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from omegaconf import DictConfig
 
 from alignzoo import config
 from alignzoo import run as single
+from alignzoo.common.folder import CONFIG
+from alignzoo.errors import UserError
 from alignzoo.overrides import written
 from alignzoo.pipeline import record
 from alignzoo.pipeline.check import check
 from alignzoo.pipeline.plan import DONE, UNFINISHED, Stage, stages
-from alignzoo.settings import UserError
 
 
 def run(cfg: DictConfig) -> list[dict[str, Any]]:
@@ -63,7 +64,7 @@ def _make(stage: Stage, log: record.Record) -> dict[str, Any]:
 def _clear(stage: Stage) -> None:
     """What an attempt under another label left that was killed before its first checkpoint; what one like this left, a run
     removes by itself, once all ranks have looked at it."""
-    saved = stage.folder / "config.yaml"
+    saved = stage.folder / CONFIG
     if single.main_process() and saved.is_file() and saved.read_text() != single.identity(stage.config):
         shutil.rmtree(stage.folder)
 

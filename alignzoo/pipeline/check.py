@@ -11,9 +11,9 @@ from omegaconf import DictConfig, ListConfig
 
 from alignzoo import run
 from alignzoo.config import instantiate
+from alignzoo.errors import UserError
 from alignzoo.models.roles import main_role
 from alignzoo.pipeline.plan import DONE, Stage, inputs
-from alignzoo.settings import UserError
 
 
 def check(every: Sequence[Stage]) -> None:

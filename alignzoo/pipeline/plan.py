@@ -10,7 +10,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from alignzoo import config
-from alignzoo.settings import UserError, nearest
+from alignzoo.common.folder import SUMMARY
+from alignzoo.errors import UserError, nearest
 from alignzoo.stages import composed
 
 TO_DO, UNFINISHED, DONE = "to do", "unfinished", "done"
@@ -40,7 +41,7 @@ class Stage:
 
     @property
     def status(self) -> str:
-        if (self.folder / "summary.json").is_file():
+        if (self.folder / SUMMARY).is_file():
             return DONE
         return UNFINISHED if any(self.folder.glob("checkpoints/checkpoint-*")) else TO_DO
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alignzoo import run
-from alignzoo.disk import write_whole
+from alignzoo.common.disk import write_whole
 from alignzoo.pipeline.plan import Stage, inputs, stages
 
 FILE = "pipeline.json"

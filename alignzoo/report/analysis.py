@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
+from alignzoo.errors import UserError
 from alignzoo.evaluation.comparable import picked
 from alignzoo.evaluation.comparison import (
     LEVEL,
@@ -24,7 +25,6 @@ from alignzoo.report import proxy
 from alignzoo.report.frontier import Frontier, measure
 from alignzoo.report.proxy import Climbs
 from alignzoo.report.study import Study
-from alignzoo.settings import UserError
 
 PREFERRED = ("gap_closed", "gold", "reward", "accuracy")
 AREA = "frontier_area"

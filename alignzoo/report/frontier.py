@@ -10,12 +10,11 @@ from math import floor, isfinite, log10
 from pathlib import Path
 from typing import Any
 
-from alignzoo.evaluation import sampled
+from alignzoo.common import reference_samples
+from alignzoo.common.folder import FRONTIER
 from alignzoo.evaluation.frontier import Point, area, best_of_n_estimate, envelope, reward_at
 from alignzoo.evaluation.intervals import Summary, summarize
 from alignzoo.evaluation.results import Run
-
-EXACT = "frontier.json"
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def known(runs: Sequence[Run], reward: str = "reward") -> Known:
     """From what runs leave in their folders: computed where the task can be (frontier.json), else from what the reference's
     samples score by that `reward`.
     """
-    computed = next((read for run in runs if (read := _read(run.folder / EXACT))), None)
+    computed = next((read for run in runs if (read := _read(run.folder / FRONTIER))), None)
     if computed:
         return Known(
             computed.get("reference"),
@@ -137,7 +136,7 @@ def known(runs: Sequence[Run], reward: str = "reward") -> Known:
         )
     # runs of one seed have sampled the same
     one_a_seed = list({run.seed: run for run in runs}.values())
-    table = sampled.read([run.folder for run in one_a_seed], "gold" if reward == "gold" else "reward")
+    table = reference_samples.read([run.folder for run in one_a_seed], "gold" if reward == "gold" else "reward")
     curve = [] if table is None else [(p["kl"], p["reward"]) for p in best_of_n_estimate(table)]
     return Known(_start(runs, one_a_seed, curve, reward), curve, [], False)
 

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignzoo.common.folder import CONFIG
+from alignzoo.errors import UserError
 from alignzoo.evaluation import comparable, results
 from alignzoo.report import study, table
-from alignzoo.settings import UserError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,4 +75,4 @@ def writable(out: Path, option: str = "--out") -> None:
 
 def _beside(folder: Path) -> Path:
     """Inside a folder of runs; beside a run."""
-    return (folder.parent if (folder / "config.yaml").is_file() else folder) / "report"
+    return (folder.parent if (folder / CONFIG).is_file() else folder) / "report"

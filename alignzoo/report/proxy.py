@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from alignzoo.evaluation import sampled
+from alignzoo.common import reference_samples
+from alignzoo.common.folder import COMPLETIONS, lines
 from alignzoo.evaluation.frontier import best_of_n_estimate
 from alignzoo.evaluation.intervals import Summary, summarize
 from alignzoo.evaluation.overoptimisation import Fall, Fit, Law, fall, fit
-from alignzoo.evaluation.results import Run, lines
+from alignzoo.evaluation.results import Run
 
 LEAST = 3  # evaluations, or counts n, that a way up has
 BEST_OF = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
@@ -127,7 +128,7 @@ class _Scale:
     @classmethod
     def of(cls, run: Run, gold: np.ndarray, proxy: np.ndarray) -> _Scale:
         """Of its samples, where the run kept them, else of the first evaluation."""
-        tables = [sampled.read([run.folder], judge) for judge in ("gold", "reward")]
+        tables = [reference_samples.read([run.folder], judge) for judge in ("gold", "reward")]
         gold, proxy = (own if table is None else table for table, own in zip(tables, (gold, proxy), strict=True))
         return cls(float(gold.mean()), float(proxy.mean()), float(proxy.std()) or 1.0)
 
@@ -139,7 +140,7 @@ class _Scale:
 def _completions(run: Run) -> list[list[dict[str, Any]]]:
     """By evaluation, the completions of the prompts that both judges scored at every one."""
     steps: dict[int, dict[Any, dict[str, Any]]] = {}
-    for row in lines(run.folder / "completions.jsonl"):
+    for row in lines(run.folder / COMPLETIONS):
         if row.get("gold") is not None and row.get("reward") is not None:
             steps.setdefault(row["step"], {})[row["row"]] = row
     common = set.intersection(*(set(own) for own in steps.values())) if steps else set()
@@ -166,7 +167,7 @@ def _best_of_n(groups: dict[str, list[Run]]) -> list[Climb]:
 
 def _chosen(run: Run) -> Ascent | None:
     """Of the reference's samples, those that the proxy chooses."""
-    gold, proxy = (sampled.read([run.folder], judge) for judge in ("gold", "reward"))
+    gold, proxy = (reference_samples.read([run.folder], judge) for judge in ("gold", "reward"))
     if gold is None or proxy is None or gold.shape != proxy.shape:
         return None
     scale = _Scale(float(gold.mean()), float(proxy.mean()), float(proxy.std()) or 1.0)

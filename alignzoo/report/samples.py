@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignzoo.evaluation.results import Run, lines, result_step
+from alignzoo.common.folder import COMPLETIONS, lines, result_step
+from alignzoo.evaluation.results import Run
 
 PROMPTS = 6
 LONGEST = 400  # characters shown of a prompt or completion
@@ -50,7 +51,7 @@ def _scores(row: dict[str, Any], prefix: str) -> str:
 
 def _last(run: Run) -> dict[str, dict[str, Any]]:
     """{prompt: row} of what the run's result wrote."""
-    rows = lines(run.folder / "completions.jsonl")
+    rows = lines(run.folder / COMPLETIONS)
     last = result_step(rows, run.summary)
     return {row["prompt"]: row for row in rows if row["step"] == last}
 

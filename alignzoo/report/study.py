@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 
 FILE = "bench.json"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation, Overflow
 from fractions import Fraction
 
+from alignzoo.errors import UserError, require
 from alignzoo.rewards.texts import TextReward, Written, references
-from alignzoo.settings import UserError, require
 
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 NUMBER = re.compile(rf"(?:(?<!\w)-)?(?:{DIGITS}|(?<!\d)\.\d+)")

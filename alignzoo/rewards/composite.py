@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignzoo import nested
 from alignzoo.batch import Batch, Completions
+from alignzoo.common import nested
 from alignzoo.contracts import Context, Lesson, Metrics, Models, Reward, Role, Scores, Source, Terms
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 
 
 @dataclass(kw_only=True)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from alignzoo.contracts import Reward, Scores, Source
+from alignzoo.errors import UserError, nearest, require
 from alignzoo.rewards.composite import Composite
 from alignzoo.rewards.mixture import sum_of
-from alignzoo.settings import UserError, nearest, require
 
 
 @dataclass(kw_only=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from alignzoo.rewards.text import WORD
+from alignzoo.common.words import WORD
+from alignzoo.errors import UserError, nearest, require
 from alignzoo.rewards.texts import TextReward, Written, column
-from alignzoo.settings import UserError, nearest, require
 
 
 @dataclass(kw_only=True)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from alignzoo.batch import Batch, Completions, Prompts
+from alignzoo.common.noise import generator
 from alignzoo.contracts import Context, Kind, Lesson, Metrics, Models, Reward, Role, Scores, Search, Table, Terms
+from alignzoo.errors import require
 from alignzoo.functional.adversarial import airl_reward, discriminator_loss, gail_reward, seqgan_reward
-from alignzoo.models.noise import generator
 from alignzoo.rewards.replay import Replay, bare
-from alignzoo.settings import require
 
 CHUNK = 1024  # rows of the data read at once, when its prompts are looked through
 

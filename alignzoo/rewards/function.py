@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores, ScoringError, Source
-from alignzoo.settings import UserError, nearest
+from alignzoo.errors import UserError, nearest
 
 
 @dataclass(kw_only=True)

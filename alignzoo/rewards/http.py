@@ -8,9 +8,9 @@ from typing import Any
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Scores
+from alignzoo.errors import require
 from alignzoo.rewards.remote import NoAnswer, Remote
 from alignzoo.rewards.texts import Written, column, scores, written
-from alignzoo.settings import require
 
 
 @dataclass(kw_only=True)

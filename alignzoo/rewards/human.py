@@ -7,10 +7,10 @@ from pathlib import Path
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Context, Reward, Scores
+from alignzoo.errors import require
 from alignzoo.label.asking import Asker, mean
 from alignzoo.label.items import Kind, Scale, item
 from alignzoo.rewards.texts import scores, written
-from alignzoo.settings import require
 
 
 @dataclass(kw_only=True)

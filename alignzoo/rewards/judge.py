@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores, Source
+from alignzoo.errors import UserError, require
 from alignzoo.rewards.answers import NUMBER
 from alignzoo.rewards.remote import NoAnswer, Remote
 from alignzoo.rewards.texts import Written, column, scores, written
-from alignzoo.settings import UserError, require
 
 TEMPLATE = """Rate the answer to the prompt from 1 (worst) to 10 (best). Reply with the number alone.
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Context, Reward, Scores, Source
+from alignzoo.errors import UserError, require
 from alignzoo.rewards.pretrained import pretrained
-from alignzoo.settings import Dtype, UserError, embedded, require
+from alignzoo.settings import Dtype, embedded
 
 Ids = list[int]
 

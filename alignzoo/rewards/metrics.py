@@ -13,8 +13,8 @@ from typing import Any
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Context, Reward, Scores
+from alignzoo.errors import UserError, require
 from alignzoo.rewards.texts import references, scores, written
-from alignzoo.settings import UserError, require
 
 Rate = Callable[[str, list[str]], float]
 

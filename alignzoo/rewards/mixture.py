@@ -10,8 +10,8 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores, Source
+from alignzoo.errors import UserError, require
 from alignzoo.rewards.composite import Composite
-from alignzoo.settings import UserError, require
 
 
 @dataclass(kw_only=True)

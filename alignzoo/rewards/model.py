@@ -14,8 +14,9 @@ from torch import Tensor
 from alignzoo.batch import Completions
 from alignzoo.contracts import Context, Reward, Scores, Source
 from alignzoo.data.encode import Encoder
+from alignzoo.errors import UserError, require
 from alignzoo.rewards.pretrained import pretrained
-from alignzoo.settings import Dtype, UserError, embedded, require
+from alignzoo.settings import Dtype, embedded
 
 
 class Level(Enum):

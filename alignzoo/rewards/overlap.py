@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 
-from alignzoo.rewards.text import ngrams
+from alignzoo.common.words import ngrams
+from alignzoo.errors import require
 from alignzoo.rewards.texts import TextReward, Written, references
-from alignzoo.settings import require
 
 
 class Share(Enum):

@@ -8,10 +8,10 @@ from enum import Enum
 import torch
 
 from alignzoo.batch import Completions
+from alignzoo.common.words import WORD
 from alignzoo.contracts import Reward, Scores
-from alignzoo.rewards.text import WORD
+from alignzoo.errors import UserError, require
 from alignzoo.rewards.texts import TextReward, Written
-from alignzoo.settings import UserError, require
 
 
 class LengthUnit(Enum):

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from alignzoo.settings import Dtype, UserError
+from alignzoo.errors import UserError
+from alignzoo.settings import Dtype
 
 
 def pretrained(kind: str, path: str, dtype: Dtype) -> tuple[Any, Any]:

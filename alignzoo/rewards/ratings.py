@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.contracts import Context, Reward, Source
+from alignzoo.errors import UserError
 from alignzoo.rewards.texts import TextReward, Written
-from alignzoo.settings import UserError
 
 Key = tuple[str, str]
 

@@ -12,15 +12,16 @@ import numpy as np
 from torch import Tensor
 
 from alignzoo.batch import Batch, Completions, Pairs, Rated
+from alignzoo.common.noise import generator
 from alignzoo.contracts import Context, Lesson, Metrics, Models, Scores, Search, Source, Table, Terms
 from alignzoo.data.files import JsonLines
+from alignzoo.errors import UserError, require
 from alignzoo.functional.preference import bradley_terry_loss
 from alignzoo.functional.scores import rating_squared_error
-from alignzoo.models.noise import generator
 from alignzoo.models.vocabulary import decoder
 from alignzoo.rewards import labelled
 from alignzoo.rewards.model import Level, RewardModel
-from alignzoo.settings import Dtype, UserError, require
+from alignzoo.settings import Dtype
 
 
 class Objective(Enum):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from alignzoo.contracts import Reward, Source
-from alignzoo.settings import UserError, require
+from alignzoo.errors import UserError, require
 
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # what a server answers that may do better a moment later
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from alignzoo.contracts import Context
+from alignzoo.errors import UserError
 from alignzoo.rewards.texts import TextReward, Written
-from alignzoo.settings import UserError
 
 
 class Feeling(Enum):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from alignzoo.contracts import Scores
+from alignzoo.errors import UserError, require
 from alignzoo.rewards.composite import Composite
 from alignzoo.rewards.mixture import sum_of
-from alignzoo.settings import UserError, require
 
 LEAST = 1e-8  # of a standard deviation: what is always the same is not blown up
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores, Source
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,8 +9,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
-
-WORD = re.compile(r"\w+")
+from alignzoo.common.words import WORD, ngrams
 
 
 def length(completions: Sequence[str], target: int = 0) -> list[float]:
@@ -39,12 +37,6 @@ def each_token(record: Completions, token: int) -> Tensor:
 def overlap(completions: Sequence[str], reference: Sequence[str], n: int = 1) -> list[float]:
     """The F1 of word n-grams shared with the data's column `reference`, as in ROUGE-N (Lin 2004); 0 where either has none."""
     return [_f1(ngrams(text, n), ngrams(wanted, n)) for text, wanted in zip(completions, reference, strict=True)]
-
-
-def ngrams(text: str, n: int) -> Counter[tuple[str, ...]]:
-    """How often each run of n lower-cased words occurs."""
-    words = WORD.findall(text.lower())
-    return Counter(zip(*(words[start:] for start in range(n)), strict=False))
 
 
 def _f1(one: Counter[tuple[str, ...]], other: Counter[tuple[str, ...]]) -> float:

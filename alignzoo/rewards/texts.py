@@ -11,7 +11,7 @@ import torch
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores
-from alignzoo.settings import UserError, nearest
+from alignzoo.errors import UserError, nearest
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from alignzoo import config, fingerprint
+from alignzoo import config
+from alignzoo.common import fingerprint
+from alignzoo.errors import UserError
 from alignzoo.overrides import written
-from alignzoo.settings import UserError
 from alignzoo.stages.described import check_references, named
 from alignzoo.stages.directed import directed
 from alignzoo.stages.distributed import composed, distributed

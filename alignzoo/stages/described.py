@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alignzoo import config, config_errors
-from alignzoo.settings import UserError, nearest
+from alignzoo.errors import UserError, nearest
 from alignzoo.stages.given import references, text_of
 
 NAME = re.compile(r"[A-Za-z_][\w-]*")

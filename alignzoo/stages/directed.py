@@ -9,8 +9,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from alignzoo import config
+from alignzoo.errors import UserError, nearest
 from alignzoo.overrides import split_list
-from alignzoo.settings import UserError, nearest
 from alignzoo.stages.described import NAME
 from alignzoo.stages.given import Given, text_of
 

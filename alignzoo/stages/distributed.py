@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from alignzoo import config
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 from alignzoo.stages.given import Given, references, replaced
 
 # what the last stage climbs, and how: said of the pipeline as a whole, it is said of that one

@@ -8,8 +8,8 @@ from typing import Any
 from alignzoo.batch import Batch
 from alignzoo.contracts import Couples, Kind, Role
 from alignzoo.engine.checks import METHODS, check_roles
+from alignzoo.errors import UserError
 from alignzoo.registry import Registry
-from alignzoo.settings import UserError
 from alignzoo.testing.subject import Subject, composed, expect
 
 STARTS = ("policy", "reference", "reward", "config")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from alignzoo.errors import UserError, nearest
 from alignzoo.registry import ENTRY_POINTS, Plugin, Registry
-from alignzoo.settings import UserError, nearest
 
 
 def find(target: str) -> list[tuple[Plugin, Path | None]]:

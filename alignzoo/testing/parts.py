@@ -10,8 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from alignzoo.errors import UserError
 from alignzoo.registry import METRIC, Plugin, Registry
-from alignzoo.settings import UserError
 from alignzoo.testing import toys
 from alignzoo.testing.declarations import helps
 from alignzoo.testing.placement import Yardstick

@@ -187,7 +187,7 @@ class Sampler(OnlineAlgorithm):
 
 def context(part: Part) -> Context:
     """As a run sets it up, before models are built."""
-    from alignzoo.data.tokenizers import byte_level
+    from alignzoo.models.tokenizers import byte_level
 
     return Context(tokenizer=byte_level(), seed=0, sampling=Sampling(), context_length=128, cache=part.folder)
 

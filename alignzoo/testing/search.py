@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignzoo.settings import Search, UserError, searches
+from alignzoo.errors import UserError
+from alignzoo.settings import Search, searches
 from alignzoo.testing.settings import others
 from alignzoo.testing.subject import Subject, expect, leaves, varied
 

@@ -8,7 +8,8 @@ from enum import Enum
 from typing import Any, get_args
 
 from alignzoo.contracts import Algorithm
-from alignzoo.settings import Rollout, UserError
+from alignzoo.errors import UserError
+from alignzoo.settings import Rollout
 from alignzoo.testing import toys
 from alignzoo.testing.reshape import tensors
 from alignzoo.testing.subject import Subject, expect, leaves, varied

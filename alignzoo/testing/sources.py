@@ -10,7 +10,7 @@ import torch
 
 from alignzoo.batch import Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.contracts import Tables
-from alignzoo.settings import UserError
+from alignzoo.errors import UserError
 from alignzoo.testing import reshape
 from alignzoo.testing.parts import Part
 from alignzoo.testing.rewards import context

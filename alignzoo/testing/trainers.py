@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from alignzoo.common.folder import CHECKPOINTS, METRICS, MODEL
 from alignzoo.settings import Model, Rollout
 from alignzoo.testing import search, toys
 from alignzoo.testing.parts import Part
@@ -36,7 +37,7 @@ def trains(part: Part) -> None:
     expect(bool(end.isfinite().all()), "finite weights", "NaN or Inf", "an unbounded loss")
     moved = start.shape != end.shape or not torch.equal(start, end)
     expect(moved, "the model to learn", "weights that don't move", "the trainer trains a model that is not `trainer.model`")
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     logged = len(losses) == STEPS and all(map(math.isfinite, losses))
     expect(logged, f"{STEPS} finite losses in metrics.jsonl", f"{losses}", "`arguments` is not given to the trainer")
@@ -56,18 +57,18 @@ def reloads(part: Part) -> None:
     trainer, folder = _trained(part)
     from alignzoo.run import save_model
 
-    save_model(trainer, folder / "model")
+    save_model(trainer, folder / MODEL)
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     kind: Any = AutoModelForCausalLM if "policy" in trainer.trained.roles else AutoModelForSequenceClassification
-    loaded: Any = kind.from_pretrained(folder / "model")
+    loaded: Any = kind.from_pretrained(folder / MODEL)
     ids = torch.arange(3, 9)[None]
     with torch.no_grad():
         pairs = [model.eval()(input_ids=ids).logits for model in (trainer.trained.main.cpu(), loaded)]
     off = (pairs[0] - pairs[1]).abs().max().item()
     expect(off < 1e-4, "the same logits after loading", f"a difference of {off:.1e}", "the model saved is not the one trained")
     again = _trainer(part, "resumed")
-    again.train(resume_from_checkpoint=str(folder / "checkpoints" / "checkpoint-2"))
+    again.train(resume_from_checkpoint=str(folder / CHECKPOINTS / "checkpoint-2"))
     step = again.state.global_step
     expect(step == STEPS, f"a resumed run to end at step {STEPS}", f"{step}", "the trainer keeps its own count")
 

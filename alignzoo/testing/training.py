@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS
 from alignzoo.contracts import Algorithm, Couples
 from alignzoo.engine import records
-from alignzoo.settings import Dtype, Model, Optimizer, UserError
+from alignzoo.errors import UserError
+from alignzoo.settings import Dtype, Model, Optimizer
 from alignzoo.testing import toys
 from alignzoo.testing.lab import distance
 from alignzoo.testing.reshape import tensors
@@ -56,8 +58,8 @@ class Outcome:
         if numbers(self.state) != numbers(other.state):
             found.append(f"state {numbers(self.state)} != {numbers(other.state)}")
         for name, a, b in (
-            ("metrics.jsonl", self.metrics, other.metrics),
-            ("completions.jsonl", self.completions, other.completions),
+            (METRICS, self.metrics, other.metrics),
+            (COMPLETIONS, self.completions, other.completions),
         ):
             if a != b:
                 found.append(name + (f" ({len(a)} and {len(b)} rows)" if len(a) != len(b) else f" ({_first(a, b)})"))
@@ -75,7 +77,7 @@ def train(
     trainer = toys.trainer(subject.setup(algorithm, training=settings, **changes), folder)
     light_collections()
     if resume is not None:
-        for name in ("metrics.jsonl", "completions.jsonl"):
+        for name in (METRICS, COMPLETIONS):
             if (origin := resume.parent.parent / name).exists():
                 shutil.copy(origin, folder / name)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -91,8 +93,8 @@ def outcome(trainer: Any, folder: Path) -> Outcome:
             "algorithm": copy.deepcopy(trainer.algorithm.state_dict()),
             "loader": copy.deepcopy(trainer.loader.state_dict()),
         },
-        metrics=_lines(folder / "metrics.jsonl"),
-        completions=_lines(folder / "completions.jsonl"),
+        metrics=_lines(folder / METRICS),
+        completions=_lines(folder / COMPLETIONS),
     )
 
 
@@ -215,7 +217,7 @@ def _pace(subject: Subject) -> dict[str, Any]:
 
 
 def _checkpoint(subject: Subject, step: int) -> Path:
-    return subject.folder / "runs" / subject.name / "saved" / "checkpoints" / f"checkpoint-{step}"
+    return subject.folder / "runs" / subject.name / "saved" / CHECKPOINTS / f"checkpoint-{step}"
 
 
 def _tampered(origin: Path, passes: int, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -228,10 +230,10 @@ def _tampered(origin: Path, passes: int, folder: Path) -> Iterator[tuple[str, Pa
         pieces.remove(("loader", "rollout"))  # gone through: nothing reads it again
     window = next((p for p in _pieces(saved) if p[0] == "window"), None)
     for keys in [*pieces, *([window] if window else []), ("optimizer",)]:
-        path = folder / "checkpoints" / origin.name
+        path = folder / CHECKPOINTS / origin.name
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(origin, path)
-        for name in ("metrics.jsonl", "completions.jsonl"):
+        for name in (METRICS, COMPLETIONS):
             if (lines := origin.parent.parent / name).exists():
                 shutil.copy(lines, folder / name)
         if keys == ("optimizer",):

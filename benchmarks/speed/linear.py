@@ -18,8 +18,8 @@ from scipy.stats import linregress
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.common.noise import Noise
 from alignzoo.models.networks import PolicyNetwork, Shared
-from alignzoo.models.noise import Noise
 from alignzoo.settings import Forward
 from benchmarks.speed.material import SIZES
 from benchmarks.speed.measure import RESULTS, provenance

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from alignzoo.models.noise import generator
+from alignzoo.common.noise import generator
 from benchmarks.speed.kinds import KINDS
 
 # hidden size, layers, heads, feed-forward size, vocabulary

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from alignzoo.data.tokenizers import train_bpe
+from alignzoo.models.tokenizers import train_bpe
 from benchmarks.stories.corpus import Story, encode, read
 from benchmarks.stories.measure import perplexity, samples
 from benchmarks.stories.training import Recipe, fresh, train

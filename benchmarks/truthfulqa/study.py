@@ -22,11 +22,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import alignzoo
 from alignzoo.batch import Pairs
+from alignzoo.common.noise import Noise
 from alignzoo.config import instantiate
 from alignzoo.contracts import Context
 from alignzoo.data.rows import Row
 from alignzoo.models.networks import PolicyNetwork, Shared
-from alignzoo.models.noise import Noise
 from alignzoo.settings import Sampling
 
 WORD = re.compile(r"\w+|[^\w\s]")

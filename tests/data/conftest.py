@@ -7,7 +7,7 @@ import pytest
 
 from alignzoo.contracts import Context
 from alignzoo.data.files import JsonLines
-from alignzoo.data.tokenizers import byte_level
+from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import Sampling
 
 

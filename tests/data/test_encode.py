@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from alignzoo.data.encode import Encoder
-from alignzoo.data.tokenizers import byte_level, train_bpe
+from alignzoo.models.tokenizers import byte_level, train_bpe
 from alignzoo.settings import UserError
 
 EOS = 2

@@ -10,7 +10,7 @@ from alignzoo.batch import Completions, Pairs, Prompts
 from alignzoo.contracts import Context
 from alignzoo.data.rows import Row
 from alignzoo.data.stories import FOLDER, Part, Stories
-from alignzoo.data.tokenizers import byte_level
+from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import Model, Sampling, UserError, embedded
 
 FILES = [(part, heldout) for part in (Part.prompts, Part.continuations) for heldout in (False, True)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignzoo.data.tokenizers import train_bpe
+from alignzoo.models.tokenizers import train_bpe
 from benchmarks.stories.corpus import Story, encode, pack, windows
 from benchmarks.stories.measure import perplexity
 from benchmarks.stories.prompts import passages, sentences

@@ -5,7 +5,7 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
-from alignzoo.data.tokenizers import byte_level, check, train_bpe
+from alignzoo.models.tokenizers import byte_level, check, train_bpe
 from alignzoo.settings import UserError
 
 TEXTS = ["", "  two  spaces \n\t", "<eos> is text, <pad> too", "don't.,!'s", "é€𝄞", "".join(map(chr, range(2000)))]

@@ -18,11 +18,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from alignzoo.batch import Completions
+from alignzoo.common.noise import Noise
 from alignzoo.contracts import Kind, Role
-from alignzoo.data import tokenizers
-from alignzoo.models import build
+from alignzoo.models import build, tokenizers
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
-from alignzoo.models.noise import Noise
 from alignzoo.models.roles import Models, Trained, bound, together
 from alignzoo.settings import Model, Sampling
 from alignzoo.testing import toys

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from alignzoo.batch import Completions
+from alignzoo.common import reference_samples
 from alignzoo.contracts import Reward, Scores
-from alignzoo.evaluation import sampled
 from alignzoo.settings import OnError, Scoring
 from alignzoo.testing import toys
 from alignzoo_plugins.dpo.dpo import DPO
@@ -22,7 +22,7 @@ def run(folder, **training):
 
 def test_rewards_of_the_policy_before_training_are_kept_by_prompt(tmp_path):
     run(tmp_path, reference_samples=3)
-    table = sampled.read([tmp_path])
+    table = reference_samples.read([tmp_path])
     rows = [json.loads(line) for line in (tmp_path / "completions.jsonl").read_text().splitlines()]
     before = {row["prompt"]: row["reward"] for row in rows if row["step"] == 0}
     kept = json.loads((tmp_path / "reference.json").read_text())
@@ -35,7 +35,7 @@ def test_runs_of_one_seed_sample_the_same(tmp_path):
     for name, algorithm, rate in (("a", Reinforce(), 0.1), ("b", DPO(), 0.2)):
         training = {"max_steps": 1, "eval_steps": 1, "learning_rate": rate}
         toys.trainer(toys.setup(algorithm, training=training), tmp_path / name).train()
-    a, b = (sampled.read([tmp_path / name]) for name in "ab")
+    a, b = (reference_samples.read([tmp_path / name]) for name in "ab")
     assert a.shape == (4, 4) and (a == b).all()
 
 
@@ -50,12 +50,12 @@ def test_they_leave_no_trace_in_training(tmp_path):
 
 
 def test_runs_are_pooled_over_what_they_have_in_common(tmp_path):
-    assert sampled.read([tmp_path]) is None
+    assert reference_samples.read([tmp_path]) is None
     for name, rewards in (("a", {"x": [1.0, 2.0], "y": [0.0, 0.0]}), ("b", {"x": [3.0]})):
         (tmp_path / name).mkdir()
-        sampled.write(tmp_path / name, rewards)
-    assert sampled.read([tmp_path / "a", tmp_path / "b"]).tolist() == [[1.0, 2.0, 3.0]]
-    assert sampled.read([tmp_path / "a", tmp_path / "none"]).tolist() == [[1.0, 2.0], [0.0, 0.0]]
+        reference_samples.write(tmp_path / name, rewards)
+    assert reference_samples.read([tmp_path / "a", tmp_path / "b"]).tolist() == [[1.0, 2.0, 3.0]]
+    assert reference_samples.read([tmp_path / "a", tmp_path / "none"]).tolist() == [[1.0, 2.0], [0.0, 0.0]]
 
 
 @dataclass(kw_only=True)
@@ -82,4 +82,4 @@ def test_the_judge_s_scores_of_the_same_completions_are_kept_beside_them(tmp_pat
     assert 0 < len(without) < 4
     for file, judge in (("reference.json", "reward"), ("reference_gold.json", "gold")):
         assert json.loads((tmp_path / "some" / file).read_text()).keys() == without
-        assert sampled.read([tmp_path / "some"], judge).shape == (len(without), 2)
+        assert reference_samples.read([tmp_path / "some"], judge).shape == (len(without), 2)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from alignzoo.data.tokenizers import byte_level
 from alignzoo.engine.checks import check_sizes
 from alignzoo.models import build
 from alignzoo.models.references import AdapterOff, Cached, NoReference
+from alignzoo.models.tokenizers import byte_level
 from alignzoo.rewards.model import RewardModel
 from alignzoo.rewards.none import NoReward
 from alignzoo.settings import Generation, Model, Rollout, Training, Truncation, UserError

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from alignzoo.batch import Pairs
+from alignzoo.common.noise import Noise
 from alignzoo.contracts import Context
 from alignzoo.data.files import JsonLines
 from alignzoo.engine import checkpoint
 from alignzoo.models import build
 from alignzoo.models.networks import Shared
-from alignzoo.models.noise import Noise
 from alignzoo.models.scorer import ScorerNetwork, scorer
 from alignzoo.rewards.model import RewardModel
 from alignzoo.run import save_model

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from alignzoo.batch import Prompts
+from alignzoo.common.noise import Noise
 from alignzoo.contracts import Context
 from alignzoo.data.exact import Exact
-from alignzoo.data.tokenizers import byte_level
 from alignzoo.models import build
 from alignzoo.models.networks import PolicyNetwork, Shared
-from alignzoo.models.noise import Noise
+from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import Model, Sampling
 from alignzoo.testing.toys import LLAMA
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions, Pairs, Rankings, Rated
-from alignzoo.data.tokenizers import byte_level
+from alignzoo.common.noise import Noise
 from alignzoo.functional import bradley_terry_loss, plackett_luce_loss, rating_cross_entropy, rating_squared_error
 from alignzoo.models.networks import Shared
-from alignzoo.models.noise import Noise
 from alignzoo.models.scorer import ScorerNetwork
+from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import UserError
 from alignzoo.testing.fakes import completions, prompts
 from alignzoo_plugins.bradley_terry.bradley_terry import BradleyTerry

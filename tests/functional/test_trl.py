@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from alignzoo.batch import Completions, Pairs, Prompts, Rated
-from alignzoo.data.tokenizers import byte_level
 from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
 from alignzoo.models import forward
+from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import Sampling
 from alignzoo.testing.fakes import FakeModels, TablePolicy
 from alignzoo_plugins.dpo.dpo import DPO

@@ -8,12 +8,12 @@ import torch
 
 from alignzoo import cli
 from alignzoo.batch import Completions, Pairs, Rankings, Rated
+from alignzoo.common.noise import generator
 from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.data.exact.source import Exact
 from alignzoo.data.files import JsonLines
-from alignzoo.data.tokenizers import byte_level
 from alignzoo.making import made, prompts, samples
-from alignzoo.models.noise import generator
+from alignzoo.models.tokenizers import byte_level
 from alignzoo.rewards.none import NoReward
 from alignzoo.rewards.task import Task
 from alignzoo.settings import Decoding, Generation, Made, Making, Model, Sampling, Unit, UserError
@@ -199,8 +199,8 @@ def test_files_that_a_judge_reads_count_by_content(tmp_path):
 
 
 def test_a_model_with_another_vocabulary_reads_the_text(source, context, tmp_path):
-    from alignzoo.data.tokenizers import train_bpe
     from alignzoo.models import build
+    from alignzoo.models.tokenizers import train_bpe
 
     tokenizer = train_bpe(["prompt one two three four five six"] * 3, 262)
     other = Model(config=dict(toys.LLAMA))

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alignzoo.data import tokenizers
-from alignzoo.models import build
+from alignzoo.common.noise import Noise
+from alignzoo.models import build, tokenizers
 from alignzoo.models.networks import PolicyNetwork, Shared
-from alignzoo.models.noise import Noise
 from alignzoo.settings import Model
 from alignzoo.testing import toys
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from alignzoo import config
+from alignzoo.common.noise import Noise
 from alignzoo.models import attention, backends, build, continuous_loop, generation, transformers_loop
 from alignzoo.models.networks import PolicyNetwork, Shared
-from alignzoo.models.noise import Noise
 from alignzoo.settings import Decoding, Dtype, Peft, Sampling, UserError
 from tests.models.conftest import FAMILIES
 from tests.models.test_decoding import ENDS, assert_equal

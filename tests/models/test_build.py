@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from alignzoo import run
 from alignzoo.contracts import Kind, Role
-from alignzoo.data import tokenizers
-from alignzoo.models import build
+from alignzoo.models import build, tokenizers
 from alignzoo.models.networks import Headed, PolicyNetwork
 from alignzoo.settings import Dtype, Model, Peft, UserError
 from alignzoo.testing import toys

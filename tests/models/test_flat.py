@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.common.noise import Noise
 from alignzoo.contracts import Kind, Role
-from alignzoo.data import tokenizers
 from alignzoo.functional import forward_kl
-from alignzoo.models import build, flat, head, layout, networks
+from alignzoo.models import build, flat, head, layout, networks, tokenizers
 from alignzoo.models.networks import AdapterOffNetwork, HeadedNetwork, PolicyNetwork, Shared
-from alignzoo.models.noise import Noise
 from alignzoo.settings import Dtype, Forward, Model, Peft
 from alignzoo.testing import toys
 

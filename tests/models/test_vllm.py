@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions
-from alignzoo.data import tokenizers
+from alignzoo.common.noise import Noise
 from alignzoo.engine import checks
-from alignzoo.models import backends, build, vllm_loop
+from alignzoo.models import backends, build, tokenizers, vllm_loop
 from alignzoo.models import weights as exported
 from alignzoo.models.networks import AdapterOffNetwork, PolicyNetwork, Shared
-from alignzoo.models.noise import Noise
 from alignzoo.settings import Decoding, Dtype, Generation, Peft, Sampling, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.reinforce.reinforce import Reinforce

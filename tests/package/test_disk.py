@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo.disk import write_whole
+from alignzoo.common.disk import write_whole
 
 
 def test_two_processes_that_write_a_file_at_once_both_write_all_of_it(tmp_path, monkeypatch):

@@ -15,12 +15,12 @@ ROWS: list[set[str]] = [
     {"against"},
     {"sample", "multirun", "testing", "pytest_plugin", "scaffold"},
     {"run", "pipeline", "completion"},
-    {"engine", "making", "config", "config_errors", "stages", "fingerprint", "catalogue", "console", "report"},
-    {"models", "data", "rewards", "evaluation", "registry", "label", "nested"},
+    {"engine", "making", "config", "config_errors", "stages", "catalogue", "console", "report"},
+    {"models", "data", "rewards", "evaluation", "registry", "label"},
     {"declared"},
     {"contracts"},
     {"batch"},
-    {"functional", "settings", "disk", "overrides", "__init__"},
+    {"functional", "settings", "errors", "common", "overrides", "__init__"},
 ]
 ROW_OF = {name: number for number, names in enumerate(ROWS) for name in names}
 PUBLIC = {"alignzoo", "alignzoo.contracts", "alignzoo.batch", "alignzoo.functional", "alignzoo.settings"}
@@ -35,7 +35,6 @@ NAMES_ONLY = {
     "multirun",
     "stages",
     "overrides",
-    "fingerprint",
 }
 HEAVY = {"torch", "transformers", "trl", "evaluate", "datasets", "peft", "accelerate"}
 LAZY = HEAVY - {"torch", "transformers", "accelerate"}

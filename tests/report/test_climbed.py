@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from alignzoo.evaluation import sampled
+from alignzoo.common import reference_samples
 from alignzoo.evaluation.comparable import check_comparable, named
 from alignzoo.evaluation.overoptimisation import Fit, Law
 from alignzoo.evaluation.results import find
@@ -58,8 +58,8 @@ def bench(tmp_path):
         for label, law in LAWS.items():
             folder = climbing(tmp_path / f"{label}-{seed}", label, seed, law, shift=0.1 * seed)
             table = {str(n): [0.0, 0.2 + 0.1 * seed, 0.4 + 0.2 * seed, 0.2 + 0.1 * seed] for n in range(PROMPTS)}
-            sampled.write(folder, table, "gold")
-            sampled.write(folder, {prompt: [3.0, 5.0, 7.0, 5.0] for prompt in table})
+            reference_samples.write(folder, table, "gold")
+            reference_samples.write(folder, {prompt: [3.0, 5.0, 7.0, 5.0] for prompt in table})
     return tmp_path
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from alignzoo.evaluation import sampled
+from alignzoo.common import reference_samples
 from alignzoo.evaluation.comparable import named
 from alignzoo.evaluation.frontier import best_of_n_bound
 from alignzoo.evaluation.results import find
@@ -84,7 +84,7 @@ def test_off_the_exact_task_best_of_n_is_of_samples_and_says_that_its_kl_is_a_bo
     """
     for algorithm in ("ppo", "dpo"):
         for seed, rewards in ((0, {"x": [0.0, 1.0], "y": [2.0, 2.0]}), (1, {"x": [1.0], "y": [2.0]})):
-            sampled.write(inexact(tmp_path / f"{algorithm}-{seed}", algorithm, seed, 1.5, 0.8), rewards)
+            reference_samples.write(inexact(tmp_path / f"{algorithm}-{seed}", algorithm, seed, 1.5, 0.8), rewards)
     runs = named(find([tmp_path]).runs)
     what = known(runs)
     assert what.best_of_n == [(pytest.approx(best_of_n_bound(n)), pytest.approx(r)) for n, r in ((1, 4 / 3), (2, 1.5))]

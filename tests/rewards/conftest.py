@@ -8,7 +8,7 @@ import torch
 from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Context
 from alignzoo.data.files import JsonLines
-from alignzoo.data.tokenizers import byte_level
+from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import Sampling
 
 PROMPTS, COMPLETIONS, PROMPT_OF = ["p", "qq"], ["the cat", "a", "The the dog"], [0, 1, 1]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo.data.tokenizers import byte_level
 from alignzoo.engine import checkpoint
 from alignzoo.models import build
 from alignzoo.models.scorer import scorer
+from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import Model
 from alignzoo.testing import conformance, toys
 from tests.label.people import Person

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from alignzoo.batch import Completions
+from alignzoo.common.noise import Noise, generator
 from alignzoo.data.exact.source import Exact
 from alignzoo.models import build
 from alignzoo.models.networks import HeadedNetwork, Shared
-from alignzoo.models.noise import Noise, generator
 from alignzoo.rewards.discriminator import Contest, Demonstrations, Discriminator, Form, keys
 from alignzoo.rewards.mixture import WeightedSum
 from alignzoo.rewards.replay import Replay

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from alignzoo import cli
+from alignzoo.common.noise import Noise
 from alignzoo.label import requests
-from alignzoo.models.noise import Noise
 from alignzoo.rewards.human import Human
 from alignzoo.settings import UserError
 from tests.label.people import GoesHomeError, Person

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from alignzoo.data.tokenizers import byte_level, train_bpe
+from alignzoo.models.tokenizers import byte_level, train_bpe
 from alignzoo.rewards.likelihood import Likelihood
 from alignzoo.settings import UserError
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from alignzoo.contracts import Context
-from alignzoo.data.tokenizers import byte_level, train_bpe
+from alignzoo.models.tokenizers import byte_level, train_bpe
 from alignzoo.rewards.model import Level, RewardModel
 from alignzoo.settings import Sampling, UserError
 

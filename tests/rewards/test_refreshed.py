@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from alignzoo.batch import Completions, Rated
+from alignzoo.common.noise import generator
 from alignzoo.contracts import Context, Sampling, Scores
 from alignzoo.engine import checkpoint
 from alignzoo.models import build
-from alignzoo.models.noise import generator
 from alignzoo.models.scorer import scorer
 from alignzoo.rewards import labelled
 from alignzoo.rewards.model import RewardModel

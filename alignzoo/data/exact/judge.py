@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignzoo.models.noise import Noise
+from alignzoo.common.noise import Noise
 
 
 @dataclass(frozen=True)

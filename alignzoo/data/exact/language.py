@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.contracts import Policy, UserError
+from alignzoo.contracts import Policy
+from alignzoo.errors import UserError
 from alignzoo.evaluation.exact import Tree
 
 CONTENT = "abcdefghijklmnopqrstuvwxyz"

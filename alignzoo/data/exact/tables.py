@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
-from alignzoo.contracts import UserError
 from alignzoo.data.exact.judge import Judge
 from alignzoo.data.exact.language import Language
 from alignzoo.data.exact.sampler import Sampler
+from alignzoo.errors import UserError
 
 RANKED = 4  # completions of one ranking
 UNERRING = Judge()

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignzoo.settings import UserError, nearest
+from alignzoo.errors import UserError, nearest
 
 
 def made(group: str, key: str, part: Mapping[str, Any], ours: Collection[str]) -> Any:

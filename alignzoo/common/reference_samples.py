@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignzoo.disk import write_whole
+from alignzoo.common.disk import write_whole
 
 FILES = {"reward": "reference.json", "gold": "reference_gold.json"}  # by judge; of the same completions
 
