@@ -8,7 +8,7 @@ API_VERSION = "1.0"  # of what plugins are written against: see CONTRIBUTING.md
 
 _PLACES = {
     "alignzoo.config": ("compose", "instantiate"),
-    "alignzoo.run": ("train",),
+    "alignzoo.pipeline.train": ("train",),
     "alignzoo.batch": ("Batch", "Completions", "Pairs", "Prompts", "Rankings", "Rated"),
     "alignzoo.contracts": (
         "Algorithm", "Context", "Couples", "EMA", "Every", "Hosting", "Kind", "Models", "Next", "OnlineAlgorithm", "Policy",

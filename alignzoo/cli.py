@@ -92,37 +92,41 @@ def _train(argv: list[str]) -> int:
     if args.stages:
         return _show_stages(args.overrides)
     if args.multirun:
-        from alignzoo.multirun import multirun
+        from alignzoo.pipeline.sweep import multirun
 
         return max(multirun(args.overrides, _one_of_several))
     return _run(config.compose(args.overrides))
 
 
 def _show_stages(overrides: list[str]) -> int:
-    from alignzoo import config, pipeline
+    from alignzoo import config
+    from alignzoo.pipeline import record
 
     cfg = config.compose(overrides)
     if not cfg.pipeline.stages:
         raise UserError("--stages shows those of a pipeline: give pipeline=NAME. `alignzoo list pipeline` shows them")
-    pipeline.show(cfg, overrides=True)
+    record.show(cfg, overrides=True)
     return 0
 
 
 def _run(cfg: Any) -> int:
-    from alignzoo import pipeline, report, run
+    from alignzoo.pipeline import record
+    from alignzoo.pipeline.train import train
+    from alignzoo.report import table
+    from alignzoo.runs import single
 
-    summary = run.train(cfg)
-    if not run.main_process():
+    summary = train(cfg)
+    if not single.main_process():
         return INTERRUPTED if summary["status"] == "interrupted" else 0
     if cfg.pipeline.stages and not cfg.resume:
-        pipeline.show(cfg)
+        record.show(cfg)
     if summary["status"] == "interrupted" and (stage := summary.get("stage")):
         print(f"interrupted in {stage}, at step {summary['steps']}, and saved; the same command goes on from there")
         return INTERRUPTED
     if summary["status"] == "interrupted":
         print(f"interrupted at step {summary['steps']} and saved; go on with: alignzoo train resume={summary['run_dir']}")
         return INTERRUPTED
-    report.show([summary])
+    table.show([summary])
     return 0
 
 
@@ -138,13 +142,13 @@ def _one_of_several(make: Callable[[], Any]) -> int:
 
 
 def _bench(argv: list[str]) -> int:
-    from alignzoo import bench
+    from alignzoo.bench import main as bench
 
     return bench.main(argv)
 
 
 def _report(argv: list[str]) -> int:
-    from alignzoo import report
+    from alignzoo.report import main as report
 
     return report.main(argv)
 
@@ -171,15 +175,15 @@ def _sample(argv: list[str]) -> int:
     if args.against:
         if args.prompt or args.file or args.no_scores:
             raise UserError("--against compares on held-out prompts: leave --prompt, --file and --no-scores out")
-        from alignzoo import against
+        from alignzoo.runs import compare
 
         count = 200 if args.prompts is None else args.prompts
-        found = against.compare(args.run, args.against, count, args.judge, args.temperature, args.seed)
-        against.show(found, args.out)
+        found = compare.compare(args.run, args.against, count, args.judge, args.temperature, args.seed)
+        compare.show(found, args.out)
         return 0
     if args.judge:
         raise UserError("--judge is for --against RUN")
-    from alignzoo import sample
+    from alignzoo.runs import sample
 
     count = 4 if args.prompts is None else args.prompts
     sample.show(Path(args.run), args.prompt, args.file, count, args.temperature, args.seed, not args.no_scores, args.out)
@@ -191,7 +195,7 @@ def _make(argv: list[str]) -> int:
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as for alignzoo train, and out=FILE.jsonl")
     args = parser.parse_args(argv)
     from alignzoo.making import command
-    from alignzoo.run import cache_folder
+    from alignzoo.runs.single import cache_folder
 
     said = command.main(args.overrides, cache_folder())
     for side in (said["train"], said.get("heldout", {})):
@@ -249,7 +253,7 @@ def _registry(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argpars
 
 
 def _complain(message: str) -> int:
-    from alignzoo.run import main_process
+    from alignzoo.runs.single import main_process
 
     if not main_process():
         time.sleep(PATIENCE)  # where the first rank has the same to say, torchrun ends this one meanwhile

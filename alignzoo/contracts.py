@@ -423,7 +423,7 @@ class Source(ABC):
         return {}
 
     def curves(self) -> dict[str, Any]:
-        """What the task knows of reward against KL, as `alignzoo.evaluation.frontier.exact_curves` gives it, for the run's
+        """What the task knows of reward against KL, as `alignzoo.data.exact.optimum.exact_curves` gives it, for the run's
         `frontier.json`; nothing where it knows nothing. Called when training is over."""
         return {}
 

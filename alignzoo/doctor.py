@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from alignzoo import API_VERSION, __version__
-from alignzoo.run import PACKAGES, cache_folder, environment
+from alignzoo.runs.single import PACKAGES, cache_folder, environment
 
 FEATURES = {
     "adapters (peft=lora)": "peft",

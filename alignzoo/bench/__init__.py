@@ -1,5 +1,1 @@
 """Many runs, one comparison: algorithms x seeds, each in a process of its own, and the report on what they reached."""
-
-from alignzoo.bench.main import main
-
-__all__ = ["main"]

@@ -17,7 +17,7 @@ from alignzoo.bench.job import INTERRUPTED, STOP, Job
 from alignzoo.bench.plan import Run
 from alignzoo.bench.progress import watching
 from alignzoo.bench.request import Request
-from alignzoo.multirun import launch
+from alignzoo.pipeline.sweep import launch
 
 
 def execute(runs: Sequence[Run], request: Request) -> list[int]:

@@ -14,13 +14,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignzoo import config, run
+from alignzoo import config
 from alignzoo.bench.request import Request
 from alignzoo.common.folder import SUMMARY
 from alignzoo.errors import UserError
-from alignzoo.evaluation import results
-from alignzoo.evaluation.comparable import check_comparable
 from alignzoo.overrides import written
+from alignzoo.pipeline.train import check
+from alignzoo.runs import results, single
+from alignzoo.runs.comparable import check_comparable
 from alignzoo.settings import Unit
 from alignzoo.stages import Planned, find
 
@@ -91,7 +92,7 @@ def plan(request: Request, tuned: Mapping[tuple[str, str], dict[str, Any]] = NOT
 
 def _check_comparable(request: Request, runs: Sequence[Run]) -> None:
     """What the report will refuse to compare is refused before anything has run. Raises UserError."""
-    planned = [results.Run(r.folder, results.by_stage(run.contents(r.config)), summary={}, environment={}) for r in runs]
+    planned = [results.Run(r.folder, results.by_stage(single.contents(r.config)), summary={}, environment={}) for r in runs]
     check_comparable(planned, [*request.vary, *request.sweep])
 
 
@@ -99,7 +100,7 @@ def _check(request: Request, r: Run) -> None:
     try:
         _check_values(r)
         _check_limits(request, r)
-        run.check(r.config)
+        check(r.config)
     except UserError as error:
         where = "" if r.label in str(error) else f"{name_of(r.point)} {r.label}".strip() + ": "
         raise UserError(f"{where}{error}") from None

@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from alignzoo import run
 from alignzoo.bench.job import INTERRUPTED, STOP, journal
 from alignzoo.bench.plan import STAGES, Run
 from alignzoo.bench.request import Request
@@ -17,9 +16,10 @@ from alignzoo.bench.suite import pairs_of
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import CONFIG
 from alignzoo.errors import UserError
-from alignzoo.evaluation.results import flat
 from alignzoo.report.main import writable
 from alignzoo.report.study import FILE
+from alignzoo.runs import single
+from alignzoo.runs.results import flat
 
 ABSENT = "nothing"
 TUNING = "tuning"  # the folder, in that of the bench, of runs that don't count
@@ -48,12 +48,12 @@ def _check_settings(runs: Sequence[Run]) -> None:
         if not saved.exists():
             continue
         if r.shared not in known:
-            known[r.shared] = r.seed, run.identity(r.config)
+            known[r.shared] = r.seed, single.identity(r.config)
         seed, text = known[r.shared]
         # composing takes a while: most often only the seed differs
         there, likely = saved.read_text("utf-8"), text.replace(f"\nseed: {seed}\n", f"\nseed: {r.seed}\n")
-        if there != likely and there != run.identity(r.config):
-            what = _difference(there, run.identity(r.config))
+        if there != likely and there != single.identity(r.config):
+            what = _difference(there, single.identity(r.config))
             raise UserError(f"{r.folder} holds a run with other settings ({what}): choose another folder=, or remove it")
 
 

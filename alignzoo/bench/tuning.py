@@ -21,8 +21,8 @@ from alignzoo.bench.plan import Run, condition, conditions, made
 from alignzoo.bench.request import Request
 from alignzoo.bench.suite import labelled
 from alignzoo.errors import UserError, nearest
-from alignzoo.evaluation import results
 from alignzoo.registry import Registry
+from alignzoo.runs import results
 from alignzoo.settings import Search
 
 Tuned = dict[tuple[str, str], dict[str, Any]]  # {(label, condition): {key: value}}

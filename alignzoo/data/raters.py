@@ -18,7 +18,7 @@ from typing import Any
 
 from alignzoo.data.rows import Row, Text
 from alignzoo.errors import UserError
-from alignzoo.evaluation.agreement import Level, Unit, agreement
+from alignzoo.statistics.agreement import Level, Unit, agreement
 
 PAIR, RATED, RANKED = ("prompt", "chosen", "rejected"), ("prompt", "completion"), ("prompt", "completions")
 VOTING = ("rater", "raters", "votes")

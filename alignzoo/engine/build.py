@@ -22,7 +22,6 @@ from alignzoo.engine.cost import watch_networks
 from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.lessons import Lessons, labelled
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader, Order, Share, bind
-from alignzoo.engine.scoring import Checked, checked
 from alignzoo.engine.stopping import Stopping
 from alignzoo.engine.trainer import AlignTrainer
 from alignzoo.errors import UserError, nearest
@@ -35,6 +34,7 @@ from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.models.roles import Models, Trained, main_role, together
 from alignzoo.models.scorer import ScorerNetwork, scorer
 from alignzoo.models.vocabulary import decoder, ends, support
+from alignzoo.rewards.checked import Checked, checked
 from alignzoo.settings import Decoding, Made, Sampling, Training, Unit
 
 

@@ -17,9 +17,9 @@ from alignzoo.engine import judging
 from alignzoo.engine.beside import Beside
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.trainer import AlignTrainer, default_weights, named_terms, weight_of, weighted_sum
-from alignzoo.evaluation import texts
 from alignzoo.models.roles import Models, Score, bound, gather_objects, main_role
 from alignzoo.settings import Sampling
+from alignzoo.statistics import texts
 
 CHUNK = 64  # prompts sampled, or records scored, at once
 NLL = "nll"  # of a token of the demonstrations, in nats

@@ -24,12 +24,12 @@ from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.foreign import watch_trainer
 from alignzoo.engine.loader import Order
 from alignzoo.engine.logs import Lines
-from alignzoo.engine.scoring import Checked, checked
 from alignzoo.engine.stopping import Stopping
 from alignzoo.engine.trainer import keep_best, measured
 from alignzoo.errors import UserError
 from alignzoo.models.flops import head_product
 from alignzoo.models.roles import Models, Trained, gather_objects
+from alignzoo.rewards.checked import Checked, checked
 from alignzoo.settings import EarlyStop, Training
 
 COST = "cost"  # in a checkpoint: the account of each rank

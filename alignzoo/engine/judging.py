@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from alignzoo.batch import Pairs, Rankings, Rated
-from alignzoo.evaluation import calibration
+from alignzoo.statistics import calibration
 
 FILE = "reliability.json"
 MOST = 64  # completions of a group that are compared with each other: more would be thousands of comparisons a prompt

@@ -19,10 +19,10 @@ from alignzoo.engine.cost import Cost, peak_memory, tokens_in
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader
 from alignzoo.engine.logs import Lines
 from alignzoo.engine.meters import Meter
-from alignzoo.engine.scoring import Checked
 from alignzoo.engine.stopping import Stopping, announce
 from alignzoo.errors import UserError
 from alignzoo.models.roles import Models, Trained, bound, gather_objects
+from alignzoo.rewards.checked import Checked
 from alignzoo.settings import Budget, EarlyStop, Training
 
 Terms = dict[str, Tensor]

@@ -14,8 +14,8 @@ from rich.table import Table
 from alignzoo.data.raters import RATED, Vote, collected, compared, preferences, reported
 from alignzoo.data.rows import canonical
 from alignzoo.errors import UserError
-from alignzoo.evaluation.agreement import agreement
 from alignzoo.label.journal import lines
+from alignzoo.statistics.agreement import agreement
 
 
 def show(paths: Sequence[Path], console: Console | None = None) -> None:

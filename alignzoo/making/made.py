@@ -21,7 +21,6 @@ from alignzoo.data.files import JsonLines
 from alignzoo.data.raters import Votes, settled
 from alignzoo.data.rows import Row
 from alignzoo.data.text import TextSource
-from alignzoo.engine.scoring import checked
 from alignzoo.errors import UserError
 from alignzoo.making.labeller import labeller
 from alignzoo.making.labels import Label, labels, thresholds
@@ -29,6 +28,7 @@ from alignzoo.making.prompts import Asked, train_and_heldout
 from alignzoo.making.rows import rater, row
 from alignzoo.making.samples import Draw, Sample, Store
 from alignzoo.making.writer import Writer, writer
+from alignzoo.rewards.checked import checked
 from alignzoo.settings import Making, embedded
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from alignzoo import config
-from alignzoo import run as single
 from alignzoo.common.folder import CONFIG
 from alignzoo.errors import UserError
 from alignzoo.overrides import written
 from alignzoo.pipeline import record
 from alignzoo.pipeline.check import check
 from alignzoo.pipeline.plan import DONE, UNFINISHED, Stage, stages
+from alignzoo.runs import single
 
 
 def run(cfg: DictConfig) -> list[dict[str, Any]]:

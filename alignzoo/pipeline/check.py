@@ -9,11 +9,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from alignzoo import run
 from alignzoo.config import instantiate
 from alignzoo.errors import UserError
 from alignzoo.models.roles import main_role
 from alignzoo.pipeline.plan import DONE, Stage, inputs
+from alignzoo.runs import single
 
 
 def check(every: Sequence[Stage]) -> None:
@@ -29,7 +29,7 @@ def check(every: Sequence[Stage]) -> None:
             replace({old: new for old, new in stand_ins.items() if old != str(stage.folder)}, cfg)
             try:
                 _check_kinds(every, stage)
-                run.check(cfg)
+                single.check(cfg)
             except UserError as error:
                 text = str(error)
                 for folder, stand_in in stand_ins.items():

@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from alignzoo import run
 from alignzoo.common.disk import write_whole
 from alignzoo.pipeline.plan import Stage, inputs, stages
+from alignzoo.runs import single
 
 FILE = "pipeline.json"
 SHOWN = 4  # metrics of a stage in the table
@@ -27,7 +27,7 @@ class Record:
     def __init__(self, cfg: DictConfig, every: Sequence[Stage]) -> None:
         self.every = every
         self.path = None if cfg.stages_dir else every[-1].folder.parent / FILE
-        self.about = {"name": cfg.pipeline.name, "description": cfg.pipeline.description, "command": run.command()}
+        self.about = {"name": cfg.pipeline.name, "description": cfg.pipeline.description, "command": single.command()}
         self.known = {row["folder"]: row for row in _read(self.path).get("stages", [])}
         self._write()
 
@@ -38,7 +38,7 @@ class Record:
         self._write()
 
     def _write(self) -> None:
-        if self.path is None or not run.main_process():
+        if self.path is None or not single.main_process():
             return
         rows = [self._row(stage) for stage in self.every]
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class Record:
 
     def _row(self, stage: Stage) -> dict[str, Any]:
         known = self.known.get(str(stage.folder), {})
-        summary = run.summary_of(stage.folder) or {}
+        summary = single.summary_of(stage.folder) or {}
         return {
             "name": stage.name, "folder": str(stage.folder), "hash": stage.digest,
             "inputs": [other.name for other in inputs(self.every, stage)], "overrides": list(stage.overrides),
@@ -63,7 +63,7 @@ def show(cfg: DictConfig, overrides: bool = False) -> None:
         table.add_column(name, no_wrap=name != "folder", overflow="fold")
     table.add_column("metrics", ratio=1)
     for stage in every:
-        summary = run.summary_of(stage.folder) or {}
+        summary = single.summary_of(stage.folder) or {}
         used = ", ".join(other.name for other in inputs(every, stage))
         table.add_row(stage.name, used, stage.status, str(stage.folder), told(summary.get("metrics", {})))
     console = Console()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignzoo.evaluation.intervals import Summary, summarize
 from alignzoo.report.analysis import Analysis
 from alignzoo.report.answer import (
     bare,
@@ -18,6 +17,7 @@ from alignzoo.report.answer import (
     value_text,
 )
 from alignzoo.report.sections import Table, with_interval
+from alignzoo.statistics.intervals import Summary, summarize
 
 
 def headline(analyses: Sequence[Analysis]) -> str:

@@ -8,8 +8,13 @@ from math import inf
 from typing import Any
 
 from alignzoo.errors import UserError
-from alignzoo.evaluation.comparable import picked
-from alignzoo.evaluation.comparison import (
+from alignzoo.report import proxy
+from alignzoo.report.frontier import Frontier, measure
+from alignzoo.report.proxy import Climbs
+from alignzoo.report.study import Study
+from alignzoo.runs.comparable import picked
+from alignzoo.runs.results import Run
+from alignzoo.statistics.comparison import (
     LEVEL,
     Comparison,
     Reached,
@@ -19,12 +24,7 @@ from alignzoo.evaluation.comparison import (
     smallest_p,
     to_threshold,
 )
-from alignzoo.evaluation.intervals import Summary, summarize
-from alignzoo.evaluation.results import Run
-from alignzoo.report import proxy
-from alignzoo.report.frontier import Frontier, measure
-from alignzoo.report.proxy import Climbs
-from alignzoo.report.study import Study
+from alignzoo.statistics.intervals import Summary, summarize
 
 PREFERRED = ("gap_closed", "gold", "reward", "accuracy")
 AREA = "frontier_area"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
-from alignzoo.evaluation.comparison import LEVEL, Comparison, Reached
 from alignzoo.report.analysis import AREA, Analysis, Entry
+from alignzoo.statistics.comparison import LEVEL, Comparison, Reached
 
 TITLES = {"gap_closed": "gap closed", "gold": "gold reward", AREA: "area under the frontier"}
 COST_TITLES = {"steps": "steps", "samples": "samples", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}

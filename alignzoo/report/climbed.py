@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignzoo.evaluation.comparison import Comparison
-from alignzoo.evaluation.intervals import Summary, summarize
-from alignzoo.evaluation.overoptimisation import Law
 from alignzoo.report.answer import listed
 from alignzoo.report.figures import GREY, INK, Style, draw
 from alignzoo.report.proxy import Climb, Climbs
 from alignzoo.report.sections import Table, with_interval
+from alignzoo.statistics.comparison import Comparison
+from alignzoo.statistics.intervals import Summary, summarize
+from alignzoo.statistics.overoptimisation import Law
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

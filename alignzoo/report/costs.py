@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignzoo.evaluation.results import COSTS
 from alignzoo.report.analysis import Analysis, Entry
 from alignzoo.report.answer import COST_TITLES, short
 from alignzoo.report.sections import Table
+from alignzoo.runs.results import COSTS
 
 TOKENS = {"prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens", "trained_tokens": "tokens trained on"}
 EVALUATION = {"evaluation_seconds": "evaluation, seconds", "evaluation_flops": "evaluation, FLOPs"}

@@ -12,9 +12,9 @@ from typing import Any
 
 from alignzoo.common import reference_samples
 from alignzoo.common.folder import FRONTIER
-from alignzoo.evaluation.frontier import Point, area, best_of_n_estimate, envelope, reward_at
-from alignzoo.evaluation.intervals import Summary, summarize
-from alignzoo.evaluation.results import Run
+from alignzoo.runs.results import Run
+from alignzoo.statistics.frontier import Point, area, best_of_n_estimate, envelope, reward_at
+from alignzoo.statistics.intervals import Summary, summarize
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignzoo.evaluation.results import Run
 from alignzoo.report.analysis import Analysis
 from alignzoo.report.figures import GREY, Style, draw
 from alignzoo.report.sections import Table
+from alignzoo.runs.results import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from alignzoo.common.folder import CONFIG
 from alignzoo.errors import UserError
-from alignzoo.evaluation import comparable, results
 from alignzoo.report import study, table
+from alignzoo.runs import comparable, results
 
 
 def main(argv: Sequence[str]) -> int:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignzoo.evaluation.results import COSTS, Run
 from alignzoo.report import across, answer, climbed, costs, judging, plots, reach, sections, tuning
 from alignzoo.report.analysis import AREA, Analysis, averaged
 from alignzoo.report.figures import Style, save, styles
 from alignzoo.report.samples import side_by_side
 from alignzoo.report.study import Study
+from alignzoo.runs.results import COSTS, Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

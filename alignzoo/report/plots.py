@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignzoo.evaluation.comparison import performance_profile
-from alignzoo.evaluation.frontier import Point
-from alignzoo.evaluation.intervals import mean_interval
 from alignzoo.report.analysis import Analysis
 from alignzoo.report.answer import COST_TITLES, bare, setting_title, short, title
 from alignzoo.report.figures import GREY, INK, Style, count_ticks, draw, name_lines
 from alignzoo.report.frontier import Frontier
+from alignzoo.statistics.comparison import performance_profile
+from alignzoo.statistics.frontier import Point
+from alignzoo.statistics.intervals import mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,10 @@ import numpy as np
 
 from alignzoo.common import reference_samples
 from alignzoo.common.folder import COMPLETIONS, lines
-from alignzoo.evaluation.frontier import best_of_n_estimate
-from alignzoo.evaluation.intervals import Summary, summarize
-from alignzoo.evaluation.overoptimisation import Fall, Fit, Law, fall, fit
-from alignzoo.evaluation.results import Run
+from alignzoo.runs.results import Run
+from alignzoo.statistics.frontier import best_of_n_estimate
+from alignzoo.statistics.intervals import Summary, summarize
+from alignzoo.statistics.overoptimisation import Fall, Fit, Law, fall, fit
 
 LEAST = 3  # evaluations, or counts n, that a way up has
 BEST_OF = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)

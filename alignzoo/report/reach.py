@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignzoo.evaluation.frontier import Point, area, reward_at
 from alignzoo.report.frontier import Frontier, Line, summary
 from alignzoo.report.sections import Table, with_interval
+from alignzoo.statistics.frontier import Point, area, reward_at
 
 
 def table(found: Frontier) -> Table:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignzoo.common.folder import COMPLETIONS, lines, result_step
-from alignzoo.evaluation.results import Run
+from alignzoo.runs.results import Run
 
 PROMPTS = 6
 LONGEST = 400  # characters shown of a prompt or completion

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignzoo.evaluation.results import Run, budget, budget_text, flat
 from alignzoo.report.analysis import AREA, Analysis, Entry
 from alignzoo.report.answer import COST_TITLES, bare, bare_difference, difference, p_text, reached_text, short, title
 from alignzoo.report.study import Study
+from alignzoo.runs.results import Run, budget, budget_text, flat
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from alignzoo.batch import Pairs
 from alignzoo.common.noise import Noise
 from alignzoo.config import instantiate
 from alignzoo.contracts import Context
-from alignzoo.evaluation import calibration
 from alignzoo.models.networks import Shared
 from alignzoo.models.scorer import ScorerNetwork
 from alignzoo.settings import Sampling
+from alignzoo.statistics import calibration
 from benchmarks.reward_models.bag_of_words import BagOfWords
 
 RESAMPLES = 10_000

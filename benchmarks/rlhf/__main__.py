@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import alignzoo
-from alignzoo import against, pipeline
-from alignzoo.evaluation.intervals import Ends
+from alignzoo.pipeline import carry_out
+from alignzoo.runs import compare
+from alignzoo.statistics.intervals import Ends
 
 PROMPTS, SHOWN, MINUTES = 200, 10, 15
 RESULTS = Path(__file__).parents[1] / "results" / "rlhf"
@@ -26,11 +27,11 @@ RESULTS = Path(__file__).parents[1] / "results" / "rlhf"
 
 def main(overrides: list[str]) -> int:
     cfg = alignzoo.compose(["pipeline=rlhf", *overrides])
-    summaries = pipeline.run(cfg)
+    summaries = carry_out.run(cfg)
     if summaries[-1]["status"] != "finished":
         sys.exit("interrupted: the same command goes on")
     first, last = (Path(summaries[i]["run_dir"]) for i in (0, -1))
-    found = against.compare(last, first, PROMPTS, ["gold=sentiment"])
+    found = compare.compare(last, first, PROMPTS, ["gold=sentiment"])
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "comparison.json").write_text(found.to_json() + "\n", "utf-8")
     shutil.copy(last.parent / "pipeline.json", RESULTS / "pipeline.json")
@@ -41,7 +42,7 @@ def main(overrides: list[str]) -> int:
     return 0
 
 
-def demands(found: against.Against, seconds: float) -> list[tuple[str, str, bool]]:
+def demands(found: compare.Against, seconds: float) -> list[tuple[str, str, bool]]:
     """What is asked, what was measured, whether it holds."""
     gold, distinct, perplexity = (found[name] for name in ("gold", "distinct_2", "perplexity"))
     low = gold.interval[0] if gold.interval else float("-inf")
@@ -54,7 +55,7 @@ def demands(found: against.Against, seconds: float) -> list[tuple[str, str, bool
     ]
 
 
-def page(found: against.Against, stages: list[dict[str, Any]], command: list[str]) -> str:
+def page(found: compare.Against, stages: list[dict[str, Any]], command: list[str]) -> str:
     """The results as Markdown."""
     seconds = sum(stage["seconds"] for stage in stages)
     lines = [

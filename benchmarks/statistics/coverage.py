@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from alignzoo.evaluation.comparison import probability_of_improvement
-from alignzoo.evaluation.intervals import interquartile_interval, mean_interval
+from alignzoo.statistics.comparison import probability_of_improvement
+from alignzoo.statistics.intervals import interquartile_interval, mean_interval
 
 Interval = Callable[[np.ndarray], tuple[float, float]]
 

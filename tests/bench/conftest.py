@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from alignzoo import run
 from alignzoo.bench import job
 from alignzoo.bench.plan import plan
 from alignzoo.bench.request import parse
+from alignzoo.runs import single
 
 # What a run leaves behind, without the run. `acts` says of one by its folder's name what else it does.
 PRETENDED = """#!{python} -I
@@ -66,7 +66,7 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Si
         return (home / "calls").read_text().splitlines() if (home / "calls").exists() else []
 
     def prepare(argv: list[str], acts: dict[str, str] | None = None) -> SimpleNamespace:
-        configs = {str(r.folder): run.identity(r.config) for r in plan(parse(argv))}
+        configs = {str(r.folder): single.identity(r.config) for r in plan(parse(argv))}
         counts = {"steps": 10, "samples": 640, "trained_tokens": 5, "total_seconds": 61.0, "evaluation_seconds": 1.0}
         summary: dict[str, Any] = {**counts, "metrics": {"gap_closed": 0.5}}
 

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from alignzoo import bench, cli
+from alignzoo import cli
 from alignzoo.bench import launch
+from alignzoo.bench import main as bench
 from alignzoo.bench.job import INTERRUPTED, STOP, note
 from alignzoo.bench.progress import watching
 from alignzoo.settings import UserError

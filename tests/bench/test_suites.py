@@ -11,7 +11,7 @@ from alignzoo.bench.plan import Run, conditions, made, plan
 from alignzoo.bench.request import Request, parse
 from alignzoo.config import compose, instantiate
 from alignzoo.engine import budget
-from alignzoo.evaluation.comparison import seeds_needed
+from alignzoo.statistics.comparison import seeds_needed
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ("exact", "exact-noisy", "exact-hard", "frontier", "budget", "trl")

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from alignzoo import bench, config, run
+from alignzoo import config
 from alignzoo.bench import job, launch, tuning
+from alignzoo.bench import main as bench
 from alignzoo.bench.plan import Run, plan
 from alignzoo.bench.request import parse
+from alignzoo.runs import single
 from alignzoo.settings import UserError
 
 RATE = "trainer.learning_rate"
@@ -82,7 +84,7 @@ def _pretend(r: Run, folder: Path, gap: float | None) -> int:
         job.note(folder, {"run": str(r.folder), "code": 1, "seconds": 1.0, "error": "out of memory"})
         return 1
     r.folder.mkdir(parents=True)
-    (r.folder / "config.yaml").write_text(run.identity(r.config))
+    (r.folder / "config.yaml").write_text(single.identity(r.config))
     counts = {
         "algorithm": r.algorithm,
         "seed": r.seed,
@@ -302,7 +304,7 @@ def test_tuned_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """On the exact task, a few steps, in this process; with the report."""
 
     def train(self: job.Job) -> int:
-        run.train(config.compose(self.overrides))
+        single.train(config.compose(self.overrides))
         return 0
 
     monkeypatch.setattr(job.Job, "__call__", train)

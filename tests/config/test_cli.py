@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from alignzoo import cli, completion, run
+from alignzoo import cli, completion
+from alignzoo.runs import single
 from alignzoo.settings import UserError
 
 LIGHT = """
@@ -35,7 +36,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[DictConfig]:
         facts = {"algorithm": "dpo", "data": "exact", "seed": cfg.seed, "steps": 7, "run_dir": str(cfg.run_dir)}
         return {**facts, "status": status, "total_seconds": 1.5, "metrics": {"reward": 0.25}}
 
-    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(single, "train", train)
     return configs
 
 
@@ -183,7 +184,7 @@ def test_a_full_disk_is_a_clean_error(
     def train(cfg: DictConfig) -> dict[str, Any]:
         raise ValueError("could not save") from error
 
-    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(single, "train", train)
     assert cli.main(["train"]) == 2
     assert capsys.readouterr().err.startswith("alignzoo: the disk is full: ")
 
@@ -192,7 +193,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(cfg: DictConfig) -> dict[str, Any]:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(single, "train", train)
     with pytest.raises(ZeroDivisionError):
         cli.main(["train"])
 

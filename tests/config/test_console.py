@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from alignzoo.console import Display
+from alignzoo.runs.display import Display
 
 
 def test_plain_lines_hold_the_key_metrics_in_a_fixed_order() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignzoo import config, run
+from alignzoo import config
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores
+from alignzoo.runs import single
 from alignzoo.settings import OnError, Scoring, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.sft.sft import SFT
@@ -79,4 +80,4 @@ def test_mistakes_in_it_are_told_like_the_reward_s(tmp_path: Path) -> None:
         config.compose(["gold=function", "gold.pth=x"])
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     with pytest.raises(UserError, match=r"gold=task, and data=jsonl brings no reward"):
-        run.check(config.compose(["gold=task", "data=jsonl", f"data.path={tmp_path}/rows.jsonl", "algorithm=sft"]))
+        single.check(config.compose(["gold=task", "data=jsonl", f"data.path={tmp_path}/rows.jsonl", "algorithm=sft"]))

@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import nn
 
-from alignzoo import config, run
+from alignzoo import config
 from alignzoo.batch import Pairs, Prompts
 from alignzoo.engine import memory
 from alignzoo.engine.trainer import AlignTrainer
+from alignzoo.runs import single
 
 
 def test_the_largest_divisor_that_fits() -> None:
@@ -76,7 +77,7 @@ def test_steps_are_the_same_whatever_fits(algorithm: str, tmp_path: Path, monkey
         monkeypatch.setattr(memory, "free", lambda _: room * 18 * 10**9 + 10**9)
         folder = tmp_path / str(room)
         sizes = ["trainer.batch=8", "rollout.prompts=4", "rollout.samples=2", "trainer.max_steps=2", "trainer.logging_steps=1"]
-        run.train(config.compose([f"algorithm={algorithm}", "trainer.eval_prompts=2", f"run_dir={folder}", *sizes]))
+        single.train(config.compose([f"algorithm={algorithm}", "trainer.eval_prompts=2", f"run_dir={folder}", *sizes]))
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         return [[row["loss"], row["grad_norm"]] for row in rows if "loss" in row]
 
@@ -101,7 +102,7 @@ def test_a_padded_step_is_the_same_by_length(algorithm: str, tmp_path: Path, mon
             rows.append(_rows(inputs)), step(self, model, inputs, *a, **k))[1])  # fmt: skip
         sizes = ["trainer.batch=8", "rollout.prompts=4", "rollout.samples=2", "trainer.max_steps=2", "trainer.logging_steps=1"]
         given = [f"algorithm={algorithm}", "trainer.eval_prompts=2", f"run_dir={folder}", "model.forward=padded", *sizes]
-        run.train(config.compose([*given, "trainer.micro_batch=2", f"trainer.by_length={by_length}"]))
+        single.train(config.compose([*given, "trainer.micro_batch=2", f"trainer.by_length={by_length}"]))
         monkeypatch.undo()
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         return [[row["loss"], row["grad_norm"]] for row in lines if "loss" in row]

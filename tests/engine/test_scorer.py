@@ -21,8 +21,8 @@ from alignzoo.models import build
 from alignzoo.models.networks import Shared
 from alignzoo.models.scorer import ScorerNetwork, scorer
 from alignzoo.rewards.model import RewardModel
-from alignzoo.run import save_model
-from alignzoo.sample import Sampler
+from alignzoo.runs.sample import Sampler
+from alignzoo.runs.single import save_model
 from alignzoo.settings import Forward, Model, Peft, Sampling, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.bradley_terry.bradley_terry import BradleyTerry

@@ -12,7 +12,7 @@ import torch
 
 from alignzoo.config import compose, instantiate
 from alignzoo.contracts import Reward, Scores, ScoringError
-from alignzoo.engine.scoring import checked
+from alignzoo.rewards.checked import checked
 from alignzoo.settings import OnError, Scoring, UserError
 from alignzoo.testing import toys
 from alignzoo.testing.rewards import Sampler

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from alignzoo import config, run
+from alignzoo import config
 from alignzoo.engine.stopping import Stopping
+from alignzoo.pipeline import train
 from alignzoo.settings import Better, EarlyStop, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.sft.sft import SFT
@@ -97,7 +98,7 @@ def test_mistakes(module: nn.Module) -> None:
 )
 def test_what_is_known_before_training_is_told_before_it(overrides: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        run.check(config.compose(overrides))
+        train.check(config.compose(overrides))
 
 
 @dataclass(kw_only=True)
@@ -161,7 +162,7 @@ def test_the_summary_says_why_and_where(tmp_path: Path) -> None:
         "trainer.eval_steps=1", "trainer.save_steps=0", "trainer.learning_rate=1", "generation.max_new_tokens=4", "reward=none",
         "early_stop.metric=perplexity", "early_stop.patience=1", f"run_dir={tmp_path}/run",
     ]  # fmt: skip
-    summary = run.train(config.compose(overrides))
+    summary = train.train(config.compose(overrides))
     said = json.loads((tmp_path / "run" / "summary.json").read_text())["early_stop"]
     assert said == summary["early_stop"] and said["metric"] == "perplexity"
     assert summary["status"] == "finished" and summary["metrics"]["perplexity"] == said["value"]

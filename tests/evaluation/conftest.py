@@ -13,7 +13,7 @@ import torch
 from alignzoo.batch import Prompts
 from alignzoo.common.noise import Noise
 from alignzoo.contracts import Context
-from alignzoo.data.exact import Exact
+from alignzoo.data.exact.source import Exact
 from alignzoo.models import build
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.models.tokenizers import byte_level

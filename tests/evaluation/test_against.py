@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignzoo import against, cli, config, run, sample
-from alignzoo.evaluation import texts
-from alignzoo.evaluation.intervals import jackknife_error, mean_interval, ratio_interval
+from alignzoo import cli, config
+from alignzoo.runs import compare, sample, single
 from alignzoo.settings import UserError
+from alignzoo.statistics import texts
+from alignzoo.statistics.intervals import jackknife_error, mean_interval, ratio_interval
 
 
 @pytest.fixture(scope="module")
@@ -24,18 +25,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "algorithm=sft", "data=jsonl", f"data.path={folder}/rows.jsonl", "data.heldout=0.3", "reward=none", "gold=sentiment",
         "generation.max_new_tokens=24", "trainer.learning_rate=3e-3", "trainer.batch=8", "trainer.eval_prompts=4",
     ]  # fmt: skip
-    run.train(config.compose([*common, "trainer.max_steps=4", f"run_dir={folder}/sft"]))
+    single.train(config.compose([*common, "trainer.max_steps=4", f"run_dir={folder}/sft"]))
     more = ["model=hf", f"model.path={folder}/sft/model", "trainer.max_steps=40", f"run_dir={folder}/more"]
-    run.train(config.compose([*common, *more]))
+    single.train(config.compose([*common, *more]))
     return {"first": folder / "sft", "more": folder / "more", "rows": folder / "rows.jsonl"}
 
 
 @pytest.fixture(scope="module")
-def found(runs: dict[str, Path]) -> against.Against:
-    return against.compare(runs["more"], runs["first"], prompts=8)
+def found(runs: dict[str, Path]) -> compare.Against:
+    return compare.compare(runs["more"], runs["first"], prompts=8)
 
 
-def test_differences_are_paired_by_prompt(found: against.Against) -> None:
+def test_differences_are_paired_by_prompt(found: compare.Against) -> None:
     ours, theirs = ([s.scores[side]["gold"] for s in found.samples] for side in ("policy", "reference"))
     gold = found["gold"]
     assert (gold.first, gold.second) == pytest.approx((np.mean(ours), np.mean(theirs)))
@@ -46,19 +47,19 @@ def test_differences_are_paired_by_prompt(found: against.Against) -> None:
     assert len({s.prompt for s in found.samples}) == 8
 
 
-def test_perplexity_is_that_of_each_run_s_own_evaluation(found: against.Against, runs: dict[str, Path]) -> None:
+def test_perplexity_is_that_of_each_run_s_own_evaluation(found: compare.Against, runs: dict[str, Path]) -> None:
     """The runs saw their first four held-out demonstrations, the comparison all: the trained one must be surer of them."""
     perplexity = found["perplexity"]
     assert perplexity.compared == pytest.approx(perplexity.first / perplexity.second) and perplexity.compared < 0.8
     assert perplexity.interval and perplexity.interval[0] < perplexity.compared < perplexity.interval[1] < 1
-    few = against.perplexities(sample.Sampler(runs["more"], against=runs["first"]))
+    few = compare.perplexities(sample.Sampler(runs["more"], against=runs["first"]))
     assert few is not None
     for side, name in ((0, "more"), (1, "first")):
         metrics = json.loads((runs[name] / "summary.json").read_text())["metrics"]
         assert np.exp(few[side, :4].sum() / few[2, :4].sum()) == pytest.approx(metrics["perplexity"], rel=1e-4)
 
 
-def test_what_a_policy_started_from_is_its_reference(found: against.Against, runs: dict[str, Path]) -> None:
+def test_what_a_policy_started_from_is_its_reference(found: compare.Against, runs: dict[str, Path]) -> None:
     """`more` started from `first`, so that beside its reference is against `first`."""
     sampler = sample.Sampler(runs["more"])
     assert sampler(sampler.heldout_prompts(8)) == found.samples
@@ -74,7 +75,7 @@ def test_a_run_that_was_served_is_sampled_from_without_its_server(runs: dict[str
 
 
 def test_a_judge_of_one_s_own(runs: dict[str, Path]) -> None:
-    found = against.compare(runs["more"], runs["first"], prompts=4, judge=["gold=length", "gold.unit=characters"])
+    found = compare.compare(runs["more"], runs["first"], prompts=4, judge=["gold=length", "gold.unit=characters"])
     assert found["gold"].first == pytest.approx(-np.mean([len(s.policy) for s in found.samples]))
 
 
@@ -124,7 +125,7 @@ def test_prompts_from_files_and_typed(runs: dict[str, Path], capsys: Any, tmp_pa
     assert greedy[0] == greedy[1]
 
 
-def test_the_comparison_on_the_command_line(runs: dict[str, Path], capsys: Any, tmp_path: Path, found: against.Against) -> None:
+def test_the_comparison_on_the_command_line(runs: dict[str, Path], capsys: Any, tmp_path: Path, found: compare.Against) -> None:
     out = shown(capsys, str(runs["more"]), "--against", str(runs["first"]), "-n", "8", "--out", str(tmp_path / "out.json"))
     said = json.loads((tmp_path / "out.json").read_text())
     assert said == json.loads(found.to_json())
@@ -142,10 +143,10 @@ def test_mistakes(runs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"bad\.jsonl, line 2: has no text in a column 'prompt'"):
         sample.show(runs["more"], file=str(tmp_path / "bad.jsonl"))
     with pytest.raises(UserError, match="names no judge"):
-        against.compare(more, runs["first"], judge=["seed=1"])
+        compare.compare(more, runs["first"], judge=["seed=1"])
     with pytest.raises(UserError, match=r"no gold 'sentimnt'\. Did you mean 'sentiment'"):
-        against.compare(more, runs["first"], judge=["gold=sentimnt"])
+        compare.compare(more, runs["first"], judge=["gold=sentimnt"])
     with pytest.raises(UserError, match="-n=1 is out of range"):
-        against.compare(more, runs["first"], prompts=1)
+        compare.compare(more, runs["first"], prompts=1)
     assert cli.main(["sample", more, "--against", more, "--prompt", "a"]) == 2
     assert cli.main(["sample", more, "--judge", "gold=length"]) == 2

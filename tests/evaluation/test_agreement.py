@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from alignzoo.evaluation.agreement import Level, agreement, cohen, fleiss, krippendorff, raw
+from alignzoo.statistics.agreement import Level, agreement, cohen, fleiss, krippendorff, raw
 
 # Krippendorff 2011, "Computing Krippendorff's alpha-reliability", section C: four observers, twelve units, values missing.
 OBSERVED = """

@@ -5,7 +5,7 @@ from math import exp, log, nan
 import numpy as np
 import pytest
 
-from alignzoo.evaluation.calibration import (
+from alignzoo.statistics.calibration import (
     Bin,
     accuracy,
     accuracy_by_size,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from alignzoo.evaluation.comparison import (
+from alignzoo.statistics.comparison import (
     Reached,
     compare,
     corrected_together,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignzoo.evaluation.exact import Tree, best_of_n, completion_logprobs, measures, objective, optimal_policy
+from alignzoo.data.exact.optimum import Tree, best_of_n, completion_logprobs, measures, objective, optimal_policy
 
 TREE = Tree(tokens=3, length=3)
 BETA = 0.7

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from alignzoo.evaluation.frontier import (
-    area,
-    best_of_n_bound,
-    best_of_n_estimate,
-    envelope,
-    exact_curves,
-    reward_at,
-)
+from alignzoo.data.exact.optimum import exact_curves
+from alignzoo.statistics.frontier import area, best_of_n_bound, best_of_n_estimate, envelope, reward_at
 
 ORIGIN = (0.0, 0.0)
 

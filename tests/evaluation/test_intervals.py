@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alignzoo.evaluation.intervals import interquartile_interval, interquartile_mean, mean_interval, summarize
+from alignzoo.statistics.intervals import interquartile_interval, interquartile_mean, mean_interval, summarize
 
 
 def test_without_skew_it_is_students_interval():

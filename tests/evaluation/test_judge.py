@@ -12,11 +12,11 @@ import torch
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.common.noise import Noise
 from alignzoo.contracts import UserError
-from alignzoo.data.exact import Exact
 from alignzoo.data.exact.grammar import rewards, sparse
 from alignzoo.data.exact.judge import Judge
+from alignzoo.data.exact.optimum import Tree, completion_logprobs, measures, optimal_policy
+from alignzoo.data.exact.source import Exact
 from alignzoo.data.exact.tables import draw
-from alignzoo.evaluation.exact import Tree, completion_logprobs, measures, optimal_policy
 
 Make = Callable[..., Any]
 ROWS = 40_000

@@ -7,8 +7,8 @@ from math import e, inf, log
 import numpy as np
 import pytest
 
-from alignzoo.evaluation.frontier import best_of_n_estimate
-from alignzoo.evaluation.overoptimisation import Fit, Law, fall, fit
+from alignzoo.statistics.frontier import best_of_n_estimate
+from alignzoo.statistics.overoptimisation import Fit, Law, fall, fit
 
 
 def test_the_laws_are_those_of_the_paper() -> None:

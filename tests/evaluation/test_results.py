@@ -6,8 +6,8 @@ import math
 import pyarrow.parquet
 import pytest
 
-from alignzoo.evaluation.comparable import check_comparable, named
-from alignzoo.evaluation.results import find, write_rows
+from alignzoo.runs.comparable import check_comparable, named
+from alignzoo.runs.results import find, write_rows
 from alignzoo.settings import UserError
 from tests.report.runs import STEPS, metrics, write_lines, write_run
 

@@ -14,11 +14,11 @@ import torch
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.contracts import UserError
-from alignzoo.data.exact import Exact, warmup
 from alignzoo.data.exact.grammar import source_policy
+from alignzoo.data.exact.optimum import completion_logprobs
 from alignzoo.data.exact.sampler import Sampler
+from alignzoo.data.exact.source import Exact, warmup
 from alignzoo.data.exact.tables import draw
-from alignzoo.evaluation.exact import completion_logprobs
 from alignzoo.functional.divergences import forward_kl
 from alignzoo.settings import Sampling
 

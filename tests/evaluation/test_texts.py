@@ -2,7 +2,7 @@
 
 import pytest
 
-from alignzoo.evaluation import intervals, texts
+from alignzoo.statistics import intervals, texts
 
 
 def test_distinct_counts_over_all_texts_together() -> None:

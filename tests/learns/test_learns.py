@@ -11,7 +11,7 @@ import torch
 
 from alignzoo.batch import Batch
 from alignzoo.contracts import Context, Tables
-from alignzoo.data.exact import Exact
+from alignzoo.data.exact.source import Exact
 from alignzoo.settings import Generation, Optimizer, Rollout, Schedule
 from alignzoo.testing import toys
 from alignzoo_plugins.distill.distill import Distill

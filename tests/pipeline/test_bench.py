@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import bench
 from alignzoo.bench import launch
+from alignzoo.bench import main as bench
 from alignzoo.bench.job import Job, note
 from alignzoo.bench.plan import plan
 from alignzoo.bench.request import parse

@@ -12,16 +12,17 @@ import pytest
 from omegaconf import OmegaConf
 
 import alignzoo
-from alignzoo import cli, pipeline, run
+from alignzoo import cli
 from alignzoo.engine.callbacks import Flow
-from alignzoo.evaluation import results
 from alignzoo.pipeline import carry_out
+from alignzoo.pipeline.plan import Stage
+from alignzoo.runs import results, single
 from alignzoo.settings import UserError
 from tests.pipeline.conftest import asked
 
 
 def made(folder: Path, *more: str) -> list[dict[str, Any]]:
-    return pipeline.run(alignzoo.compose(asked(f"run_dir={folder}", *more)))
+    return carry_out.run(alignzoo.compose(asked(f"run_dir={folder}", *more)))
 
 
 def written(folder: Path) -> dict[str, int]:
@@ -99,32 +100,32 @@ def test_what_a_killed_attempt_left_is_removed_where_a_run_would_not_take_it_ove
     """One like this is the run's own affair: removed here, other ranks could look while it goes."""
     folder, cfg = tmp_path / "sft", OmegaConf.create({"run_dir": str(tmp_path / "sft"), "label": None})
     folder.mkdir()
-    (folder / "config.yaml").write_text(run.identity(cfg))
-    carry_out._clear(pipeline.Stage("sft", 1, 1, (), cfg))
+    (folder / "config.yaml").write_text(single.identity(cfg))
+    carry_out._clear(Stage("sft", 1, 1, (), cfg))
     assert folder.exists()
     cfg.label = "mine"
     for rank, left in (("1", True), ("0", False)):
         monkeypatch.setenv("RANK", rank)
-        carry_out._clear(pipeline.Stage("sft", 1, 1, (), cfg))
+        carry_out._clear(Stage("sft", 1, 1, (), cfg))
         assert folder.exists() is left
 
 
 def test_a_stage_that_fails_is_named_and_the_same_command_goes_on_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = run.train
+    train = single.train
 
     def failing(cfg: Any) -> Any:
         if cfg.choices.algorithm == "bradley_terry":
             raise UserError("no pairs")
         return train(cfg)
 
-    monkeypatch.setattr(run, "train", failing)
+    monkeypatch.setattr(single, "train", failing)
     with pytest.raises(UserError, match=r"stage 2 of 3, reward_model, failed: no pairs\nIts folder: .*reward_model-.*goes on"):
         made(tmp_path)
     rows = json.loads((tmp_path / "pipeline.json").read_text())["stages"]
     assert [(row["status"], row["error"]) for row in rows] == [("finished", ""), ("failed", "no pairs"), ("to do", "")]
-    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(single, "train", train)
     before = written(tmp_path)
     assert made(tmp_path)[-1]["status"] == "finished"
     assert before.items() <= written(tmp_path).items()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from alignzoo import pipeline
-from alignzoo.multirun import multirun
+from alignzoo.pipeline.plan import stages
+from alignzoo.pipeline.sweep import multirun
 from alignzoo.settings import UserError
 from tests.pipeline.conftest import asked
 
@@ -29,14 +29,14 @@ def swept_by(overrides: list[str]) -> list[DictConfig]:
 def test_every_combination_is_a_pipeline_and_stages_that_are_the_same_are_shared(tmp_path: Path) -> None:
     made = swept_by(asked("stage.policy.algorithm.clip=0.1,0.2", f"run_dir={tmp_path}"))
     assert [cfg.algorithm.clip for cfg in made] == [0.1, 0.2]
-    (sft, reward_model, one), (*others, two) = ([stage.folder for stage in pipeline.stages(cfg)] for cfg in made)
+    (sft, reward_model, one), (*others, two) = ([stage.folder for stage in stages(cfg)] for cfg in made)
     assert others == [sft, reward_model] and one != two and one.parent == two.parent == tmp_path
     assert all(cfg.model.path == f"{sft}/model" for cfg in made)
 
 
 def test_experiments_with_stages_are_made_stage_by_stage() -> None:
     made = swept_by(["experiment=truthfulqa", "algorithm=dpo,kto"])
-    algorithms = [[stage.config.choices.algorithm for stage in pipeline.stages(cfg)] for cfg in made]
+    algorithms = [[stage.config.choices.algorithm for stage in stages(cfg)] for cfg in made]
     assert algorithms == [["sft", "dpo"], ["sft", "kto"]]
 
 

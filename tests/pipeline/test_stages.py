@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import cli, config, pipeline
-from alignzoo.pipeline import folder_of
+from alignzoo import cli, config
+from alignzoo.pipeline import carry_out, folder_of
+from alignzoo.pipeline.plan import stages
 from alignzoo.settings import UserError
 from tests.pipeline.conftest import TINY, asked
 
 
 def folders(*more: str) -> dict[str, str]:
     """{stage: folder} of the tiny pipeline."""
-    return {stage.name: str(stage.folder) for stage in pipeline.stages(config.compose(asked(*more)))}
+    return {stage.name: str(stage.folder) for stage in stages(config.compose(asked(*more)))}
 
 
 def configs(*more: str) -> dict[str, config.DictConfig]:
-    return {stage.name: stage.config for stage in pipeline.stages(config.compose(asked(*more)))}
+    return {stage.name: stage.config for stage in stages(config.compose(asked(*more)))}
 
 
 def changed(*more: str) -> set[str]:
@@ -168,7 +169,7 @@ def test_every_stage_is_checked_before_the_first_is_made(tmp_path: Path) -> None
     }
     for override, message in wrong.items():
         with pytest.raises(UserError, match=message):
-            pipeline.run(config.compose(asked(f"run_dir={tmp_path}/run", override)))
+            carry_out.run(config.compose(asked(f"run_dir={tmp_path}/run", override)))
     assert not (tmp_path / "run").exists()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignzoo.evaluation.comparable import named
-from alignzoo.evaluation.results import find
 from alignzoo.report import across, answer, sections
 from alignzoo.report.analysis import analyse, averaged, natural
 from alignzoo.report.study import Study
+from alignzoo.runs.comparable import named
+from alignzoo.runs.results import find
 from alignzoo.settings import UserError
 from tests.report.runs import write_run
 

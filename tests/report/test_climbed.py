@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from alignzoo.common import reference_samples
-from alignzoo.evaluation.comparable import check_comparable, named
-from alignzoo.evaluation.overoptimisation import Fit, Law
-from alignzoo.evaluation.results import find
 from alignzoo.report import climbed
 from alignzoo.report.analysis import analyse
 from alignzoo.report.main import write
 from alignzoo.report.proxy import measure
 from alignzoo.report.study import Study
+from alignzoo.runs.comparable import check_comparable, named
+from alignzoo.runs.results import find
 from alignzoo.settings import UserError
+from alignzoo.statistics.overoptimisation import Fit, Law
 from tests.report.runs import write_lines, write_run
 
 START = 0.2  # the reference's gold

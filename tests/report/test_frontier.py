@@ -7,13 +7,13 @@ import json
 import pytest
 
 from alignzoo.common import reference_samples
-from alignzoo.evaluation.comparable import named
-from alignzoo.evaluation.frontier import best_of_n_bound
-from alignzoo.evaluation.results import find
 from alignzoo.report import costs, reach
 from alignzoo.report.analysis import analyse
 from alignzoo.report.frontier import known, measure
 from alignzoo.report.study import Study
+from alignzoo.runs.comparable import named
+from alignzoo.runs.results import find
+from alignzoo.statistics.frontier import best_of_n_bound
 from tests.report.runs import write_lines, write_run
 
 

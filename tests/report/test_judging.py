@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from alignzoo.evaluation.results import find
 from alignzoo.report import main
 from alignzoo.report.judging import Bin, reliability
+from alignzoo.runs.results import find
 from tests.report.runs import write_run
 
 

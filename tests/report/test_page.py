@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import report
-from alignzoo.evaluation.results import Run
+from alignzoo.report import main as report
 from alignzoo.report import page, sections
 from alignzoo.report.main import write
 from alignzoo.report.study import Study
+from alignzoo.runs.results import Run
 from alignzoo.settings import UserError
 from tests.report.runs import TUNED, write_bench, write_run
 

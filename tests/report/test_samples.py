@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alignzoo.evaluation.results import Run
 from alignzoo.report.samples import side_by_side
+from alignzoo.runs.results import Run
 
 
 def written(folder: Path, label: str, rows: list[dict[str, Any]], **summary: Any) -> Run:

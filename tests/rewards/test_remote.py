@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from alignzoo.engine.scoring import checked
+from alignzoo.rewards.checked import checked
 from alignzoo.rewards.http import Http
 from alignzoo.rewards.judge import Judge
 from alignzoo.settings import OnError, Scoring, UserError

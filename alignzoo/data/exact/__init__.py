@@ -1,5 +1,1 @@
 """The exact task: completions few enough to enumerate, so that the best reachable policy is known."""
-
-from alignzoo.data.exact.source import Exact
-
-__all__ = ["Exact"]

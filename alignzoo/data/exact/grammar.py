@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignzoo.evaluation.exact import Tree
+from alignzoo.data.exact.optimum import Tree
 
 
 def source_policy(tree: Tree, prompts: int, seed: int) -> Tensor:

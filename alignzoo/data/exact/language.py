@@ -12,8 +12,8 @@ from torch.nn.functional import pad
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Policy
+from alignzoo.data.exact.optimum import Tree
 from alignzoo.errors import UserError
-from alignzoo.evaluation.exact import Tree
 
 CONTENT = "abcdefghijklmnopqrstuvwxyz"
 PROMPT = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -14,11 +14,10 @@ from alignzoo.contracts import Context, Models, Reward, Scores, Source, Tables
 from alignzoo.data.exact import grammar, warmup
 from alignzoo.data.exact.judge import Judge
 from alignzoo.data.exact.language import CONTENT, Language, policy_table
+from alignzoo.data.exact.optimum import Tree, completion_logprobs, exact_curves, measures, optimal_policy
 from alignzoo.data.exact.tables import UNERRING, PromptTable, RecordTable, draw
 from alignzoo.data.exact.teacher import TablePolicy
 from alignzoo.errors import UserError, require
-from alignzoo.evaluation.exact import Tree, completion_logprobs, measures, optimal_policy
-from alignzoo.evaluation.frontier import exact_curves
 
 MOST_COMPLETIONS = 2_000_000  # over all prompts: the tables are kept in memory
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from alignzoo.batch import Completions
 from alignzoo.contracts import Policy
 from alignzoo.data.exact.language import Language
+from alignzoo.data.exact.optimum import completion_logprobs
 from alignzoo.data.exact.sampler import Sampler
-from alignzoo.evaluation.exact import completion_logprobs
 
 
 def restart(policy: nn.Module, seed: int) -> None:

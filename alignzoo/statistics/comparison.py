@@ -9,7 +9,7 @@ from math import ceil, comb, inf, log2, sqrt
 
 import numpy as np
 
-from alignzoo.evaluation.intervals import mean_interval
+from alignzoo.statistics.intervals import mean_interval
 
 LEVEL = 0.05
 EXACT_SEEDS = 40  # two halves of 2^20 sums each; more are tested on random signs

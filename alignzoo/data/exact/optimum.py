@@ -9,10 +9,14 @@ log-probs of whole completions are (P, completions). Everything is float64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from alignzoo.statistics.frontier import BEST_OF, STRENGTHS
 
 
 @dataclass(frozen=True)
@@ -123,3 +127,22 @@ def measures(tree: Tree, policy: Tensor, reference: Tensor, rewards: Tensor, bet
 def _expectation(probs: Tensor, values: Tensor) -> float:
     """The mean over prompts of the expectation; what has no probability does not count, -inf included."""
     return float(torch.where(probs > 0, probs * values, 0).sum(1).mean())
+
+
+def exact_curves(
+    reference: Tensor, rewards: Tensor, counts: Sequence[int] = BEST_OF, betas: Sequence[float] = STRENGTHS
+) -> dict[str, Any]:
+    """What is known where completions can be enumerated, for a run's `frontier.json`: the reference's reward, best-of-n, and
+    the optimal frontier, pi* for every beta. From reference log-probs and rewards (P, completions).
+    """
+
+    def point(policy: Tensor) -> dict[str, float]:
+        found = objective(policy, reference, rewards, 1.0)
+        return {"kl": found["exact_kl"], "reward": found["expected_reward"]}
+
+    return {
+        "exact": True,
+        "reference": point(reference)["reward"],
+        "best_of_n": [{"n": n, **point(best_of_n(reference, rewards, n))} for n in counts],
+        "optimum": [{"beta": b, **point((reference + rewards / b).log_softmax(1))} for b in betas],
+    }

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from alignzoo.config import compose, instantiate
 from alignzoo.errors import UserError, require
-from alignzoo.evaluation import texts
-from alignzoo.evaluation.intervals import Ends, mean_interval
-from alignzoo.sample import CHUNK, Sample, Sampler, show_one
+from alignzoo.statistics import texts
+from alignzoo.statistics.intervals import Ends, mean_interval
+from alignzoo.runs.sample import CHUNK, Sample, Sampler, show_one
 
 SHOWN = 10
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from alignzoo.errors import UserError
-from alignzoo.evaluation.results import Run, budget, flat
+from alignzoo.runs.results import Run, budget, flat
 
 TASK_GENERATION = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")  # how evaluation draws, so part of the task
 NOT_SETTINGS = ("seed", "label", "choices", "run_dir", "resume", "plugins_dir", "stages")

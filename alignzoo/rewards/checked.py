@@ -12,10 +12,10 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores, ScoringError
-from alignzoo.engine.timeout import within
 from alignzoo.errors import UserError
 from alignzoo.models.networks import Shared
 from alignzoo.models.roles import gather_objects
+from alignzoo.rewards.timeout import within
 from alignzoo.settings import OnError, Scoring
 
 Note = Callable[[Completions, Scores], None]

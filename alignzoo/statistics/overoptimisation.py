@@ -16,7 +16,7 @@ from math import exp, inf
 
 import numpy as np
 
-from alignzoo.evaluation.intervals import Ends, mean_interval
+from alignzoo.statistics.intervals import Ends, mean_interval
 
 
 class Law(Enum):

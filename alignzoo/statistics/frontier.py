@@ -7,12 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb, log
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Point = tuple[float, float]
 BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -82,23 +78,3 @@ def best_of_n_estimate(
         share = np.array([comb(i, n - 1) / comb(m, n) for i in range(m)])  # that the sample of rank i is the largest
         curve.append({"n": n, "kl": best_of_n_bound(n), "reward": float((ordered * share).sum(1).mean())})
     return curve
-
-
-def exact_curves(
-    reference: Tensor, rewards: Tensor, counts: Sequence[int] = BEST_OF, betas: Sequence[float] = STRENGTHS
-) -> dict[str, Any]:
-    """What is known where completions can be enumerated, for a run's `frontier.json`: the reference's reward, best-of-n, and
-    the optimal frontier, pi* for every beta. From reference log-probs and rewards (P, completions).
-    """
-    from alignzoo.evaluation.exact import best_of_n, objective
-
-    def point(policy: Tensor) -> dict[str, float]:
-        found = objective(policy, reference, rewards, 1.0)
-        return {"kl": found["exact_kl"], "reward": found["expected_reward"]}
-
-    return {
-        "exact": True,
-        "reference": point(reference)["reward"],
-        "best_of_n": [{"n": n, **point(best_of_n(reference, rewards, n))} for n in counts],
-        "optimum": [{"beta": b, **point((reference + rewards / b).log_softmax(1))} for b in betas],
-    }

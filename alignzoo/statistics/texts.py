@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignzoo.common.words import ngrams
-from alignzoo.evaluation.intervals import Ends, ratio_interval, share_interval
+from alignzoo.statistics.intervals import Ends, ratio_interval, share_interval
 
 Floats = NDArray[np.float64]
 REPEATED = 3  # words of the n-grams that `repetition` counts

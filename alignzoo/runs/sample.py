@@ -20,12 +20,12 @@ from alignzoo.config import RunConfig, instantiate, load_run
 from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.data.encode import Encoder
 from alignzoo.engine.beside import changes
-from alignzoo.engine.scoring import checked
+from alignzoo.rewards.checked import checked
 from alignzoo.errors import UserError, nearest, require
 from alignzoo.models import build
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.models.vocabulary import decoder, ends, support
-from alignzoo.run import cache_folder
+from alignzoo.runs.single import cache_folder
 from alignzoo.settings import Sampling
 
 CHUNK = 64  # prompts at once

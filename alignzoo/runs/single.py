@@ -25,22 +25,14 @@ VOLATILE = ("resume", "run_dir", "stages_dir", "pipeline")  # say where a run is
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
-    """Run what `cfg` (of `alignzoo.compose`) says and return the summary, which is also in the run's folder.
-
-    With `resume`, goes on with that run from its newest complete checkpoint. Raises UserError for a user's mistake, before
-    anything is written; Ctrl-C and SIGTERM end with status "interrupted" after a checkpoint.
-    """
+    """One run of what `cfg` says; see `alignzoo.pipeline.train.train`."""
     from transformers.utils.logging import disable_progress_bar
 
     from alignzoo.config import instantiate
-    from alignzoo.console import Display
+    from alignzoo.runs.display import Display
     from alignzoo.engine.callbacks import Interrupt
 
     disable_progress_bar()  # of saving and loading: ours shows the run
-    if cfg.pipeline.stages and not cfg.resume:
-        from alignzoo import pipeline
-
-        return pipeline.run(cfg)[-1]
     folder = run_folder(cfg)
     checkpoint = _starting_point(cfg, folder)
     if (done := summary_of(folder)) and cfg.resume:
@@ -68,13 +60,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check(cfg: DictConfig) -> None:
-    """Raises UserError for what can be known to be wrong with a run of one process before data and models are loaded."""
+    """For one run; see `alignzoo.pipeline.train.check`."""
     from alignzoo.config import instantiate
 
-    if cfg.pipeline.stages:
-        from alignzoo import pipeline
-
-        return pipeline.check(pipeline.stages(cfg))
     setup = instantiate(cfg)
     _builder(setup)(setup, run_folder(cfg), cache_folder()).check(ranks=1)
 

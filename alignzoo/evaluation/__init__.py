@@ -1,1 +1,0 @@
-"""Evaluation: the exact optimum where it can be had, and statistics over runs."""

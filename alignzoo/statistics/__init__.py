@@ -1,0 +1,1 @@
+"""Statistics over runs, judges and raters: numbers in, numbers out."""
