@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alignzoo.engine.cost import Cost, modules_in
 from alignzoo.models.flops import body, watch
+from alignzoo.models.forward import CACHE_NAMES
 
 ROLES = {
     "ref_model": "reference", "reward_funcs": "reward", "reward_model": "reward", "teacher_model": "teacher",
@@ -36,5 +37,5 @@ def _count_tokens(cost: Cost, model: nn.Module, inputs: tuple[Any, ...], keyword
     tokens = int(mask.sum()) if isinstance(mask, Tensor) and mask.shape == ids.shape else ids.numel()
     if torch.is_grad_enabled():
         cost.count(trained_tokens=tokens)
-    elif not cost.sampling and (keywords.get("past_key_values") is not None or keywords.get("use_cache")):
+    elif not cost.sampling and (any(keywords.get(name) is not None for name in CACHE_NAMES) or keywords.get("use_cache")):
         cost.count(**({"completion_tokens": len(ids)} if ids.shape[1] == 1 else {"prompt_tokens": tokens}))

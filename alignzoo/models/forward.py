@@ -12,6 +12,8 @@ from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
 
+CACHE_NAMES = ("cache", "past_key_values")  # of keys and values, with transformers since 5.24 and before, in and out
+
 
 def logits(module: Any, c: Completions) -> Tensor:
     """(B, T, V): entry t holds the logits of completion token t given the prompt and the tokens before it."""
@@ -74,6 +76,11 @@ def positions(attended: Tensor) -> Tensor:
 def accepts(module: Any, **arguments: Any) -> dict[str, Any]:
     """Those of `arguments` that the module's forward takes (GPT-2 and Llama take position ids, T5 does not)."""
     return {name: value for name, value in arguments.items() if name in _parameters(module)}
+
+
+def cache_name(module: Any) -> str:
+    """What the module's forward calls its cache of keys and values, as an argument and in its output."""
+    return next((name for name in CACHE_NAMES if name in _parameters(module)), CACHE_NAMES[-1])
 
 
 def decoder_start(module: Any) -> int:

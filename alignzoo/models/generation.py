@@ -151,7 +151,7 @@ def _start(module: Any, prompts: Prompts, samples: int) -> _State:
         return _start_encoder_decoder(module, prompts, samples)
     inputs = forward.accepts(module, position_ids=forward.positions(prompts.attended), logits_to_keep=1)
     output = module(input_ids=prompts.ids, attention_mask=prompts.attended.long(), use_cache=True, **inputs)
-    cache = output.past_key_values
+    cache = getattr(output, forward.cache_name(module))
     if samples > 1:
         cache.batch_repeat_interleave(samples)
     logits, attended = (x.repeat_interleave(samples, 0) for x in (output.logits[:, -1], prompts.attended))
@@ -168,10 +168,11 @@ def _start_encoder_decoder(module: Any, prompts: Prompts, samples: int) -> _Stat
 
 
 def _advance(module: Any, state: _State, token: Tensor) -> None:
+    cache = forward.cache_name(module)
     if state.encoded is not None:
         output = module(
             encoder_outputs=state.encoded, attention_mask=state.attended.long(), decoder_input_ids=token[:, None],
-            past_key_values=state.cache, use_cache=True,
+            use_cache=True, **{cache: state.cache},
         )  # fmt: skip
     else:
         state.attended = torch.cat([state.attended, torch.ones_like(state.attended[:, :1])], 1)
@@ -179,8 +180,8 @@ def _advance(module: Any, state: _State, token: Tensor) -> None:
         output = module(
             input_ids=token[:, None],
             attention_mask=state.attended.long(),
-            past_key_values=state.cache,
             use_cache=True,
             **inputs,
+            **{cache: state.cache},
         )
-    state.cache, state.logits = output.past_key_values, output.logits[:, -1]
+    state.cache, state.logits = getattr(output, cache), output.logits[:, -1]

@@ -15,7 +15,7 @@ from alignzoo.data.exact.language import Language
 class TablePolicy(nn.Module):
     """Logits (B, L, V) are the table's log-probs after each prefix, -inf for tokens that no completion contains.
 
-    table (P, prefixes, tokens + 1). Token ids are a prompt and what follows; `past_key_values` carries those seen before.
+    table (P, prefixes, tokens + 1). Token ids are a prompt and what follows; `cache` carries those seen before.
     """
 
     def __init__(self, language: Language, table: Tensor, vocabulary: int) -> None:
@@ -24,8 +24,8 @@ class TablePolicy(nn.Module):
         self.table = nn.Parameter(table.float(), requires_grad=False)
         self.config = SimpleNamespace(is_encoder_decoder=False)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, past_key_values: Any = None, use_cache: bool = False) -> Any:
-        seen = input_ids if past_key_values is None else torch.cat([past_key_values.ids, input_ids], 1)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, cache: Any = None, use_cache: bool = False) -> Any:
+        seen = input_ids if cache is None else torch.cat([cache.ids, input_ids], 1)
         width = self.language.prompt_ids.shape[1]
         start = seen[:, :width]
         prompts = Prompts(ids=start, attended=torch.ones_like(start, dtype=torch.bool), row=torch.arange(len(start)))
@@ -33,7 +33,7 @@ class TablePolicy(nn.Module):
         known = self.table[self.language.prompt_numbers(prompts)[:, None], place.clamp(max=self.table.shape[1] - 1)]
         logits = known.new_full((*seen.shape, self.vocabulary), -torch.inf)
         logits[:, width - 1 :, self.language.support.to(seen.device)] = known
-        return SimpleNamespace(logits=logits[:, -input_ids.shape[1] :], past_key_values=_Seen(seen) if use_cache else None)
+        return SimpleNamespace(logits=logits[:, -input_ids.shape[1] :], cache=_Seen(seen) if use_cache else None)
 
 
 class _Seen:
