@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignzoo import __version__, catalogue
+from alignzoo import __version__
 from alignzoo.common import disk
+from alignzoo.config import catalogue
+from alignzoo.config.registry import Registry
 from alignzoo.errors import UserError, nearest
-from alignzoo.registry import Registry
 
 INTERRUPTED = 130
 QUIET = {
@@ -82,12 +83,12 @@ def _train(argv: list[str]) -> int:
     if args.help:
         catalogue.show_train_help(args.overrides)
         return 0
-    from alignzoo import config
+    from alignzoo.config.composition import compose
 
     if args.cfg:
         from omegaconf import OmegaConf
 
-        print(OmegaConf.to_yaml(config.compose(args.overrides)), end="")
+        print(OmegaConf.to_yaml(compose(args.overrides)), end="")
         return 0
     if args.stages:
         return _show_stages(args.overrides)
@@ -95,14 +96,14 @@ def _train(argv: list[str]) -> int:
         from alignzoo.pipeline.sweep import multirun
 
         return max(multirun(args.overrides, _one_of_several))
-    return _run(config.compose(args.overrides))
+    return _run(compose(args.overrides))
 
 
 def _show_stages(overrides: list[str]) -> int:
-    from alignzoo import config
+    from alignzoo.config.composition import compose
     from alignzoo.pipeline import record
 
-    cfg = config.compose(overrides)
+    cfg = compose(overrides)
     if not cfg.pipeline.stages:
         raise UserError("--stages shows those of a pipeline: give pipeline=NAME. `alignzoo list pipeline` shows them")
     record.show(cfg, overrides=True)

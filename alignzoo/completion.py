@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from alignzoo.catalogue import SCHEMAS, conf_folder, yaml_groups
+from alignzoo.config.catalogue import SCHEMAS, conf_folder, yaml_groups
+from alignzoo.config.registry import GROUPS, Registry, field_names
 from alignzoo.errors import UserError
-from alignzoo.registry import GROUPS, Registry, field_names
 
 COMMANDS = (
     "train", "make", "bench", "report", "sample", "label", "list", "card", "plugin", "doctor",

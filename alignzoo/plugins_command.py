@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from alignzoo import catalogue, scaffold
+from alignzoo import scaffold
+from alignzoo.config import catalogue
+from alignzoo.config.registry import Registry
 from alignzoo.errors import UserError
-from alignzoo.registry import Registry
 
 
 def main(argv: Sequence[str]) -> int:

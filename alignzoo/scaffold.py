@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from alignzoo.config.registry import ENTRY_POINTS, Registry
 from alignzoo.errors import UserError, nearest
-from alignzoo.registry import ENTRY_POINTS, Registry
 
 TEMPLATES = Path(__file__).parent / "templates"
 

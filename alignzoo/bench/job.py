@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from alignzoo.common.folder import CHECKPOINTS, SUMMARY
-from alignzoo.overrides import written
+from alignzoo.config.overrides import written
 
 INTERRUPTED = 130
 JOURNAL, STOP = "progress.jsonl", ".stop"

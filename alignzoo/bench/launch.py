@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignzoo import config
 from alignzoo.bench import shared
 from alignzoo.bench.job import INTERRUPTED, STOP, Job
 from alignzoo.bench.plan import Run
 from alignzoo.bench.progress import watching
 from alignzoo.bench.request import Request
+from alignzoo.config import grammar
 from alignzoo.pipeline.sweep import launch
 
 
@@ -50,7 +50,7 @@ def launched(jobs: Sequence[Job], request: Request) -> list[int]:
     """By Hydra's launcher, each as one job of a sweep over the number of the run."""
     numbers = ",".join(map(str, range(len(jobs))))
     own = [*request.own, f"hydra.sweep.dir={request.folder}/launcher", f"run={numbers if len(jobs) > 1 else 'choice(0)'}"]
-    with config.searching(config.parse(request.own)):
+    with grammar.searching(grammar.parse(request.own)):
         return launch("bench", Elsewhere(tuple(jobs), os.getpid()), own)
 
 

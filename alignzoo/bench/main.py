@@ -6,12 +6,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from alignzoo import catalogue
 from alignzoo.bench import launch, record, tuning
 from alignzoo.bench.job import INTERRUPTED
 from alignzoo.bench.plan import Run, plan
 from alignzoo.bench.request import Request, parse
-from alignzoo.registry import Registry
+from alignzoo.config import catalogue
+from alignzoo.config.registry import Registry
 
 HELP = """\
 usage: alignzoo bench [suite=NAME] [algorithms=[...]] [seeds=N] [folder=FOLDER] [OVERRIDE ...]

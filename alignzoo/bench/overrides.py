@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from alignzoo import config, config_errors
 from alignzoo.bench.suite import Options
+from alignzoo.config import grammar, messages
+from alignzoo.config.overrides import split_list
 from alignzoo.errors import UserError
-from alignzoo.overrides import split_list
 
 PREFIX = "bench.override."
 
@@ -26,7 +26,7 @@ def take_overrides(argv: Sequence[str]) -> tuple[dict[str, list[str]], list[str]
         given = split_list(value)
         if not label or not given or any(key.split(".")[0] in ("", "[") for key in given):
             raise UserError(f"can't read {text!r}: write bench.override.LABEL='[key=value,key=value]'")
-        config.parse(given)
+        grammar.parse(given)
         found.setdefault(label, []).extend(given)
     return found, rest
 
@@ -35,4 +35,4 @@ def _check_key(text: str) -> None:
     """A misspelt bench.override is told as such: Hydra can't read what follows it."""
     node, _, key = text.partition("=")[0].partition(".")
     if node == "bench" and key and key.split(".")[0] not in {f.name for f in fields(Options)}:
-        raise UserError(config_errors.unknown_key(f"bench.{key.split('.')[0]}", Options))
+        raise UserError(messages.unknown_key(f"bench.{key.split('.')[0]}", Options))

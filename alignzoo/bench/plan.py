@@ -14,16 +14,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignzoo import config
 from alignzoo.bench.request import Request
 from alignzoo.common.folder import SUMMARY
+from alignzoo.config import grammar
+from alignzoo.config.composition import compose
+from alignzoo.config.overrides import written
+from alignzoo.config.stages import Planned, find
 from alignzoo.errors import UserError
-from alignzoo.overrides import written
 from alignzoo.pipeline.train import check
 from alignzoo.runs import results, single
 from alignzoo.runs.comparable import check_comparable
 from alignzoo.settings import Unit
-from alignzoo.stages import Planned, find
 
 NOTHING: Mapping[tuple[str, str], dict[str, Any]] = MappingProxyType({})
 STAGES = "stages"  # the folder, in that of the bench, of stages before the last
@@ -43,7 +44,7 @@ class Run:
 
     @cached_property
     def config(self) -> Any:
-        return config.compose(self.overrides)
+        return compose(self.overrides)
 
     @cached_property
     def stages(self) -> tuple[Planned, ...]:
@@ -126,7 +127,7 @@ def made(
         *request.suite.overrides, *request.suite.override.get(label, []), *request.overrides, *request.override.get(label, []),
     )  # fmt: skip
     given = tuple(text.replace("{seed}", str(seed)) for text in written_as)
-    keys = {o.get_key_element() for o in config.parse(given)}
+    keys = {o.get_key_element() for o in grammar.parse(given)}
     several = bool(keys & {"pipeline", "experiment"})  # perhaps: an experiment may be a pipeline's
     if several and "stages_dir" not in keys:
         chosen.append(f"stages_dir={written(request.folder / STAGES)}")
@@ -172,7 +173,7 @@ def _check_keys(request: Request) -> None:
             if twice := [value for i, value in enumerate(values) if value in values[:i]]:
                 raise UserError(f"suite.{name}: {key} has the value {twice[0]} twice")
         for given in (request.overrides, *request.override.values()):
-            for o in config.parse(given):
+            for o in grammar.parse(given):
                 if o.get_key_element().lstrip("+~") in node:
                     key = o.get_key_element().lstrip("+~")
                     raise UserError(f"{o.input_line}: the suite has several values of it. Give suite.{name}.{key}=[...]")
@@ -188,7 +189,7 @@ def _check_values(r: Run) -> None:
 def _check_limits(request: Request, r: Run) -> None:
     """A budget is the one limit of a run: a number of steps beside it would be ignored. Raises UserError."""
     budget = r.config.budget
-    for o in config.parse([*request.overrides, *request.override.get(r.label, [])]):
+    for o in grammar.parse([*request.overrides, *request.override.get(r.label, [])]):
         if budget.unit is not Unit.none and o.get_key_element() in ("trainer.max_steps", "trainer.epochs"):
             allowed = f"{budget.amount:g} {budget.unit.value}"
             raise UserError(

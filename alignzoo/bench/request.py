@@ -17,10 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignzoo import config, config_errors
 from alignzoo.bench.overrides import take_overrides
 from alignzoo.bench.space import flat
 from alignzoo.bench.suite import BenchConfig, Options, Suite, grid, labelled, pairs_of, seeds_of, tuning_seeds
+from alignzoo.config import grammar, messages
 from alignzoo.errors import UserError, nearest, require
 
 SEARCH_PATH = "hydra.searchpath"
@@ -68,7 +68,7 @@ class Request:
 def parse(argv: Sequence[str]) -> Request:
     """Raises UserError for what can't be read, names nobody has, and values out of range."""
     override, rest = take_overrides(argv)
-    parsed = config.parse(rest)
+    parsed = grammar.parse(rest)
     _check_runs([o for o in parsed if not _is_own(o)])
     name, own = _own(parsed)
     asked = _compose(own, parsed)
@@ -134,7 +134,7 @@ def _check_labels(suite: Suite, algorithms: dict[str, str], override: dict[str, 
 
 
 def _launcher(parsed: Sequence[Override], jobs: int | None) -> str | None:
-    name = config.value_of(parsed, "hydra/launcher")
+    name = grammar.value_of(parsed, "hydra/launcher")
     if jobs is not None:
         require(jobs >= 1, "jobs", jobs, ">= 1")
         if name is not None:
@@ -145,9 +145,9 @@ def _launcher(parsed: Sequence[Override], jobs: int | None) -> str | None:
 def _own(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     """The suite's name, empty where data= or experiment= says what is compared; and what Hydra makes the bench from."""
     lines = [_free(o) for o in parsed if _is_own(o)]
-    given = config.value_of(parsed, "suite")
+    given = grammar.value_of(parsed, "suite")
     if given is None:
-        described = any(config.value_of(parsed, name) is not None for name in ("data", "experiment", "pipeline"))
+        described = any(grammar.value_of(parsed, name) is not None for name in ("data", "experiment", "pipeline"))
         return ("", [*lines, "~suite"]) if described else ("exact", lines)
     path = Path(str(given))
     if path.suffix != ".yaml":
@@ -166,8 +166,8 @@ def _store(path: Path, parsed: Sequence[Override]) -> None:
     """Makes a file of the user's an option of the group. Raises UserError where it isn't one."""
     if not path.is_file():
         raise UserError(f"suite={path}: there is no such file")
-    with config.searching(parsed):
-        taken = config.options("suite", parsed)
+    with grammar.searching(parsed):
+        taken = grammar.options("suite", parsed)
     if path.stem in taken and ConfigStore.instance().repo.get("suite", {}).get(path.name) is None:
         raise UserError(f"suite={path}: there is a suite {path.stem!r} already. Give the file another name")
     try:
@@ -178,17 +178,17 @@ def _store(path: Path, parsed: Sequence[Override]) -> None:
 
 
 def _compose(own: Sequence[str], parsed: Sequence[Override]) -> BenchConfig:
-    chosen = [o for o in config.parse(own) if o.get_key_element() in ("suite", SEARCH_PATH) and o.value() is not None]
-    with config.searching(parsed):
-        config.check_options(chosen)
+    chosen = [o for o in grammar.parse(own) if o.get_key_element() in ("suite", SEARCH_PATH) and o.value() is not None]
+    with grammar.searching(parsed):
+        grammar.check_options(chosen)
         try:
             cfg = hydra_compose("bench", list(own), return_hydra_config=True)
             with open_dict(cfg):
                 del cfg["hydra"]
-            config_errors.check_keys(cfg)
+            messages.check_keys(cfg)
             return cast(BenchConfig, OmegaConf.to_object(cfg))
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(config_errors.explain(error) + _remedy(own)) from error
+            raise UserError(messages.explain(error) + _remedy(own)) from error
 
 
 def _remedy(own: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from alignzoo.bench.job import STOP, Job, journal, note
 from alignzoo.bench.plan import Run
 from alignzoo.bench.request import Request
 from alignzoo.common.folder import SUMMARY
-from alignzoo.stages import Planned
+from alignzoo.config.stages import Planned
 
 
 def levels(runs: Sequence[Run]) -> list[list[Planned]]:

@@ -13,15 +13,16 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from alignzoo import config
 from alignzoo.bench import launch, record
 from alignzoo.bench import space as spaces
 from alignzoo.bench.job import INTERRUPTED
 from alignzoo.bench.plan import Run, condition, conditions, made
 from alignzoo.bench.request import Request
 from alignzoo.bench.suite import labelled
+from alignzoo.config import composition, grammar
+from alignzoo.config.registry import Registry
+from alignzoo.config.run import instantiate
 from alignzoo.errors import UserError, nearest
-from alignzoo.registry import Registry
 from alignzoo.runs import results
 from alignzoo.settings import Search
 
@@ -143,7 +144,7 @@ def _check(first: Run, settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         OmegaConf.update(cfg, key, value)
     try:
-        config.instantiate(cfg)
+        instantiate(cfg)
     except UserError as error:
         text = " ".join(f"{key}={value}" for key, value in settings.items())
         raise UserError(f"{first.label} can't be tuned with {text or 'what is configured'}: {error}") from None
@@ -178,8 +179,8 @@ def _fixed(request: Request, run: Run) -> dict[str, str]:
     what was set for all runs, and what the suite gives several values."""
     preset = Registry(run.config.plugins_dir).get("algorithm", run.algorithm).preset
     named = results.flat({"algorithm": yaml.safe_load(preset.read_text("utf-8"))} if preset else {})
-    tied = config.tied(run.overrides)
-    given = [o.get_key_element().lstrip("+~") for o in config.parse(run.overrides)]
+    tied = composition.tied(run.overrides)
+    given = [o.get_key_element().lstrip("+~") for o in grammar.parse(run.overrides)]
     return {
         **{key: f"what makes it {run.algorithm}" for key in named},
         **{key: f"tied to {expression}" for key, expression in tied.items()},

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alignzoo import config
 from alignzoo.common.disk import write_whole
+from alignzoo.config.composition import compose
+from alignzoo.config.run import instantiate
 from alignzoo.engine.build import Builder, arguments
 from alignzoo.errors import UserError
 from alignzoo.making.labeller import labeller
@@ -26,10 +27,10 @@ def main(overrides: Sequence[str], cache: Path) -> dict[str, Any]:
     out = Path(given[-1]).expanduser()
     if not out.parent.is_dir():
         raise UserError(f"out={out}: there is no folder {out.parent}")
-    composed = config.compose([text for text in overrides if not text.startswith("out=")])
+    composed = compose([text for text in overrides if not text.startswith("out=")])
     if composed.pipeline.stages:
         raise UserError("one run makes rows: leave pipeline=NAME out, and give model.path=RUN/model of the stage that writes")
-    setup = config.instantiate(composed)
+    setup = instantiate(composed)
     if setup.making.kind is Made.none:
         raise UserError("nothing is to be made: say what with making=pairs, ratings, rankings or demonstrations")
     labeller(setup)

@@ -9,10 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from alignzoo import config
 from alignzoo.common.folder import CONFIG
+from alignzoo.config.composition import compose
+from alignzoo.config.overrides import written
 from alignzoo.errors import UserError
-from alignzoo.overrides import written
 from alignzoo.pipeline import record
 from alignzoo.pipeline.check import check
 from alignzoo.pipeline.plan import DONE, UNFINISHED, Stage, stages
@@ -43,7 +43,7 @@ def run(cfg: DictConfig) -> list[dict[str, Any]]:
 
 def _make(stage: Stage, log: record.Record) -> dict[str, Any]:
     if stage.status == UNFINISHED:
-        cfg = config.compose([f"resume={written(stage.folder)}"])
+        cfg = compose([f"resume={written(stage.folder)}"])
     else:
         cfg = stage.config
         _clear(stage)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from alignzoo.config import instantiate
+from alignzoo.config.run import instantiate
 from alignzoo.errors import UserError
 from alignzoo.models.roles import main_role
 from alignzoo.pipeline.plan import DONE, Stage, inputs

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from alignzoo import config
 from alignzoo.common.folder import SUMMARY
+from alignzoo.config.composition import compose
+from alignzoo.config.stages import composed
 from alignzoo.errors import UserError, nearest
-from alignzoo.stages import composed
+from alignzoo.setup import Pipeline
 
 TO_DO, UNFINISHED, DONE = "to do", "unfinished", "done"
 
@@ -52,7 +53,7 @@ def stages(cfg: DictConfig) -> list[Stage]:
     made = []
     for place, (name, overrides) in enumerate(given.items(), 1):
         own = copy.deepcopy(composed(overrides, name)) if place < len(given) else copy.deepcopy(cfg)
-        own.pipeline = config.Pipeline()
+        own.pipeline = Pipeline()
         made.append(Stage(name, place, len(given), overrides, own))
     return made
 
@@ -60,7 +61,7 @@ def stages(cfg: DictConfig) -> list[Stage]:
 def folder_of(overrides: Sequence[str], name: str) -> Path:
     """Where the stage `name` of the pipeline that these overrides of `alignzoo train` describe is, or will be. Raises UserError
     for a stage that it hasn't."""
-    found = {stage.name: stage for stage in stages(config.compose(overrides))}
+    found = {stage.name: stage for stage in stages(compose(overrides))}
     if name not in found:
         raise UserError(f"no stage {name!r}.{nearest(name, found)} Stages: {', '.join(found) or 'none, it is a single run'}")
     return found[name].folder

@@ -13,7 +13,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from alignzoo import config, config_errors, stages
+from alignzoo.config import grammar, messages, stages
+from alignzoo.config.composition import compose
+from alignzoo.config.run import complete
 from alignzoo.errors import UserError
 
 Job = Callable[[Callable[[], DictConfig]], int]
@@ -25,20 +27,20 @@ def multirun(overrides: Sequence[str], job: Job) -> list[int]:
     Runs with a `run_dir` lie inside it, named after what is swept; stages by their hashes, so that combinations share those
     that are the same. Raises UserError, before the first job starts, for an unknown option or key.
     """
-    parsed = config.parse(overrides)
-    if config.value_of(parsed, "resume") is not None:
+    parsed = grammar.parse(overrides)
+    if grammar.value_of(parsed, "resume") is not None:
         raise UserError("resume=RUN goes on with one run: leave out -m")
     if staged := pipelines(overrides, parsed):
-        return [job(partial(config.compose, given)) for given in staged]
+        return [job(partial(compose, given)) for given in staged]
     swept = [o.get_key_element() for o in parsed if o.is_sweep_override()]
-    where = f"hydra.sweep.dir={config.value_of(parsed, 'run_dir') or 'runs/multirun'}"
+    where = f"hydra.sweep.dir={grammar.value_of(parsed, 'run_dir') or 'runs/multirun'}"
     given = any(o.get_key_element() == "hydra.sweep.dir" for o in parsed)
 
     def run_one(cfg: DictConfig) -> int:
         return job(lambda: _completed(cfg, swept))
 
-    with config.searching(parsed):
-        config.check_options(parsed)
+    with grammar.searching(parsed):
+        grammar.check_options(parsed)
         return launch("train", run_one, [*overrides, *([] if given else [where])])
 
 
@@ -71,15 +73,15 @@ def launch(name: str, job: Callable[[DictConfig], int], overrides: Sequence[str]
     try:
         batches = hydra.multirun(name, job, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(config_errors.explain(error)) from error
+        raise UserError(messages.explain(error)) from error
     return [one.return_value for batch in batches for one in batch]
 
 
 def _completed(cfg: DictConfig, swept: Sequence[str]) -> DictConfig:
     hydra = HydraConfig.get()
-    done = config.complete(cfg, hydra.runtime.choices)
+    done = complete(cfg, hydra.runtime.choices)
     if done.run_dir:
-        own = {o.get_key_element(): o for o in config.parse(hydra.overrides.task)}
+        own = {o.get_key_element(): o for o in grammar.parse(hydra.overrides.task)}
         done.run_dir = f"{done.run_dir}/{','.join(_named(own[key]) for key in swept) or hydra.job.num}"
     return done
 

@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from alignzoo.config import compose, instantiate
+from alignzoo.config.composition import compose
+from alignzoo.config.run import instantiate
 from alignzoo.errors import UserError, require
 from alignzoo.statistics import texts
 from alignzoo.statistics.intervals import Ends, mean_interval

@@ -16,7 +16,9 @@ from rich.console import Console
 from alignzoo.batch import Completions, Prompts
 from alignzoo.common.folder import MODEL
 from alignzoo.common.noise import Noise
-from alignzoo.config import RunConfig, instantiate, load_run
+from alignzoo.setup import RunConfig
+from alignzoo.config.run import instantiate
+from alignzoo.config.composition import load_run
 from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.data.encode import Encoder
 from alignzoo.engine.beside import changes

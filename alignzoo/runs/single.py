@@ -28,7 +28,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """One run of what `cfg` says; see `alignzoo.pipeline.train.train`."""
     from transformers.utils.logging import disable_progress_bar
 
-    from alignzoo.config import instantiate
+    from alignzoo.config.run import instantiate
     from alignzoo.runs.display import Display
     from alignzoo.engine.callbacks import Interrupt
 
@@ -61,7 +61,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def check(cfg: DictConfig) -> None:
     """For one run; see `alignzoo.pipeline.train.check`."""
-    from alignzoo.config import instantiate
+    from alignzoo.config.run import instantiate
 
     setup = instantiate(cfg)
     _builder(setup)(setup, run_folder(cfg), cache_folder()).check(ranks=1)

@@ -17,9 +17,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from alignzoo.config.registry import Plugin, Registry, unknown
 from alignzoo.contracts import Algorithm, OnlineAlgorithm
 from alignzoo.errors import UserError
-from alignzoo.registry import Plugin, Registry, unknown
 from alignzoo.testing import declarations, direction, mathematics, parts, placement, search, settings, training
 from alignzoo.testing.find import find
 from alignzoo.testing.parts import Part, part

@@ -6,10 +6,10 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from alignzoo.batch import Batch
+from alignzoo.config.registry import Registry
 from alignzoo.contracts import Couples, Kind, Role
 from alignzoo.engine.checks import METHODS, check_roles
 from alignzoo.errors import UserError
-from alignzoo.registry import Registry
 from alignzoo.testing.subject import Subject, composed, expect
 
 STARTS = ("policy", "reference", "reward", "config")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from alignzoo.config.registry import ENTRY_POINTS, Plugin, Registry
 from alignzoo.errors import UserError, nearest
-from alignzoo.registry import ENTRY_POINTS, Plugin, Registry
 
 
 def find(target: str) -> list[tuple[Plugin, Path | None]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from alignzoo.config.registry import METRIC, Plugin, Registry
 from alignzoo.errors import UserError
-from alignzoo.registry import METRIC, Plugin, Registry
 from alignzoo.testing import toys
 from alignzoo.testing.declarations import helps
 from alignzoo.testing.placement import Yardstick
@@ -67,7 +67,8 @@ def part(plugin: Plugin, folder: Path, plugins_dir: Path | None, overrides: Sequ
 
 def node(overrides: Sequence[str], group: str, plugins_dir: Path | None) -> Any:
     """The instance of a config group that these overrides give."""
-    from alignzoo.config import compose, instantiate
+    from alignzoo.config.composition import compose
+    from alignzoo.config.run import instantiate
 
     local = [f"plugins_dir={plugins_dir}"] if plugins_dir else []
     return getattr(instantiate(compose([*overrides, *local])), group)

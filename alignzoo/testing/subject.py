@@ -11,8 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
+from alignzoo.config.registry import Plugin, Registry
 from alignzoo.contracts import Algorithm, OnlineAlgorithm
-from alignzoo.registry import Plugin, Registry
 from alignzoo.settings import Model
 from alignzoo.testing import toys
 
@@ -85,7 +85,8 @@ def registered(name: str, folder: Path, plugins_dir: Path | None = None, overrid
 
 def composed(overrides: list[str], plugins_dir: Path | None) -> Algorithm:
     """The algorithm that these overrides give."""
-    from alignzoo.config import compose, instantiate
+    from alignzoo.config.composition import compose
+    from alignzoo.config.run import instantiate
 
     local = [f"plugins_dir={plugins_dir}"] if plugins_dir else []
     return instantiate(compose([*overrides, *local])).algorithm

@@ -11,7 +11,7 @@ import pytest
 from alignzoo import config
 from alignzoo.bench.plan import Run, name_of, plan
 from alignzoo.bench.request import parse
-from alignzoo.overrides import written
+from alignzoo.config.overrides import written
 from alignzoo.settings import UserError
 
 

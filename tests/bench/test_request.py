@@ -10,7 +10,7 @@ from alignzoo import cli
 from alignzoo.bench.overrides import take_overrides
 from alignzoo.bench.request import parse
 from alignzoo.bench.suite import grid, labelled, seeds_of
-from alignzoo.overrides import split_list
+from alignzoo.config.overrides import split_list
 from alignzoo.settings import UserError
 
 MINE = """\

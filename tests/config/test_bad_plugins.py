@@ -8,7 +8,7 @@ import pytest
 import alignzoo
 from alignzoo import config
 from alignzoo.cli import main
-from alignzoo.registry import Registry
+from alignzoo.config.registry import Registry
 from alignzoo.settings import UserError
 
 HEAD = "from dataclasses import dataclass\nfrom typing import Literal\nfrom alignzoo.batch import Completions\n"

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from alignzoo import config, registry
+from alignzoo import config
+from alignzoo.config import registry
+from alignzoo.config.registry import Registry
 from alignzoo.contracts import Algorithm
-from alignzoo.registry import Registry
 from alignzoo.settings import UserError
 
 MINE = '''

@@ -14,19 +14,19 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignzoo import config, config_errors
+from alignzoo.config import grammar, messages
+from alignzoo.config.stage_overrides import references, text_of
 from alignzoo.errors import UserError, nearest
-from alignzoo.stages.given import references, text_of
 
 NAME = re.compile(r"[A-Za-z_][\w-]*")
 
 
 def named(rest: Sequence[Override]) -> tuple[str, Mapping[str, Any]]:
     """The pipeline's name, empty for none, and what its file says."""
-    given = text_of(config.value_of(rest, "pipeline"))
+    given = text_of(grammar.value_of(rest, "pipeline"))
     if Path(given).suffix == ".yaml":
         return Path(given).stem, _checked(given, _read(Path(given)))
-    if given == "none" or (not given and config.value_of(rest, "experiment") is None):
+    if given == "none" or (not given and grammar.value_of(rest, "experiment") is None):
         return "", {}
     keys = ("pipeline", "experiment", "plugins_dir", "hydra.searchpath")
     kept = tuple(str(o.input_line) for o in rest if o.get_key_element().lstrip("+") in keys)
@@ -52,13 +52,13 @@ def check_references(pipeline: str, stages: Mapping[str, Sequence[str]]) -> None
 
 @lru_cache(maxsize=64)
 def _chosen(overrides: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-    parsed = config.parse(overrides)
-    with config.searching(parsed):
-        config.check_options(parsed)
+    parsed = grammar.parse(overrides)
+    with grammar.searching(parsed):
+        grammar.check_options(parsed)
         try:
             whole = hydra_compose("train", list(overrides), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(config_errors.explain(error)) from error
+            raise UserError(messages.explain(error)) from error
     node: Any = OmegaConf.to_container(whole.pipeline, resolve=False)
     return str(whole.hydra.runtime.choices.get("pipeline")), node
 

@@ -8,11 +8,11 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from alignzoo import config
+from alignzoo.config import grammar
+from alignzoo.config.overrides import split_list
+from alignzoo.config.stage_files import NAME
+from alignzoo.config.stage_overrides import Given, text_of
 from alignzoo.errors import UserError, nearest
-from alignzoo.overrides import split_list
-from alignzoo.stages.described import NAME
-from alignzoo.stages.given import Given, text_of
 
 
 def directed(pipeline: str, stages: dict[str, list[str]], directives: Sequence[Given]) -> dict[str, dict[str, Any]]:
@@ -41,7 +41,7 @@ def directed(pipeline: str, stages: dict[str, list[str]], directives: Sequence[G
             continue
         given = [f"{key}={line.partition('=')[2]}"] if key else _listed(o)
         stages[name] += given
-        asked.setdefault(told, {}).update({p.get_key_element().lstrip("+~"): _plain(p) for p in config.parse(given)})
+        asked.setdefault(told, {}).update({p.get_key_element().lstrip("+~"): _plain(p) for p in grammar.parse(given)})
     if not stages:
         raise UserError(f"pipeline={pipeline} has no stage left")
     return asked

@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignzoo import config
+from alignzoo.config import grammar, run
+from alignzoo.config.stage_overrides import Given, references, replaced
 from alignzoo.errors import UserError
-from alignzoo.stages.given import Given, references, replaced
 
 # what the last stage climbs, and how: said of the pipeline as a whole, it is said of that one
 OF_THE_LAST = ("algorithm", "reward", "reference", "rollout", "roles", "budget", "metrics", "early_stop", "label")
@@ -18,7 +18,7 @@ OF_THE_LAST = ("algorithm", "reward", "reference", "rollout", "roles", "budget",
 
 @lru_cache(maxsize=256)
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    return config.single(overrides)
+    return run.single(overrides)
 
 
 def composed(overrides: Sequence[str], name: str) -> DictConfig:
@@ -36,14 +36,14 @@ def distributed(stages: Mapping[str, list[str]], origin: Mapping[str, int], give
     used: set[int] = set()
     lists = {}
     for name, own in stages.items():
-        tied = [Given(text, config.parse([text])[0]) for text in own if references(text)]
+        tied = [Given(text, grammar.parse([text])[0]) for text in own if references(text)]
         makes = any(text.startswith("making") for text in own)
         meant = [
             o for o in given
             if (name == last or o.head not in OF_THE_LAST) and (makes or o.key != "making") and not _is_tied(o, tied)
         ]  # fmt: skip
         file, single = own[: origin.get(name, 0)], own[origin.get(name, 0) :]
-        file = _without_replaced(file, [*meant, *(Given(text, config.parse([text])[0]) for text in single)])
+        file = _without_replaced(file, [*meant, *(Given(text, grammar.parse([text])[0]) for text in single)])
         before, chosen = ([o.text for o in meant if o.chooses and o.first is first] for first in (True, False))
         start = ["pipeline=none", *before, *file, *chosen]
         values = [o for o in meant if not o.chooses]
@@ -86,7 +86,7 @@ def _refuse(o: Given, stages: Mapping[str, list[str]], lists: Mapping[str, list[
     """An override that fits no stage: which takes it from another, or what is wrong with it in the last."""
     for name in [*stages][::-1]:
         for text in stages[name]:
-            if references(text) and _is_tied(o, [Given(text, config.parse([text])[0])]):
+            if references(text) and _is_tied(o, [Given(text, grammar.parse([text])[0])]):
                 raise UserError(f"{o.text} fits no stage: {name} has {text}. Replace it: ~stage.{name} '+stage.{name}=[...]'")
     last = [*stages][-1]
     try:

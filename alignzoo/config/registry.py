@@ -14,8 +14,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from alignzoo import API_VERSION, __version__, declared
-from alignzoo.declared import Card
+from alignzoo import API_VERSION, __version__
+from alignzoo.config import declared
+from alignzoo.config.declared import Card
 from alignzoo.errors import UserError, nearest
 
 GROUPS = ("algorithm", "data", "reward", "reference", "gold")  # config groups; a hosted trainer is an option of `algorithm`

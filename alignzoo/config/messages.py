@@ -16,8 +16,8 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from alignzoo.config.registry import first_line, unknown
 from alignzoo.errors import UserError, nearest
-from alignzoo.registry import first_line, unknown
 
 WORDS = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
 NOT_KEYS = ("choices", "stages", "stage")  # filled in by alignzoo itself

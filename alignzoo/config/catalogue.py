@@ -18,9 +18,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from alignzoo import registry as zoo
+from alignzoo.config.registry import ALIASES, ENTRY_POINTS, GROUPS, METRIC, Plugin, Registry, card_of, first_comment, unknown
 from alignzoo.errors import UserError, nearest
-from alignzoo.registry import ENTRY_POINTS, GROUPS, Registry, unknown
 from alignzoo.settings import Generation, Making, Model, Peft, Rollout, Training
 
 SCHEMAS: dict[str, Any] = {
@@ -116,9 +115,9 @@ def show_plugins(registry: Registry) -> None:
     _print(table)
 
 
-def _status(registry: Registry, plugin: zoo.Plugin) -> str:
+def _status(registry: Registry, plugin: Plugin) -> str:
     try:
-        registry.metric(plugin.name) if plugin.group == zoo.METRIC else registry.load(plugin.group, plugin.name)
+        registry.metric(plugin.name) if plugin.group == METRIC else registry.load(plugin.group, plugin.name)
     except UserError as error:
         return str(error)
     return "preset" if plugin.preset else "ok"
@@ -141,12 +140,12 @@ def _print_options(registry: Registry, groups: Sequence[str]) -> None:
     table, files = _table("group", "option", "family", "what it is"), yaml_groups()
     for group in dict.fromkeys(groups):
         for plugin in registry.everything(group) if group in ENTRY_POINTS else []:
-            card = zoo.card_of(plugin)
+            card = card_of(plugin)
             table.add_row(group, plugin.name, "preset" if plugin.preset else card.family, card.summary)
-        if group in zoo.ALIASES:
-            table.add_row(group, "none", "", f"or any {zoo.ALIASES[group]}: {ROLE_OF[group]}")
+        if group in ALIASES:
+            table.add_row(group, "none", "", f"or any {ALIASES[group]}: {ROLE_OF[group]}")
         for name, path in files.get(group, {}).items():
-            table.add_row(group, name, "", zoo.first_comment(path))
+            table.add_row(group, name, "", first_comment(path))
         table.add_section()
     _print(table)
 
@@ -159,7 +158,7 @@ def _print_settings(registry: Registry, group: str, name: str) -> None:
         known = yaml_groups()[group]
         if name not in known:
             raise UserError(unknown(group, name, known))
-        schema, file, summary = SCHEMAS[group], known[name], zoo.first_comment(known[name])
+        schema, file, summary = SCHEMAS[group], known[name], first_comment(known[name])
     else:
         schema, file, summary = registry.load(group, name), registry.get(group, name).preset, registry.card(group, name).summary
     values: dict[str, Any] = yaml.safe_load(file.read_text("utf-8")) or {} if file else {}

@@ -11,14 +11,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from alignzoo import config
 from alignzoo.common import fingerprint
+from alignzoo.config import grammar
+from alignzoo.config.overrides import written
+from alignzoo.config.stage_directives import directed
+from alignzoo.config.stage_files import check_references, named
+from alignzoo.config.stage_overrides import Given, references, replaced, text_of
+from alignzoo.config.stage_routing import composed, distributed
 from alignzoo.errors import UserError
-from alignzoo.overrides import written
-from alignzoo.stages.described import check_references, named
-from alignzoo.stages.directed import directed
-from alignzoo.stages.distributed import composed, distributed
-from alignzoo.stages.given import Given, references, replaced, text_of
 
 __all__ = ["Pipeline", "Planned", "composed", "find", "last"]
 
@@ -61,7 +61,7 @@ class Pipeline:
 def find(overrides: Sequence[str]) -> Pipeline | None:
     """The pipeline that a command line asks for, by pipeline=NAME or an experiment that has one; None for a single run. Raises
     UserError for whatever is wrong with it."""
-    given = [Given(text, o) for text, o in zip(overrides, config.parse(overrides), strict=True)]
+    given = [Given(text, o) for text, o in zip(overrides, grammar.parse(overrides), strict=True)]
     directives = [o for o in given if o.key.startswith("stage.")]
     rest = [o for o in given if not o.key.startswith("stage.")]
     name, described = named([o.parsed for o in rest])
@@ -74,8 +74,8 @@ def find(overrides: Sequence[str]) -> Pipeline | None:
     asked = directed(name, stages, directives)
     check_references(name, stages)
     parsed = [o.parsed for o in rest]
-    folder = Path(text_of(config.value_of(parsed, "run_dir")) or Path("runs") / name)
-    shared = text_of(config.value_of(parsed, "stages_dir"))
+    folder = Path(text_of(grammar.value_of(parsed, "run_dir")) or Path("runs") / name)
+    shared = text_of(grammar.value_of(parsed, "stages_dir"))
     lists = distributed(stages, origin, [o for o in rest if o.head not in PLACES])
     placed: list[Planned] = []
     for stage, own in lists.items():

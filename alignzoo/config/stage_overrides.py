@@ -10,8 +10,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from alignzoo import config
-from alignzoo.overrides import written
+from alignzoo.config import grammar
+from alignzoo.config.overrides import written
 
 REFERENCE = re.compile(r"(['\"]?)\{stage:([^}]*)\}([^\s,\[\]{}()'\"]*)\1")
 
@@ -66,5 +66,5 @@ def text_of(value: Any) -> str:
 
 @lru_cache(maxsize=1)
 def groups() -> frozenset[str]:
-    with config.searching():
-        return frozenset(config.groups())
+    with grammar.searching():
+        return frozenset(grammar.groups())

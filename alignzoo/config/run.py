@@ -1,0 +1,78 @@
+"""The config of one run, and the objects that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from hydra import compose as hydra_compose
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from alignzoo.config import messages
+from alignzoo.config.grammar import check_options, parse, searching
+from alignzoo.config.registry import Registry
+from alignzoo.errors import UserError
+from alignzoo.setup import RunConfig
+
+
+def single(overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of one run, which is no pipeline's last."""
+    parsed = parse(overrides)
+    with searching(parsed):
+        check_options(parsed)
+        try:
+            return _compose(overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(messages.explain(error)) from error
+
+
+def instantiate(cfg: DictConfig) -> RunConfig:
+    """The objects a config describes. Raises UserError where a value is out of range or missing, and for a
+    metric that nobody has."""
+    try:
+        made = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(messages.describe(error)) from error
+    run = cast(RunConfig, made)
+    _check_roles(run)
+    run.gold = _gold(run)
+    registry = Registry(run.plugins_dir)
+    run.measures = {name: registry.metric(name) for name in run.metrics}
+    return run
+
+
+def complete(cfg: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
+    """What Hydra composed, resolved, with the options chosen. Raises UserError for a key that no dataclass has."""
+    with open_dict(cfg):
+        cfg.choices = {group: choice for group, choice in choices.items() if group.isidentifier()}
+    OmegaConf.resolve(cfg)
+    messages.check_keys(cfg)
+    return cfg
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    whole = hydra_compose("train", list(overrides), return_hydra_config=True)
+    choices = whole.hydra.runtime.choices
+    with open_dict(whole):
+        del whole["hydra"]
+    return complete(whole, choices)
+
+
+def _check_roles(run: RunConfig) -> None:
+    """A path given for a role that nothing has would be ignored."""
+    known = {**run.algorithm.roles(), **run.reward.roles()}
+    for name, path in run.roles.items():
+        if path is not None and name not in known:
+            raise UserError(f"roles.{name}={path}, but {run.choices['algorithm']} takes no {name}: leave it out")
+
+
+def _gold(run: RunConfig) -> Any:
+    """The judge of a run, or None. Raises UserError for one that changes while it judges."""
+    gold = run.gold and run.gold.resolve(run.data)
+    if gold is None and run.choices["gold"] == "task":
+        raise UserError(f"gold=task, and data={run.choices['data']} brings no reward: choose another judge, or none")
+    if gold is not None and (gold.roles() or gold.teaches()):
+        raise UserError(f"gold={run.choices['gold']} learns while it judges: choose a reward that stays as it is")
+    return gold

@@ -1,0 +1,59 @@
+"""A run as typed objects: what its config becomes, and what everything below the command line is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from alignzoo.settings import Budget, EarlyStop, Generation, Making, Model, Peft, Rollout, Scoring, Training
+
+
+@dataclass(kw_only=True)
+class Pipeline:
+    """Runs made one after the other: the overrides of each, by name; the last is the run itself. None: one run by itself."""
+
+    name: str = ""  # filled in by `compose`
+    description: str = ""
+    stages: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Everything a run is made from: the schema of `conf/train.yaml`, and, instantiated, the objects themselves."""
+
+    algorithm: Any = MISSING
+    model: Model = field(default_factory=Model)
+    data: Any = MISSING
+    reward: Any = MISSING
+    reference: Any = MISSING
+    gold: Any = None  # a Reward, or None
+    peft: Peft = field(default_factory=Peft)
+    trainer: Training = field(default_factory=Training)
+    budget: Budget = field(default_factory=Budget)
+    generation: Generation = field(default_factory=Generation)
+    rollout: Rollout = field(default_factory=Rollout)
+    scoring: Scoring = field(default_factory=Scoring)
+    making: Making = field(default_factory=Making)
+    early_stop: EarlyStop = field(default_factory=EarlyStop)
+    seed: int = 0
+    label: str | None = None  # what comparisons call it; none: by its algorithm
+    run_dir: str | None = None
+    resume: str | None = None
+    plugins_dir: str | None = None
+    metrics: list[str] = field(default_factory=list)  # further measures of evaluation, by the names of metric plugins
+    pipeline: Pipeline = field(default_factory=Pipeline)
+    stages_dir: str | None = None
+    stages: dict[str, str] = field(default_factory=dict)  # the folders of the runs it was made from, by stage
+    stage: dict[str, Any] = field(default_factory=dict)  # {stage: {key: value}} that were asked of single stages
+    roles: dict[str, str | None] = field(default_factory=dict)
+    choices: dict[str, str | None] = field(default_factory=dict)  # the option taken of each group; filled in by `compose`
+
+    def __post_init__(self) -> None:
+        self.measures: dict[str, Callable[..., Any]] = {}  # the functions that `metrics` names; filled in by `instantiate`
+
+    @property
+    def training(self) -> Training:
+        return self.trainer
