@@ -28,10 +28,10 @@ from alignzoo.errors import UserError, nearest
 from alignzoo.making.labeller import check as check_making
 from alignzoo.making.made import tables as made_tables
 from alignzoo.models import build as modules
-from alignzoo.models import vllm_loop
-from alignzoo.models.flat import unpadded
+from alignzoo.models.forward.flat import unpadded
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.models.roles import Models, Trained, main_role, together
+from alignzoo.models.sampling import vllm_loop
 from alignzoo.models.scorer import ScorerNetwork, scorer
 from alignzoo.models.vocabulary import decoder, ends, support
 from alignzoo.rewards.checked import Checked, checked

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Reference, Reward, Role, Source, TrainerPlugin
 from alignzoo.errors import UserError
-from alignzoo.models import vllm_loop
+from alignzoo.models.sampling import vllm_loop
 from alignzoo.settings import Decoding, EarlyStop, Generation, Peft, Rollout, Training, Truncation
 
 METHODS = {

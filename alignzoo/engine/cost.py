@@ -14,7 +14,7 @@ from torch import nn
 
 from alignzoo.batch import Batch, Completions
 from alignzoo.contracts import Reward
-from alignzoo.models.flops import Account, watch
+from alignzoo.models.forward.flops import Account, watch
 from alignzoo.models.roles import Models, gather_objects
 
 T = TypeVar("T")

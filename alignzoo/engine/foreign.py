@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.engine.cost import Cost, modules_in
-from alignzoo.models.flops import body, watch
-from alignzoo.models.forward import CACHE_NAMES
+from alignzoo.models.forward.flops import body, watch
+from alignzoo.models.forward.padded import CACHE_NAMES
 
 ROLES = {
     "ref_model": "reference", "reward_funcs": "reward", "reward_model": "reward", "teacher_model": "teacher",

@@ -27,7 +27,7 @@ from alignzoo.engine.logs import Lines
 from alignzoo.engine.stopping import Stopping
 from alignzoo.engine.trainer import keep_best, measured
 from alignzoo.errors import UserError
-from alignzoo.models.flops import head_product
+from alignzoo.models.forward.flops import head_product
 from alignzoo.models.roles import Models, Trained, gather_objects
 from alignzoo.rewards.checked import Checked, checked
 from alignzoo.settings import EarlyStop, Training

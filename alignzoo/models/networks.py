@@ -17,10 +17,10 @@ from torch.utils.checkpoint import checkpoint
 from alignzoo.batch import Completions, Prompts
 from alignzoo.common.noise import Noise
 from alignzoo.functional.logprobs import entropy, selective_log_softmax
-from alignzoo.models import backends, flat, flops, generation
-from alignzoo.models import forward as padded
-from alignzoo.models.head import head_logprobs, kept
-from alignzoo.models.rowwise import by_rows
+from alignzoo.models.forward import flat, flops, padded
+from alignzoo.models.forward.head import head_logprobs, kept
+from alignzoo.models.forward.rowwise import by_rows
+from alignzoo.models.sampling import backends, generation
 from alignzoo.settings import Forward, Sampling
 
 CHUNK_BYTES = 256 * 2**20  # of logits made at once; more than one chunk is computed again in the backward pass

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from alignzoo.batch import Completions
 from alignzoo.contracts import Scores
 from alignzoo.models.build import checkpoint_activations
-from alignzoo.models.generation import Finished
 from alignzoo.models.networks import Network, Shared
+from alignzoo.models.sampling.generation import Finished
 from alignzoo.settings import Sampling
 
 T = TypeVar("T")

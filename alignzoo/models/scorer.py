@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from alignzoo.batch import Completions
 from alignzoo.errors import UserError
-from alignzoo.models import flat, forward
 from alignzoo.models.build import checkpoint_activations
+from alignzoo.models.forward import flat, padded
 from alignzoo.models.networks import Network
 from alignzoo.settings import Model
 
@@ -78,8 +78,8 @@ class ScorerNetwork(Network):
 
 def _padded(module: Any, c: Completions) -> Tensor:
     """(B,): prompt and completion as one row, padded on the right, through the module's own forward."""
-    rows, c = len(c), forward.some(c)
-    ids, attended = forward.repeated(c.prompts, c.prompt_of)
+    rows, c = len(c), padded.some(c)
+    ids, attended = padded.repeated(c.prompts, c.prompt_of)
     ids, attended = torch.cat([ids, c.ids], 1), torch.cat([attended, c.attended], 1)
     order = (~attended).long().argsort(dim=1, stable=True)  # what is attended first, in its order
     attended = attended.gather(1, order)

@@ -14,9 +14,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from alignzoo.batch import Completions, Pairs, Prompts, Rated
 from alignzoo.contracts import Reward, Scores
 from alignzoo.engine.cost import Cost, completions_in
-from alignzoo.models import cascade, flat
-from alignzoo.models.flops import Account, attention, uncounted, watch
+from alignzoo.models.forward import flat
+from alignzoo.models.forward.flops import Account, attention, uncounted, watch
 from alignzoo.models.references import AdapterOff, Cached
+from alignzoo.models.sampling import cascade
 from alignzoo.settings import Decoding, Forward, Generation, Model, Peft
 from alignzoo.testing import toys
 from alignzoo_plugins.dpo.dpo import DPO

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from alignzoo.batch import Completions, Pairs, Prompts, Rated
 from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
-from alignzoo.models import forward
+from alignzoo.models.forward import padded
 from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import Sampling
 from alignzoo.testing.fakes import FakeModels, TablePolicy
@@ -34,7 +34,7 @@ class ModulePolicy(TablePolicy):
         self.module = module
 
     def logits(self, c: Completions) -> Tensor:
-        return forward.logits(self.module, c)
+        return padded.logits(self.module, c)
 
 
 def model(seed: int) -> Any:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Prompts
-from alignzoo.models import generation, vllm_loop
+from alignzoo.models.sampling import generation, vllm_loop
 from alignzoo.settings import Sampling
 
 # what `CompletionRequest` of vLLM has of what TRL and this project send

@@ -15,8 +15,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from alignzoo import config
 from alignzoo.common.noise import Noise
-from alignzoo.models import attention, backends, build, continuous_loop, generation, transformers_loop
+from alignzoo.models import build
+from alignzoo.models.forward import attention
 from alignzoo.models.networks import PolicyNetwork, Shared
+from alignzoo.models.sampling import backends, continuous_loop, generation, transformers_loop
 from alignzoo.settings import Decoding, Dtype, Peft, Sampling, UserError
 from tests.models.conftest import FAMILIES
 from tests.models.test_decoding import ENDS, assert_equal
@@ -173,8 +175,8 @@ def test_continuous_batching_refuses_what_it_cannot():
 
 
 def test_an_older_transformers_is_told(module, monkeypatch):
-    monkeypatch.delattr("alignzoo.models.continuous_loop")
-    monkeypatch.setitem(sys.modules, "alignzoo.models.continuous_loop", None)
+    monkeypatch.delattr("alignzoo.models.sampling.continuous_loop")
+    monkeypatch.setitem(sys.modules, "alignzoo.models.sampling.continuous_loop", None)
     loop = backends.loop(module("llama"), Decoding.continuous)
     with pytest.raises(UserError, match=r"decoding=continuous needs transformers 5\.23 or newer"):
         loop()

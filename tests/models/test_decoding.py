@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import attention, cascade, flat, generation
+from alignzoo.models.forward import attention, flat
 from alignzoo.models.networks import PolicyNetwork
+from alignzoo.models.sampling import cascade, generation
 from alignzoo.settings import Decoding, Dtype, Forward, Sampling
 from tests.models.test_flat import FAMILIES, module, records, shared
 

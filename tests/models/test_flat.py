@@ -15,7 +15,8 @@ from alignzoo.batch import Completions, Prompts
 from alignzoo.common.noise import Noise
 from alignzoo.contracts import Kind, Role
 from alignzoo.functional import forward_kl
-from alignzoo.models import build, flat, head, layout, networks, tokenizers
+from alignzoo.models import build, networks, tokenizers
+from alignzoo.models.forward import flat, head, layout
 from alignzoo.models.networks import AdapterOffNetwork, HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.settings import Dtype, Forward, Model, Peft
 from alignzoo.testing import toys

@@ -16,8 +16,9 @@ from transformers.generation.logits_process import LogitsProcessorList
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.common.noise import Noise, philox
-from alignzoo.models import cascade, flat, generation
+from alignzoo.models.forward import flat
 from alignzoo.models.networks import PolicyNetwork
+from alignzoo.models.sampling import cascade, generation
 from alignzoo.settings import Decoding, Dtype, Forward, Optimizer, Sampling
 from alignzoo.testing import toys
 from alignzoo_plugins.sft.sft import SFT

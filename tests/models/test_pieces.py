@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignzoo.models import flat, pieces
-from alignzoo.models.layout import layout
+from alignzoo.models.forward import flat, pieces
+from alignzoo.models.forward.layout import layout
 from alignzoo.models.networks import PolicyNetwork
 from alignzoo.settings import Forward
 from tests.models.test_flat import BATCHES, assert_equal, module, norm, records, run, shared

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from alignzoo.functional import generalised_jsd
-from alignzoo.models import rowwise
-from alignzoo.models.rowwise import by_rows
+from alignzoo.models.forward import rowwise
+from alignzoo.models.forward.rowwise import by_rows
 
 ROWS, VOCABULARY = 10, 7
 

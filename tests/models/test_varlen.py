@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from alignzoo.models import attention, flat, varlen
-from alignzoo.models.layout import Layout, layout, trees
+from alignzoo.models.forward import attention, flat, varlen
+from alignzoo.models.forward.layout import Layout, layout, trees
 from alignzoo.models.networks import PolicyNetwork
 from alignzoo.settings import Forward
 from tests.models.test_flat import BATCHES, FAMILIES, PACKED, SIZES, assert_equal, module, norm, records, shared

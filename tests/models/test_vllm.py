@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from alignzoo.batch import Completions
 from alignzoo.common.noise import Noise
 from alignzoo.engine import checks
-from alignzoo.models import backends, build, tokenizers, vllm_loop
-from alignzoo.models import weights as exported
+from alignzoo.models import build, tokenizers
 from alignzoo.models.networks import AdapterOffNetwork, PolicyNetwork, Shared
+from alignzoo.models.sampling import backends, vllm_loop
+from alignzoo.models.sampling import weights as exported
 from alignzoo.settings import Decoding, Dtype, Generation, Peft, Sampling, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.reinforce.reinforce import Reinforce

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignzoo.models.layout import TINY, Layout, Ranges, buckets, padded, trees, visible
+from alignzoo.models.forward.layout import TINY, Layout, Ranges, buckets, padded, trees, visible
 
 ALONE = 128  # tokens: a longer stretch is a call of its own
 WORTH = 48  # prompt tokens without a reader: fewer are cheaper computed than left out

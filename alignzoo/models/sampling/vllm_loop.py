@@ -18,9 +18,10 @@ from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.errors import UserError
-from alignzoo.models import flat, forward, transformers_loop
-from alignzoo.models.generation import Finished, recorded, unpadded
-from alignzoo.models.weights import weights
+from alignzoo.models.forward import flat, padded
+from alignzoo.models.sampling import transformers_loop
+from alignzoo.models.sampling.generation import Finished, recorded, unpadded
+from alignzoo.models.sampling.weights import weights
 from alignzoo.settings import Sampling
 
 logger = logging.getLogger("alignzoo")
@@ -59,7 +60,7 @@ def generate(
 
 def able(module: Any) -> bool:
     """Whether this is a network that vLLM may know."""
-    return transformers_loop.able(module) and not forward.is_encoder_decoder(module)
+    return transformers_loop.able(module) and not padded.is_encoder_decoder(module)
 
 
 def check() -> None:

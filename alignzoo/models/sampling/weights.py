@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from alignzoo.errors import UserError
-from alignzoo.models import flat
+from alignzoo.models.forward import flat
 
 
 @dataclass(frozen=True)

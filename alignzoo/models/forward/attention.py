@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from alignzoo.models import flops, pieces, varlen
-from alignzoo.models.layout import Layout, Plan, Rectangle
+from alignzoo.models.forward import flops, pieces, varlen
+from alignzoo.models.forward.layout import Layout, Plan, Rectangle
 
 logger = logging.getLogger("alignzoo")
 NAME = "alignzoo_sdpa"  # sdpa, and more where a layout is given

@@ -22,8 +22,8 @@ from transformers.generation.continuous_batching.utils import WorkloadHints
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.errors import UserError
-from alignzoo.models import attention, flat
-from alignzoo.models.generation import Finished, choose, recorded, unpadded
+from alignzoo.models.forward import attention, flat
+from alignzoo.models.sampling.generation import Finished, choose, recorded, unpadded
 from alignzoo.settings import Sampling
 
 PAGE = 256  # tokens: what flash attention's paged kernels ask for

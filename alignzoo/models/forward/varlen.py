@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.backends.cuda import SDPAParams, can_use_flash_attention
 
-from alignzoo.models.layout import Layout, Range, trees
-from alignzoo.models.pieces import merge
+from alignzoo.models.forward.layout import Layout, Range, trees
+from alignzoo.models.forward.pieces import merge
 
 DOCUMENTED = find_spec("torch.nn.attention.varlen") is not None  # an older torch may lay its log-sum-exps out otherwise
 CAUSAL, EVERYTHING = (-1, 0), (-1, -1)

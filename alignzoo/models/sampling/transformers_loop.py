@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import flat, forward
-from alignzoo.models.generation import Drawing, Finished
+from alignzoo.models.forward import flat, padded
+from alignzoo.models.sampling.generation import Drawing, Finished
 from alignzoo.settings import Sampling
 
 
@@ -33,8 +33,8 @@ def generate(
 
     network = flat._inner(module)
     drawing = Drawing(prompts, sampling, uniforms, ends, shape, adjust, finished)
-    ids, attended = forward.repeated(prompts, drawing.prompt_of)
-    start = {"decoder_start_token_id": forward.decoder_start(module)} if forward.is_encoder_decoder(module) else {}
+    ids, attended = padded.repeated(prompts, drawing.prompt_of)
+    start = {"decoder_start_token_id": padded.decoder_start(module)} if padded.is_encoder_decoder(module) else {}
     settings = GenerationConfig(max_new_tokens=sampling.max_new_tokens, do_sample=False, num_beams=1, **start)
 
     def only_the_drawn(_: Tensor, scores: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import flat, pieces
-from alignzoo.models.generation import Finished, choose
-from alignzoo.models.layout import layout
-from alignzoo.models.trial import differs
+from alignzoo.models.forward import flat, pieces
+from alignzoo.models.forward.layout import layout
+from alignzoo.models.sampling.generation import Finished, choose
+from alignzoo.models.sampling.trial import differs
 from alignzoo.settings import Decoding, Forward, Sampling
 
 logger = logging.getLogger("alignzoo")

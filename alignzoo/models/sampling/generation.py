@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import forward
+from alignzoo.models.forward import padded
 from alignzoo.settings import Sampling
 
 Finished = Callable[[Tensor], bool]
@@ -147,11 +147,11 @@ class _State:
 
 
 def _start(module: Any, prompts: Prompts, samples: int) -> _State:
-    if forward.is_encoder_decoder(module):
+    if padded.is_encoder_decoder(module):
         return _start_encoder_decoder(module, prompts, samples)
-    inputs = forward.accepts(module, position_ids=forward.positions(prompts.attended), logits_to_keep=1)
+    inputs = padded.accepts(module, position_ids=padded.positions(prompts.attended), logits_to_keep=1)
     output = module(input_ids=prompts.ids, attention_mask=prompts.attended.long(), use_cache=True, **inputs)
-    cache = getattr(output, forward.cache_name(module))
+    cache = getattr(output, padded.cache_name(module))
     if samples > 1:
         cache.batch_repeat_interleave(samples)
     logits, attended = (x.repeat_interleave(samples, 0) for x in (output.logits[:, -1], prompts.attended))
@@ -163,12 +163,12 @@ def _start_encoder_decoder(module: Any, prompts: Prompts, samples: int) -> _Stat
     encoded.last_hidden_state = encoded.last_hidden_state.repeat_interleave(samples, 0)
     attended = prompts.attended.repeat_interleave(samples, 0)
     state = _State(torch.empty(0), None, attended, encoded)
-    _advance(module, state, torch.full((len(attended),), forward.decoder_start(module), device=attended.device))
+    _advance(module, state, torch.full((len(attended),), padded.decoder_start(module), device=attended.device))
     return state
 
 
 def _advance(module: Any, state: _State, token: Tensor) -> None:
-    cache = forward.cache_name(module)
+    cache = padded.cache_name(module)
     if state.encoded is not None:
         output = module(
             encoder_outputs=state.encoded, attention_mask=state.attended.long(), decoder_input_ids=token[:, None],
@@ -176,7 +176,7 @@ def _advance(module: Any, state: _State, token: Tensor) -> None:
         )  # fmt: skip
     else:
         state.attended = torch.cat([state.attended, torch.ones_like(state.attended[:, :1])], 1)
-        inputs = forward.accepts(module, position_ids=state.attended.sum(1, keepdim=True) - 1)
+        inputs = padded.accepts(module, position_ids=state.attended.sum(1, keepdim=True) - 1)
         output = module(
             input_ids=token[:, None],
             attention_mask=state.attended.long(),

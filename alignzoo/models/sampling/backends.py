@@ -11,8 +11,9 @@ from torch import nn
 
 from alignzoo.batch import Completions
 from alignzoo.errors import UserError
-from alignzoo.models import cascade, flat, generation, transformers_loop, vllm_loop
-from alignzoo.models.trial import differs
+from alignzoo.models.forward import flat
+from alignzoo.models.sampling import cascade, generation, transformers_loop, vllm_loop
+from alignzoo.models.sampling.trial import differs
 from alignzoo.settings import Decoding, Forward
 
 logger = logging.getLogger("alignzoo")
@@ -49,7 +50,7 @@ def loop(module: Any, decoding: Decoding) -> Loop:
 
 def _continuous(*arguments: Any) -> Completions:
     try:
-        from alignzoo.models import continuous_loop  # its imports take a second
+        from alignzoo.models.sampling import continuous_loop  # its imports take a second
     except ImportError as error:
         raise UserError(f"generation.decoding=continuous needs transformers 5.23 or newer: {error}") from error
     return continuous_loop.generate(*arguments)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
-from alignzoo.models import flat, forward
+from alignzoo.models.forward import flat, padded
 from alignzoo.settings import Sampling
 
 
@@ -24,7 +24,7 @@ def differs(module: Any, sample: Callable[..., Completions]) -> str | None:
             drawn = sample(module, prompts, Sampling(samples=3, max_new_tokens=4), uniforms, set(), _exact)
         except Exception as error:  # whatever a foreign architecture raises, another loop may work
             return flat._raised(error)
-        expected = _exact(forward.logits(module, drawn)[drawn.scored]).log_softmax(1)
+        expected = _exact(padded.logits(module, drawn)[drawn.scored]).log_softmax(1)
     expected = expected.gather(1, drawn.ids[drawn.scored][:, None])[:, 0]
     assert drawn.logprobs is not None
     distance = (drawn.logprobs[drawn.scored] - expected).abs().max() / expected.abs().max().clamp(min=1e-6)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models import attention, flops, forward
-from alignzoo.models.layout import Layout, layout
-from alignzoo.models.prune import pruned
+from alignzoo.models.forward import attention, flops, padded
+from alignzoo.models.forward.layout import Layout, layout
+from alignzoo.models.forward.prune import pruned
 from alignzoo.settings import Forward
 
 logger = logging.getLogger("alignzoo")
@@ -57,14 +57,14 @@ def unpadded(module: Any, mode: Forward) -> bool:
 def states(module: Any, c: Completions, needed: Tensor, mode: Forward) -> Tensor:
     """(n, H): the last hidden states where `needed` (B, T + 1) is set, in its row-major order."""
     if not unpadded(module, mode):
-        return forward.hidden(module, c)[needed]
+        return padded.hidden(module, c)[needed]
     return _states(module, c, needed, mode)
 
 
 def _states(module: Any, c: Completions, needed: Tensor, mode: Forward) -> Tensor:
     found = needed.any()
     if not found:  # networks can't run on nothing, and sharded ones must run on every rank
-        c = forward.some(c)
+        c = padded.some(c)
         needed = torch.zeros(len(c), c.ids.shape[1] + 1, dtype=torch.bool, device=c.ids.device)
         needed[0, 0] = True
     made = _layout(c, needed, share=mode is not Forward.flat)
@@ -135,14 +135,14 @@ def refusal(module: Any) -> str | None:
     config = getattr(inner, "config", None)
     if not hasattr(inner, "get_output_embeddings") or config is None:
         return "it is no network of transformers"
-    if forward.is_encoder_decoder(inner):
+    if padded.is_encoder_decoder(inner):
         return "it is an encoder-decoder"
     if getattr(config, "_attn_implementation", None) not in ("sdpa", attention.NAME):
         return f"model.attention={config._attn_implementation} takes no other layout than rows; sdpa does"
     other = sorted(set(getattr(config, "layer_types", None) or []) - LAYERS)
     if other:
         return f"it has layers of {', '.join(other)}"
-    if "position_ids" not in forward._parameters(backbone(module)):
+    if "position_ids" not in padded._parameters(backbone(module)):
         return "its forward takes no position ids"
     before = config._attn_implementation
     attention.install(config)
@@ -179,8 +179,8 @@ def _raised(error: Exception) -> str:
 def _read(module: Any, c: Completions, mode: Forward | None) -> Tensor:
     """Logits, or hidden states where there is no head, at the scored tokens."""
     if _inner(module).get_output_embeddings() is None:
-        return forward.hidden(module, c)[before_scored(c)] if mode is None else _states(module, c, before_scored(c), mode)
-    return forward.logits(module, c)[c.scored] if mode is None else head(module)(_states(module, c, before_scored(c), mode))
+        return padded.hidden(module, c)[before_scored(c)] if mode is None else _states(module, c, before_scored(c), mode)
+    return padded.logits(module, c)[c.scored] if mode is None else head(module)(_states(module, c, before_scored(c), mode))
 
 
 def _sample(module: Any) -> Completions:

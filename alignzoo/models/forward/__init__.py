@@ -1,0 +1,1 @@
+"""How a network reads completions: one face, `states`, whatever the layout of rows and the kernel."""

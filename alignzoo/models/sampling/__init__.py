@@ -1,0 +1,1 @@
+"""How a policy writes completions: one face, `generate`, whatever the loop."""
