@@ -15,7 +15,7 @@ setup(
             "**/*.jsonl",
             "**/*.safetensors",
             "report/templates/*",
-            "templates/**/*",
+            "cli/templates/**/*",
             "stories/*",
         ],
         "alignzoo_conf": ["**/*.yaml"],

@@ -1,5 +1,5 @@
 import sys
 
-from alignzoo.cli import main
+from alignzoo.cli.main import main
 
 sys.exit(main())

@@ -15,11 +15,11 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from alignzoo import cli
 from alignzoo.bench import launch
 from alignzoo.bench import main as bench
 from alignzoo.bench.job import INTERRUPTED, STOP, note
 from alignzoo.bench.progress import watching
+from alignzoo.cli import main as cli
 from alignzoo.settings import UserError
 
 ARGV = ["algorithms=[dpo]", "seeds=3", "jobs=1", "folder=here"]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import cli
 from alignzoo.bench.overrides import take_overrides
 from alignzoo.bench.request import parse
 from alignzoo.bench.suite import grid, labelled, seeds_of
+from alignzoo.cli import main as cli
 from alignzoo.config.overrides import split_list
 from alignzoo.settings import UserError
 

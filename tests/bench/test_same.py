@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from alignzoo import cli
 from alignzoo.bench import main as bench
+from alignzoo.cli import main as cli
 
 TINY = [
     "experiment=exact", "trainer.max_steps=2", "trainer.batch=4", "trainer.logging_steps=1", "trainer.eval_steps=0",

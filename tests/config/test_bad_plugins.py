@@ -7,7 +7,7 @@ import pytest
 
 import alignzoo
 from alignzoo import config
-from alignzoo.cli import main
+from alignzoo.cli.main import main
 from alignzoo.config.registry import Registry
 from alignzoo.settings import UserError
 

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from alignzoo import cli, completion
+from alignzoo.cli import completion
+from alignzoo.cli import main as cli
 from alignzoo.runs import single
 from alignzoo.settings import UserError
 
 LIGHT = """
 import sys
-from alignzoo.cli import main
+from alignzoo.cli.main import main
 codes = [main(line.split("|")) for line in {lines!r}]
 print(codes, [name for name in ("torch", "transformers", "hydra") if name in sys.modules])
 """

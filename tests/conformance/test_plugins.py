@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import scaffold
-from alignzoo.cli import main
+from alignzoo.cli import scaffold
+from alignzoo.cli.main import main
 from alignzoo.settings import UserError
 from alignzoo.testing import conformance
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from alignzoo import cli, config
+from alignzoo import config
 from alignzoo.bench.job import Job
+from alignzoo.cli import main as cli
 from tests.docs.snippets import SHOWN, Snippet
 
 ROOT = Path(__file__).parents[2]

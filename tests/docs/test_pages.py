@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import cli, config
+from alignzoo import config
 from alignzoo.bench import launch
-from alignzoo.cli import COMMANDS
+from alignzoo.cli import main as cli
+from alignzoo.cli.main import COMMANDS
 from tests.docs.session import ROOT, Reader, forget, in_this_process, small, targets
 from tests.docs.snippets import anchors, inline_commands, links, snippets
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from alignzoo import scaffold
+from alignzoo.cli import scaffold
 from alignzoo.contracts import Next
 from alignzoo.engine import budget
 from alignzoo.engine.budget import factor

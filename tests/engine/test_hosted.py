@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alignzoo import compose, scaffold, train
+from alignzoo import compose, train
+from alignzoo.cli import scaffold
 from alignzoo.settings import UserError
 
 

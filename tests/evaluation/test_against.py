@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignzoo import cli, config
+from alignzoo import config
+from alignzoo.cli import main as cli
 from alignzoo.runs import compare, sample, single
 from alignzoo.settings import UserError
 from alignzoo.statistics import texts

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import cli
+from alignzoo.cli import main as cli
 from alignzoo.data.files import JsonLines
 from alignzoo.label import main as command
 from alignzoo.label import requests

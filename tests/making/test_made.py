@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alignzoo import cli
 from alignzoo.batch import Completions, Pairs, Rankings, Rated
+from alignzoo.cli import main as cli
 from alignzoo.common.noise import generator
 from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.data.exact.source import Exact

@@ -3,11 +3,11 @@
 import pytest
 
 import alignzoo
-from alignzoo.cli import main
+from alignzoo.cli.main import main
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from alignzoo import doctor
+    from alignzoo.cli import doctor
 
     monkeypatch.setattr(doctor, "FEATURES", {"trees": "a_package_nobody_has", "nets": "torch"})
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")

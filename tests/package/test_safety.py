@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alignzoo import config, settings
-from alignzoo.cli import main
+from alignzoo.cli.main import main
 from alignzoo.rewards.function import load
 from alignzoo.settings import UserError
 

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import alignzoo
-from alignzoo import cli
+from alignzoo.cli import main as cli
 from alignzoo.engine.callbacks import Flow
 from alignzoo.pipeline import carry_out
 from alignzoo.pipeline.plan import Stage

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import cli, config
+from alignzoo import config
+from alignzoo.cli import main as cli
 from alignzoo.pipeline import carry_out, folder_of
 from alignzoo.pipeline.plan import stages
 from alignzoo.settings import UserError

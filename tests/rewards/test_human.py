@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import cli
+from alignzoo.cli import main as cli
 from alignzoo.common.noise import Noise
 from alignzoo.label import requests
 from alignzoo.rewards.human import Human

@@ -62,7 +62,7 @@ def _dispatch(argv: list[str]) -> int:
     elif command == "--version":
         print(f"alignzoo {__version__}")
     elif command == "--shell-completion":
-        from alignzoo.completion import main as complete
+        from alignzoo.cli.completion import main as complete
 
         complete(rest)
     elif command in COMMANDS:
@@ -195,10 +195,10 @@ def _make(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("alignzoo make", description=MAKE, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as for alignzoo train, and out=FILE.jsonl")
     args = parser.parse_args(argv)
-    from alignzoo.making import command
+    from alignzoo.cli import make
     from alignzoo.runs.single import cache_folder
 
-    said = command.main(args.overrides, cache_folder())
+    said = make.main(args.overrides, cache_folder())
     for side in (said["train"], said.get("heldout", {})):
         print("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in side.items()))
     print("use with: data=jsonl " + " ".join(f"data.{key}={path}" for key, path in said["files"].items()))
@@ -228,14 +228,14 @@ def _card(argv: list[str]) -> int:
 
 
 def _plugin(argv: list[str]) -> int:
-    from alignzoo import plugins_command
+    from alignzoo.cli import plugin
 
-    return plugins_command.main(argv)
+    return plugin.main(argv)
 
 
 def _doctor(argv: list[str]) -> int:
     argparse.ArgumentParser("alignzoo doctor", description="What this machine can do, and what is missing.").parse_args(argv)
-    from alignzoo import doctor
+    from alignzoo.cli import doctor
 
     return doctor.main()
 

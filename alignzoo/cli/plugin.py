@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from alignzoo import scaffold
+from alignzoo.cli import scaffold
 from alignzoo.config import catalogue
 from alignzoo.config.registry import Registry
 from alignzoo.errors import UserError
