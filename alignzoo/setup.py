@@ -55,5 +55,10 @@ class RunConfig:
         self.measures: dict[str, Callable[..., Any]] = {}  # the functions that `metrics` names; filled in by `instantiate`
 
     @property
+    def name(self) -> str:
+        """What the algorithm was chosen by."""
+        return str(self.choices["algorithm"])
+
+    @property
     def training(self) -> Training:
         return self.trainer

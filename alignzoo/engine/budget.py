@@ -13,11 +13,12 @@ from alignzoo.contracts import OnlineAlgorithm, Tables, TrainerPlugin
 from alignzoo.engine.cost import completions_in
 from alignzoo.errors import UserError
 from alignzoo.settings import Budget, Schedule, Training, Unit
+from alignzoo.setup import RunConfig
 
 ENDLESS = 10**9  # optimizer steps, where a budget ends the run
 
 
-def check(setup: Any) -> None:
+def check(setup: RunConfig) -> None:
     """Raises UserError for a budget that this config can't meet, as far as that is known before data and models are loaded."""
     budget, training, rollout = setup.budget, setup.training, setup.rollout
     if budget.unit is Unit.none:
@@ -26,7 +27,7 @@ def check(setup: Any) -> None:
         raise UserError("trainer.arguments.lr_scheduler_kwargs can't be used with a budget, which is the schedule's horizon")
     if budget.unit is not Unit.samples:
         return
-    name = setup.choices["algorithm"]
+    name = setup.name
     if isinstance(setup.algorithm, OnlineAlgorithm):
         least = rollout.prompts * rollout.samples
         size = f"one rollout of {name} takes {least}: rollout.prompts={rollout.prompts} x rollout.samples={rollout.samples}"
@@ -37,7 +38,7 @@ def check(setup: Any) -> None:
         raise UserError(f"budget.amount={budget.amount:g} samples can't be met: {size}")
 
 
-def check_data(setup: Any, tables: Tables) -> None:
+def check_data(setup: RunConfig, tables: Tables) -> None:
     """Raises UserError where an algorithm that only reads would never use up a budget in samples: later epochs are nothing
     new."""
     each = _each(setup.algorithm)
@@ -51,7 +52,7 @@ def check_data(setup: Any, tables: Tables) -> None:
         )
 
 
-def steps(setup: Any, tables: Tables) -> int:
+def steps(setup: RunConfig, tables: Tables) -> int:
     """Optimizer steps that are enough to use up the budget, where that is known beforehand."""
     if setup.budget.unit is not Unit.samples:
         return ENDLESS
@@ -61,7 +62,7 @@ def steps(setup: Any, tables: Tables) -> int:
     return math.ceil(len(tables.train) / setup.training.batch)
 
 
-def samples(setup: Any, tables: Tables, steps: int) -> int:
+def samples(setup: RunConfig, tables: Tables, steps: int) -> int:
     """Completions that so many steps of a hosted trainer read, each row once, and sample."""
     batch, rows = setup.training.batch, len(tables.train)
     first = range(min(rows, batch))
@@ -69,7 +70,7 @@ def samples(setup: Any, tables: Tables, steps: int) -> int:
     return delivered + steps * int(setup.algorithm.sampled(batch))
 
 
-def _samples_itself(setup: Any) -> bool:
+def _samples_itself(setup: RunConfig) -> bool:
     algorithm = setup.algorithm
     return isinstance(algorithm, OnlineAlgorithm) or (
         isinstance(algorithm, TrainerPlugin) and algorithm.sampled(setup.training.batch) > 0

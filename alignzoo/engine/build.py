@@ -36,6 +36,7 @@ from alignzoo.models.scorer import ScorerNetwork, scorer
 from alignzoo.models.vocabulary import decoder, ends, support
 from alignzoo.rewards.checked import Checked, checked
 from alignzoo.settings import Decoding, Made, Sampling, Training, Unit
+from alignzoo.setup import RunConfig
 
 
 class Builder:
@@ -43,7 +44,7 @@ class Builder:
     been looked at.
     """
 
-    def __init__(self, setup: Any, folder: Path, cache: Path) -> None:
+    def __init__(self, setup: RunConfig, folder: Path, cache: Path) -> None:
         self.setup, self.folder, self.cache = setup, folder, cache
         self.algorithm, self.source = setup.algorithm, setup.data
         declared = self.algorithm.roles()
@@ -95,7 +96,7 @@ class Builder:
 
     def check(self, ranks: int) -> int:
         """The records of a micro-batch. Raises UserError for what is wrong, as far as it is known without data and models."""
-        setup, name = self.setup, self.setup.choices["algorithm"]
+        setup, name = self.setup, self.setup.name
         checks.check_adapter(setup.reference, setup.peft)
         checks.check_main(name, self.main, setup.choices, labels=self.makes and setup.gold is None)
         if self.makes:
@@ -288,7 +289,7 @@ class Builder:
         assert self.reward is not None
         rows = len(trainer.loader.order.table)
         trainer.scored = checked(
-            self.reward, self.setup.choices["reward"], trainer.roles.shared, rows, note, self.setup.scoring
+            self.reward, str(self.setup.choices["reward"]), trainer.roles.shared, rows, note, self.setup.scoring
         )
         trainer.roles.score = trainer.cost.timed("reward", trainer.scored)
         trainer.views = trainer.make_views()

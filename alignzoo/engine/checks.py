@@ -4,6 +4,8 @@ don't divide.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Reference, Reward, Role, Source, TrainerPlugin
 from alignzoo.errors import UserError
 from alignzoo.models.sampling import vllm_loop
@@ -23,7 +25,7 @@ def check_adapter(reference: Reference, peft: Peft) -> None:
         raise UserError("reference=adapter needs a policy with an adapter: add peft=lora, or choose reference=copy")
 
 
-def check_main(name: str, main: str, choices: dict[str, str], labels: bool = False) -> None:
+def check_main(name: str, main: str, choices: Mapping[str, str | None], labels: bool = False) -> None:
     """A run without a policy has no use for a kind of reference, or a reward unless that labels, which only the defaults may
     name.
     """
@@ -66,7 +68,7 @@ def _check_reference(name: str, role_name: str, role: Role, reference: Reference
 
 
 def check_lessons(
-    choices: dict[str, str], algorithm: Algorithm | TrainerPlugin, reward: Reward | None, gold: Reward | None
+    choices: Mapping[str, str | None], algorithm: Algorithm | TrainerPlugin, reward: Reward | None, gold: Reward | None
 ) -> None:
     """What a reward learns by itself it learns from the completions of an algorithm that samples and asks for rewards."""
     if reward is None or not reward.teaches():

@@ -40,7 +40,7 @@ class HostBuilder(Builder):
     """Builds a run whose algorithm is a `TrainerPlugin`."""
 
     def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> Any:
-        setup, name = self.setup, self.setup.choices["algorithm"]
+        setup, name = self.setup, self.setup.name
         args = arguments(setup.training, self.folder, setup.seed)
         micro = self.check(args.world_size)
         self._connect()
@@ -56,7 +56,7 @@ class HostBuilder(Builder):
             self.reward.setup(context)
             rows = len(tables.train)
             scored = checked(
-                self.reward, setup.choices["reward"], models.shared, rows, lambda completions, scores: None, setup.scoring
+                self.reward, str(setup.choices["reward"]), models.shared, rows, lambda completions, scores: None, setup.scoring
             )
             models.score = cost.timed("reward", scored)
         sizes = {

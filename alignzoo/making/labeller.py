@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from alignzoo.batch import Batch
 from alignzoo.contracts import Reward
 from alignzoo.errors import UserError
 from alignzoo.making.rows import GIVEN, gives
+from alignzoo.setup import RunConfig
 
 
-def check(setup: Any, view: type[Batch]) -> None:
+def check(setup: RunConfig, view: type[Batch]) -> None:
     """Raises UserError where nobody judges, or where what is made has not the view that is asked for."""
     kind = setup.making.kind
     labeller(setup)
@@ -21,7 +20,7 @@ def check(setup: Any, view: type[Batch]) -> None:
         )
 
 
-def labeller(setup: Any) -> tuple[Reward, str]:
+def labeller(setup: RunConfig) -> tuple[Reward, str]:
     """`gold`, or else the reward, and how the command line calls it. Raises UserError where there is neither."""
     if setup.gold is not None:
         return setup.gold, f"gold={setup.choices['gold']}"

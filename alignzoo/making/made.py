@@ -30,6 +30,7 @@ from alignzoo.making.samples import Draw, Sample, Store
 from alignzoo.making.writer import Writer, writer
 from alignzoo.rewards.checked import checked
 from alignzoo.settings import Making, embedded
+from alignzoo.setup import RunConfig
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Result:
     own_tokens: bool
 
 
-def tables(setup: Any, source: Source, view: type[Batch], context: Context) -> Tables:
+def tables(setup: RunConfig, source: Source, view: type[Batch], context: Context) -> Tables:
     """Tables of `view` from what `setup.making` makes of the source's prompts. Raises UserError where that can't be."""
     made = make(setup, source, context)
     rows, agreement = _settled(made.train, source, made.own_tokens)
@@ -75,7 +76,7 @@ def _settled(side: Labelled, source: Source, own_tokens: bool) -> tuple[list[Row
     return settled(named, getattr(source, "votes", Votes.majority))
 
 
-def make(setup: Any, source: Source, context: Context) -> Result:
+def make(setup: RunConfig, source: Source, context: Context) -> Result:
     """Sample, or read what was sampled before, and label."""
     making: Making = setup.making
     author = writer(setup, source, context)
@@ -90,7 +91,7 @@ def make(setup: Any, source: Source, context: Context) -> Result:
     return Result(_labelled(making, train, drawn, levels), out, heldout_rows, author.own_tokens)
 
 
-def report(setup: Any, made: Result) -> dict[str, Any]:
+def report(setup: RunConfig, made: Result) -> dict[str, Any]:
     """What a run's summary says of its data: enough to find and to make it again."""
     making = setup.making
     sides = {"train": made.train, **({"heldout": made.heldout} if made.heldout else {})}
@@ -105,7 +106,7 @@ def report(setup: Any, made: Result) -> dict[str, Any]:
 class _Maker:
     """Samples and scores for the stores of one run."""
 
-    def __init__(self, setup: Any, source: Source, author: Writer) -> None:
+    def __init__(self, setup: RunConfig, source: Source, author: Writer) -> None:
         self.setup, self.author = setup, author
         given, self.name = labeller(setup)
         self.reward = copy.deepcopy(given)  # set up for the writer's tokenizer; the run's own is not touched

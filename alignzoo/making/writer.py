@@ -17,6 +17,7 @@ from alignzoo.models import build
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.models.vocabulary import ends, support
 from alignzoo.settings import Sampling
+from alignzoo.setup import RunConfig
 
 SCORERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
 
@@ -45,7 +46,7 @@ class Writer:
         return digest.hexdigest()
 
 
-def writer(setup: Any, source: Source, context: Context) -> Writer:
+def writer(setup: RunConfig, source: Source, context: Context) -> Writer:
     """Raises UserError where the model is none that writes."""
     making, model = setup.making, setup.model
     sampling = replace(context.sampling.in_process(), samples=making.samples)  # one rank makes for all, the same everywhere

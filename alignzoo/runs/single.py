@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from alignzoo.setup import RunConfig
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, MODEL, SUMMARY
 from alignzoo.errors import UserError
@@ -67,7 +68,7 @@ def check(cfg: DictConfig) -> None:
     _builder(setup)(setup, run_folder(cfg), cache_folder()).check(ranks=1)
 
 
-def _builder(setup: Any) -> Any:
+def _builder(setup: RunConfig) -> Any:
     from alignzoo.contracts import TrainerPlugin
     from alignzoo.engine.build import Builder
     from alignzoo.engine.hosted import HostBuilder
@@ -180,7 +181,7 @@ def _commit() -> str | None:
         return None
 
 
-def _finish(trainer: Any, setup: Any, folder: Path) -> dict[str, Any]:
+def _finish(trainer: Any, setup: RunConfig, folder: Path) -> dict[str, Any]:
     """Save the model and the summary; an interrupted run has its checkpoint already."""
     from alignzoo.engine.cost import peak_memory
 

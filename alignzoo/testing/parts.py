@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from alignzoo.config.registry import METRIC, Plugin, Registry
 from alignzoo.errors import UserError
+from alignzoo.setup import RunConfig
 from alignzoo.testing import toys
 from alignzoo.testing.declarations import helps
 from alignzoo.testing.placement import Yardstick
@@ -34,7 +34,7 @@ class Part:
         """An instance of its own, so that checks don't disturb each other."""
         return self.made if self.group == METRIC else copy.deepcopy(self.made)
 
-    def setup(self, algorithm: Any = None, **changes: Any) -> SimpleNamespace:
+    def setup(self, algorithm: Any = None, **changes: Any) -> RunConfig:
         """The toy task around `algorithm`, with DPO for none."""
         return toys.setup(algorithm or Yardstick(), **changes)
 

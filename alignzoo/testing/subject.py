@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 from alignzoo.config.registry import Plugin, Registry
 from alignzoo.contracts import Algorithm, OnlineAlgorithm
 from alignzoo.settings import Model
+from alignzoo.setup import RunConfig
 from alignzoo.testing import toys
 
 STARTS_FROM_A_MODEL = ("reward", "config")
@@ -59,7 +59,7 @@ class Subject:
 
         return Lab(self)
 
-    def setup(self, algorithm: Algorithm | None = None, **changes: Any) -> SimpleNamespace:
+    def setup(self, algorithm: Algorithm | None = None, **changes: Any) -> RunConfig:
         """The toy task around a copy of the algorithm, with models for the roles that want one."""
         made = copy.deepcopy(algorithm or self.algorithm)
         source = toys.ToySource()

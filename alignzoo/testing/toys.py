@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.contracts import Context, Reward, Scores, Source, Tables
 from alignzoo.settings import Budget, EarlyStop, Generation, Making, Model, Optimizer, Peft, Rollout, Scoring, Training
+from alignzoo.setup import RunConfig
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -163,7 +163,7 @@ def written(view: Any, context: Context) -> Any:
     return preparation.tables(rows, []).train
 
 
-def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:
+def setup(algorithm: Any, name: str = "toy", **changes: Any) -> RunConfig:
     """What `alignzoo.config.instantiate` returns, on the toy task: SGD, three steps of eight records."""
     from alignzoo.models.references import Copy
 
@@ -180,15 +180,15 @@ def setup(algorithm: Any, name: str = "toy", **changes: Any) -> SimpleNamespace:
         "algorithm": algorithm, "data": ToySource(), "reward": CountReward(), "gold": None, "reference": Copy(),
         "model": Model(config=dict(LLAMA)),
         "peft": Peft(), "budget": Budget(), "scoring": Scoring(), "early_stop": EarlyStop(), "making": Making(),
-        "training": Training(**training | changes.pop("training", {})),
+        "trainer": Training(**training | changes.pop("training", {})),
         "generation": Generation(max_new_tokens=6),
-        "rollout": Rollout(prompts=4, samples=2), "seed": 0, "roles": {}, "measures": {},
+        "rollout": Rollout(prompts=4, samples=2), "seed": 0, "roles": {},
         "choices": {"algorithm": name, "reward": reward, "data": "toy", "model": "tiny", "reference": "copy", "gold": "toy"},
     }  # fmt: skip
-    return SimpleNamespace(**parts | changes)
+    return RunConfig(**parts | changes)
 
 
-def trainer(made: SimpleNamespace, folder: Path) -> Any:
+def trainer(made: RunConfig, folder: Path) -> Any:
     """The trainer of a setup, its run folder made."""
     from alignzoo.engine.build import Builder
     from alignzoo.engine.callbacks import Interrupt
