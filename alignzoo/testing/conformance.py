@@ -17,12 +17,24 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from alignzoo.config.registry import Plugin, Registry, unknown
+from alignzoo.config.registry import METRIC, Plugin, Registry, unknown
 from alignzoo.contracts import Algorithm, OnlineAlgorithm
 from alignzoo.errors import UserError
-from alignzoo.testing import declarations, direction, mathematics, parts, placement, search, settings, training
+from alignzoo.testing import (
+    declarations,
+    direction,
+    mathematics,
+    placement,
+    references,
+    rewards,
+    search,
+    settings,
+    sources,
+    trainers,
+    training,
+)
 from alignzoo.testing.find import find
-from alignzoo.testing.parts import Part, part
+from alignzoo.testing.part import Part, composes, help_texts, part, summary
 from alignzoo.testing.subject import Broken, Subject, registered
 
 __all__ = [
@@ -104,6 +116,15 @@ PROPERTIES = (
     Property(training.state, Scope.TRAINED),
 )
 
+PLAIN = (composes, help_texts, summary)
+SUITES: dict[str, tuple[Callable[[Part], None], ...]] = {  # of what is no algorithm, by group
+    "reward": (*PLAIN, *rewards.CHECKS),
+    "reference": (*PLAIN, *references.CHECKS),
+    "data": (*PLAIN, *sources.CHECKS),
+    "trainer": (*PLAIN, *trainers.CHECKS),
+    METRIC: (summary, *rewards.METRIC_CHECKS),
+}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -141,7 +162,7 @@ def asked(subject: Subject | Part, skipped: Collection[str] = ()) -> list[Proper
     if isinstance(subject, Subject):
         found = [prop for prop in PROPERTIES if prop.applies(subject)]
     else:
-        found = [Property(check) for check in parts.SUITES[subject.group]]
+        found = [Property(check) for check in SUITES[subject.group]]
     for name in skipped:
         if name not in {prop.name for prop in (*PROPERTIES, *found)}:
             raise UserError(unknown("property", name, {prop.name for prop in found}))

@@ -19,7 +19,7 @@ WRONG = "the sign of the loss is wrong, or its gradient is that of something els
 def direction(subject: Subject) -> None:
     """A step makes what is better likelier: chosen over rejected, higher over lower ratings and rewards, the demonstrated, the
     teacher's."""
-    lab = Lab(subject, still=True)
+    lab = subject.build(still=True)
     gradient, aim = _rewarded(lab) if _asks_reward(subject) else _recorded(lab)
     if aim is None:
         return
@@ -35,7 +35,7 @@ def groups(subject: Subject) -> None:
     algorithm: Any = subject.algorithm
     if not (subject.online and _asks_reward(subject) and algorithm.least_samples() > 1):
         return
-    lab = Lab(subject, still=True)
+    lab = subject.build(still=True)
     found = []
     for bonus in (0.0, 3.0):
         _plant(lab, lambda c, b=bonus: c.sum((c.ids < 8).float()) + b * (c.row % 2))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from alignzoo.contracts import Algorithm
 from alignzoo.models.roles import main_role
-from alignzoo.settings import Dtype, Model
+from alignzoo.setup import RunConfig
 from alignzoo.testing import toys
-from alignzoo.testing.subject import Subject
 
 ROWS, PROMPTS = 8, 4
 
@@ -39,11 +38,9 @@ class Lab:
     agree; `still` leaves all as they start.
     """
 
-    def __init__(self, subject: Subject, algorithm: Algorithm | None = None, still: bool = False, **changes: Any) -> None:
-        settings = changes.pop("model", Model(config=dict(toys.LLAMA), dtype=Dtype.float64))
-        self.setup = subject.setup(algorithm, model=settings, training={"max_grad_norm": 0.0}, **changes)
-        self.online, self.still = subject.online, still
-        self.trainer = toys.trainer(self.setup, subject.folder / "lab")
+    def __init__(self, setup: RunConfig, folder: Path, online: bool, still: bool = False) -> None:
+        self.setup, self.online, self.still = setup, online, still
+        self.trainer = toys.trainer(setup, folder)
         self.main = main_role(list(self.trainer.trained.roles))
         if not still:
             self.stir(1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from alignzoo.batch import Completions
 from alignzoo.contracts import Couples
 from alignzoo.testing import reshape
-from alignzoo.testing.lab import Lab, Objective, distance
+from alignzoo.testing.lab import Objective, distance
 from alignzoo.testing.subject import Subject, expect
 
 TOLERANCE = 1e-5
@@ -160,7 +160,7 @@ def random_streams(subject: Subject) -> None:
 
 def at_the_start(subject: Subject) -> None:
     """While the policy is the sampler and the reference, ratios are 1 and divergences 0."""
-    lab = Lab(subject, still=True)
+    lab = subject.build(still=True)
     expected = {"ratio": 1.0, "approximate_kl": 0.0, "clip_fraction": 0.0, "rewards/chosen": 0.0, "rewards/rejected": 0.0}
     for name, value in lab.plain.metrics.items():
         right = abs(value - expected.get(name, value)) <= TOLERANCE
@@ -174,7 +174,7 @@ def at_the_start(subject: Subject) -> None:
 
 def samples(subject: Subject) -> None:
     """Padding and order of the prompts change neither samples nor what is made of them."""
-    lab = Lab(subject)
+    lab = subject.build()
     inputs = lab.inputs()
     plain = _by_row(lab.rollout(inputs))
     variants = {"padding is added to": reshape.padded(inputs), "the order is changed of": inputs.take([2, 0, 3, 1])}

@@ -144,4 +144,4 @@ class Yardstick(Algorithm):
 @cache
 def yardstick() -> Account:
     with TemporaryDirectory() as folder:
-        return account(Lab(Subject("dpo", Yardstick(), Path(folder))))
+        return account(Subject("dpo", Yardstick(), Path(folder)).build())

@@ -11,8 +11,7 @@ from alignzoo.engine.checks import METHODS
 from alignzoo.functional import selective_log_softmax
 from alignzoo.settings import Peft
 from alignzoo.testing import reshape
-from alignzoo.testing.lab import Lab
-from alignzoo.testing.parts import Part
+from alignzoo.testing.part import Part
 from alignzoo.testing.placement import Yardstick
 from alignzoo.testing.subject import Subject, expect
 
@@ -74,12 +73,8 @@ def frozen(part: Part) -> None:
 def _lab(part: Part) -> Any:
     if "lab" not in vars(part):
         lora = Peft(enabled=type(part.made).__name__ == "AdapterOff" or getattr(part.made, "needs_adapter", False), rank=2)
-        part.lab = Lab(
-            Subject("dpo", _Alone() if not part.made.offers else Yardstick(), part.folder),
-            still=True,
-            reference=part.fresh(),
-            peft=lora,
-        )
+        subject = Subject("dpo", _Alone() if not part.made.offers else Yardstick(), part.folder)
+        part.lab = subject.build(still=True, reference=part.fresh(), peft=lora)
     return part.lab
 
 

@@ -16,7 +16,7 @@ from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Context, Kind, OnlineAlgorithm, Role, Scores
 from alignzoo.settings import Sampling
 from alignzoo.testing import reshape, toys
-from alignzoo.testing.parts import Part
+from alignzoo.testing.part import Part
 from alignzoo.testing.subject import Broken, Subject, expect
 
 TOLERANCE = 1e-5
@@ -149,9 +149,7 @@ def _lessons(part: Part) -> None:
 
 def _beside_a_policy(part: Part) -> Any:
     """A run of an algorithm that samples, with this reward; the task's own is the judge that labels."""
-    from alignzoo.testing.lab import Lab
-
-    return Lab(Subject("learning", Sampler(), part.folder), reward=part.fresh(), gold=toys.CountReward())
+    return Subject("learning", Sampler(), part.folder).build(reward=part.fresh(), gold=toys.CountReward())
 
 
 def state(part: Part) -> None:

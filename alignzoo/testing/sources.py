@@ -12,7 +12,7 @@ from alignzoo.batch import Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.contracts import Tables
 from alignzoo.errors import UserError
 from alignzoo.testing import reshape
-from alignzoo.testing.parts import Part
+from alignzoo.testing.part import Part
 from alignzoo.testing.rewards import context
 from alignzoo.testing.subject import expect
 

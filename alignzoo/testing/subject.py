@@ -12,9 +12,10 @@ from typing import Any, get_type_hints
 
 from alignzoo.config.registry import Plugin, Registry
 from alignzoo.contracts import Algorithm, OnlineAlgorithm
-from alignzoo.settings import Model
+from alignzoo.settings import Dtype, Model
 from alignzoo.setup import RunConfig
 from alignzoo.testing import toys
+from alignzoo.testing.lab import Lab
 
 STARTS_FROM_A_MODEL = ("reward", "config")
 
@@ -54,10 +55,13 @@ class Subject:
         return self.algorithm.passes() if isinstance(self.algorithm, OnlineAlgorithm) else 1
 
     @cached_property
-    def lab(self) -> Any:
-        from alignzoo.testing.lab import Lab
+    def lab(self) -> Lab:
+        return self.build()
 
-        return Lab(self)
+    def build(self, algorithm: Algorithm | None = None, still: bool = False, **changes: Any) -> Lab:
+        """A run of it, or of `algorithm`, built but not started, with other parts for those in `changes`."""
+        parts = {"model": Model(config=dict(toys.LLAMA), dtype=Dtype.float64), "training": {"max_grad_norm": 0.0}} | changes
+        return Lab(self.setup(algorithm, **parts), self.folder / "lab", self.online, still)
 
     def setup(self, algorithm: Algorithm | None = None, **changes: Any) -> RunConfig:
         """The toy task around a copy of the algorithm, with models for the roles that want one."""

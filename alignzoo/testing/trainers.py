@@ -13,7 +13,7 @@ import torch
 from alignzoo.common.folder import CHECKPOINTS, METRICS, MODEL
 from alignzoo.settings import Model, Rollout
 from alignzoo.testing import search, toys
-from alignzoo.testing.parts import Part
+from alignzoo.testing.part import Part
 from alignzoo.testing.subject import expect, saved_model
 
 STEPS = 3

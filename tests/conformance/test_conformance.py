@@ -11,7 +11,6 @@ import torch
 
 from alignzoo.settings import Model
 from alignzoo.testing import conformance, reshape, toys
-from alignzoo.testing.lab import Lab
 from alignzoo.testing.subject import varied
 from alignzoo.testing.training import train
 
@@ -59,12 +58,12 @@ def test_state_survives(subject, what, tmp_path):
 
 
 def test_dpo_starts_at_ln_2(subject):
-    lab = Lab(subject("dpo"), still=True)
+    lab = subject("dpo").build(still=True)
     assert lab.plain.value == pytest.approx(math.log(2), abs=1e-9)
 
 
 def test_ppo_starts_at_ratio_1(subject):
-    lab = Lab(subject("ppo"), still=True)
+    lab = subject("ppo").build(still=True)
     assert lab.plain.metrics["ratio"] == pytest.approx(1, abs=1e-6)
     assert lab.records.kl.abs().max().item() < 1e-6
 
@@ -81,7 +80,7 @@ class OwnTeacher(toys.ToySource):
 
 @pytest.mark.parametrize("name", ["gkd", "kd", "on_policy_distill"])
 def test_distillation_from_itself_is_nothing(subject, name):
-    lab = Lab(subject(name), still=True, data=OwnTeacher())
+    lab = subject(name).build(still=True, data=OwnTeacher())
     assert lab.plain.value == pytest.approx(0, abs=1e-9)
     assert lab.plain.gradient.norm().item() < 1e-6
 
@@ -90,7 +89,7 @@ def test_distillation_from_itself_is_nothing(subject, name):
 def encoder_decoder(tmp_path_factory):
     """DPO on a T5."""
     made = conformance.registered("dpo", tmp_path_factory.mktemp("t5"))
-    return Lab(made, model=Model(config=dict(toys.T5)))
+    return made.build(model=Model(config=dict(toys.T5)))
 
 
 def test_t5_logprobs_are_those_of_its_decoder(encoder_decoder):

@@ -1,9 +1,9 @@
-"""Rewards, references, data sources, metrics and hosted trainers under test, and the properties of each."""
+"""A reward, reference, data source, metric or hosted trainer under test, and the properties that all of them have."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from alignzoo.errors import UserError
 from alignzoo.setup import RunConfig
 from alignzoo.testing import toys
 from alignzoo.testing.declarations import helps
+from alignzoo.testing.lab import Lab
 from alignzoo.testing.placement import Yardstick
 from alignzoo.testing.subject import Subject, expect
 
@@ -39,12 +40,10 @@ class Part:
         return toys.setup(algorithm or Yardstick(), **changes)
 
     @cached_property
-    def lab(self) -> Any:
+    def lab(self) -> Lab:
         """A run with this reference or reward, built but not started."""
-        from alignzoo.testing.lab import Lab
-
         given = {self.group: self.fresh()} if self.group in ("reward", "reference") else {}
-        return Lab(Subject("dpo", Yardstick(), self.folder), still=True, **given)
+        return Subject("dpo", Yardstick(), self.folder).build(still=True, **given)
 
     def records(self, rows: Sequence[int] = range(8), **shared: Any) -> Any:
         """Made-up completions of the lab's words, over prompts that have others to compare with in the columns `reference`,
@@ -100,27 +99,3 @@ def summary(part: Part) -> None:
     registry = Registry(part.plugins_dir)
     text = registry.card(part.plugin.group, part.name).summary if part.plugin else "-"
     expect(bool(text.strip()), "a docstring, or `summary:` in README.md", "nothing", "neither was written")
-
-
-def _suites() -> dict[str, tuple[Callable[[Part], None], ...]]:
-    from alignzoo.testing import references, rewards, sources, trainers
-
-    said = (composes, help_texts, summary)
-    return {
-        "reward": (*said, *rewards.CHECKS),
-        "reference": (*said, *references.CHECKS),
-        "data": (*said, *sources.CHECKS),
-        "trainer": (*said, *trainers.CHECKS),
-        METRIC: (summary, *rewards.METRIC_CHECKS),
-    }
-
-
-class _Suites(dict[str, Any]):
-    """Filled when first asked, so that modules may import each other's types."""
-
-    def __missing__(self, group: str) -> Any:
-        self.update(_suites())
-        return self[group]
-
-
-SUITES = _Suites()
