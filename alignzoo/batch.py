@@ -46,7 +46,7 @@ class Batch:
     @property
     def counted(self) -> Tensor:
         """(B,) float: 1 where a record has something to learn from, 0 for filler rows and records without a scored token."""
-        return torch.ones(len(self))
+        return torch.ones(len(self), device=_device(self))
 
     def blank(self) -> Self:
         """The same records with nothing scored: filler of weight 0."""
@@ -74,25 +74,20 @@ class Prompts(Batch):
 
     def take(self, rows: Tensor | Sequence[int]) -> Self:
         rows = _indices(rows, len(self))
-        start = self.ids.shape[1] - _longest(self.attended[rows].flip(1))
-        return replace(
-            self,
-            ids=self.ids[rows, start:],
-            attended=self.attended[rows, start:],
-            row=self.row[rows],
-            columns={name: [values[i] for i in rows.tolist()] for name, values in self.columns.items()},
-        )
+        taken: dict[str, Any] = {name: _take(value, rows) for name, value in self._columns().items()}
+        start = self.ids.shape[1] - _longest(taken["attended"].flip(1))
+        taken |= {name: taken[name][:, start:] for name in ("ids", "attended")}
+        columns = {name: [values[i] for i in rows.tolist()] for name, values in self.columns.items()}
+        return replace(self, **taken | {"columns": columns})
 
     @classmethod
     def cat(cls, batches: Sequence[Self]) -> Self:
-        width = max(b.ids.shape[1] for b in batches)
-        return replace(
-            batches[0],
-            ids=torch.cat([F.pad(b.ids, (width - b.ids.shape[1], 0)) for b in batches]),
-            attended=torch.cat([F.pad(b.attended, (width - b.ids.shape[1], 0)) for b in batches]),
-            row=torch.cat([b.row for b in batches]),
-            columns={name: [v for b in batches for v in b.columns[name]] for name in batches[0].columns},
-        )
+        first, width = batches[0], max(b.ids.shape[1] for b in batches)
+        left = {n: [F.pad(getattr(b, n), (width - b.ids.shape[1], 0)) for b in batches] for n in ("ids", "attended")}
+        rest = {f.name: _cat([getattr(b, f.name) for b in batches]) for f in fields(first) if f.name not in (*left, "columns")}
+        columns = {name: [v for b in batches for v in b.columns[name]] for name in first.columns}
+        padded = {name: torch.cat(values) for name, values in left.items()}
+        return replace(first, **rest | padded | {"columns": columns, "decode": first.decode})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -220,6 +215,12 @@ def _longest(attended: Tensor) -> int:
     """The width that holds every attended token; at least 1, so that shapes never vanish."""
     used = attended.any(0).nonzero()
     return int(used.max()) + 1 if len(used) else 1
+
+
+def _device(batch: Batch) -> torch.device:
+    """Where its first tensor is."""
+    values = batch._columns().values()
+    return next(_device(v) if isinstance(v, Batch) else v.device for v in values if isinstance(v, Tensor | Batch))
 
 
 def _take(value: Any, rows: Tensor) -> Any:

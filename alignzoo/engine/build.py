@@ -250,6 +250,10 @@ class Builder:
             path = self.reward.model_path() if self.reward else None
             if not path:
                 raise UserError(f"the role {name} starts from the reward model: choose reward=model, or give roles.{name}=PATH")
+        if path:
+            key = "reward.path" if role.start == "reward" and not self.setup.roles.get(name) else f"roles.{name}"
+            width, compared = context.policy.config.vocab_size, "tokens" in role.needs
+            modules.check_vocabulary(key, path, context.tokenizer, width, self.setup.model, compared)
         start: nn.Module = built[role.shares].module if role.shares else context.policy
         module: Any = modules.role_module(name, role, start, path, self.setup.model).to(context.device)
         if role.kind is Kind.POLICY:

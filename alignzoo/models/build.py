@@ -140,6 +140,28 @@ def role_module(name: str, role: Role, start: nn.Module, path: str | None, setti
     return module.eval().requires_grad_(role.trained)
 
 
+def check_vocabulary(key: str, path: str, policy: Any, width: int, settings: Model, distributions: bool) -> None:
+    """Token ids are all that roles share. Raises UserError where those of the model at `path` mean other words than those of
+    the tokenizer `policy`, or, where no tokenizer lies beside it, its table has another number of rows than the policy's
+    `width`; where whole `distributions` are compared, the tables must be of one size in any case.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    path = embedded(path)
+    _exists(path, key)
+    rows = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code).get_text_config().vocab_size
+    ours = policy.get_vocab()
+    try:
+        theirs = AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code).get_vocab()
+    except (OSError, ValueError):
+        theirs = ours if rows == width else {}
+    if differing := {word for word, number in (ours | theirs).items() if not ours.get(word) == theirs.get(word) == number}:
+        why = f"{min(differing)!r} and {len(differing) - 1} other tokens differ" if theirs else f"{rows} rows, not {width}"
+        raise UserError(f"{key}={path} has another vocabulary than the policy ({why}): take a model of the policy's family")
+    if distributions and rows != width:
+        raise UserError(f"{key}={path} has {rows} output tokens and the policy {width}: their distributions can't be compared")
+
+
 def _pretrained(name: str, path: str, settings: Model) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 

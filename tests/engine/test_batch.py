@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor
 
-from alignzoo.batch import Completions, Pairs, Prompts
+from alignzoo.batch import Batch, Completions, Pairs, Prompts
 
 NAN = float("nan")
 
@@ -88,3 +89,41 @@ def test_a_plugins_own_columns_follow():
     assert (taken.weight.tolist(), taken.shown.ids[0].tolist()) == ([3.0, 1.0], [40, 41, 0])
     blank = c.blank()
     assert blank.counted.tolist() == [0, 0, 0] and not blank.shown.scored.any() and blank.attended.equal(c.attended)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pictured(Prompts):
+    """A plugin's prompts, with a tensor and a record of its own."""
+
+    pixels: torch.Tensor
+    caption: Prompts | None = None
+
+
+def pictured(*words: int) -> Pictured:
+    """A prompt a number of tokens, whose pixels are that number."""
+    width = max(words)
+    attended = torch.tensor([[i >= width - n for i in range(width)] for n in words])
+    plain = {"ids": attended.long() * torch.tensor(words)[:, None], "attended": attended, "row": torch.arange(len(words))}
+    return Pictured(**plain, pixels=torch.tensor(words)[:, None, None].expand(-1, 2, 2), caption=Prompts(**plain))
+
+
+def test_prompts_of_a_plugin_are_taken_and_joined_whole():
+    taken = pictured(1, 3, 2).take([2])
+    assert taken.ids.tolist() == [[2, 2]] and taken.row.tolist() == [2]
+    assert taken.pixels.tolist() == [[[2, 2], [2, 2]]] and taken.caption.ids.tolist() == [[2, 2]]
+    both = Pictured.cat([taken, pictured(3)])
+    assert both.ids.tolist() == [[0, 2, 2], [3, 3, 3]] and both.attended.tolist() == [[False, True, True], [True] * 3]
+    assert both.pixels[:, 0, 0].tolist() == [2, 3] and both.caption.ids.tolist() == [[0, 2, 2], [3, 3, 3]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Contest(Batch):
+    """A record that is neither prompts nor completions."""
+
+    prompts: Pictured
+
+
+@pytest.mark.parametrize("batch", [pictured(1, 2), Contest(prompts=pictured(1, 2))])
+def test_a_record_is_counted_where_it_is(batch):
+    assert batch.counted.tolist() == [1, 1]
+    assert batch.to("meta").counted.device == torch.device("meta")

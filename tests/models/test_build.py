@@ -212,3 +212,49 @@ def test_a_misspelt_setting_of_the_model_is_an_error():
     """transformers itself would keep the key and ignore it."""
     with pytest.raises(UserError, match=r"model.config.hidden_siz: llama has no such setting. Did you mean 'hidden_size'"):
         build.config(Model(config=toys.LLAMA | {"hidden_siz": 3}), tokenizers.byte_level())
+
+
+# --- roles from a path share the policy's token ids ---
+
+
+def teacher(folder: Path, words: Any = None, **config: Any) -> Path:
+    """A language model on disk, and a tokenizer beside it."""
+    settings = Model(config=dict(toys.LLAMA) | config)
+    module: Any = build.policy(settings, build.config(settings, tokenizers.byte_level()), seed=3)
+    module.save_pretrained(folder)
+    if words is not None:
+        words.save_pretrained(folder)
+    return folder
+
+
+def swapped() -> Any:
+    """The byte-level tokenizer with the ids of a and b exchanged: of equal size, and other words."""
+    words = tokenizers.byte_level()
+    state = json.loads(words.backend_tokenizer.to_str())
+    table = state["model"]["vocab"]
+    table["a"], table["b"] = table["b"], table["a"]
+    return type(words)(tokenizer_object=words.backend_tokenizer.from_str(json.dumps(state)), **words.special_tokens_map)
+
+
+@pytest.mark.parametrize("key", ["teacher", "value"])
+def test_a_role_of_other_words_is_refused(key, tmp_path):
+    from alignzoo_plugins.distill.distill import Distill
+
+    algorithm = Distill() if key == "teacher" else PPO()
+    path = teacher(tmp_path / "other", swapped())
+    setup = toys.setup(algorithm, roles={key: str(path)})
+    with pytest.raises(UserError, match=rf"^roles\.{key}=.*other has another vocabulary .*\('a' and 1 other tokens differ"):
+        toys.trainer(setup, tmp_path / "run")
+    toys.trainer(toys.setup(algorithm, roles={key: str(teacher(tmp_path / "same", tokenizers.byte_level()))}), tmp_path / "run")
+
+
+def test_tables_of_other_sizes(tmp_path):
+    words = tokenizers.byte_level()
+    width = build.config(Model(config=dict(toys.LLAMA)), words).vocab_size
+    alone, wide = teacher(tmp_path / "alone"), teacher(tmp_path / "wide", words, vocab_size=width + 64)
+    build.check_vocabulary("roles.teacher", str(alone), words, width, Model(), distributions=True)
+    build.check_vocabulary("roles.value", str(wide), words, width, Model(), distributions=False)
+    with pytest.raises(UserError, match=rf"{width + 64} output tokens and the policy {width}: their"):
+        build.check_vocabulary("roles.teacher", str(wide), words, width, Model(), distributions=True)
+    with pytest.raises(UserError, match=rf"another vocabulary than the policy \({width} rows, not {width + 64}\)"):
+        build.check_vocabulary("roles.teacher", str(alone), words, width + 64, Model(), distributions=False)
