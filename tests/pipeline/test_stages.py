@@ -9,8 +9,8 @@ import pytest
 
 from alignzoo import config
 from alignzoo.cli import main as cli
-from alignzoo.pipeline import carry_out, folder_of
-from alignzoo.pipeline.plan import stages
+from alignzoo.pipeline import carry_out
+from alignzoo.pipeline.plan import folder_of, stages
 from alignzoo.settings import UserError
 from tests.pipeline.conftest import TINY, asked
 
