@@ -2,24 +2,28 @@
 VENV ?= .venv
 PYTHON ?= python3
 WORKERS ?= 2
-# Without a GPU the pinned torch is a small download; with one, pip takes the newest.
-CONSTRAINTS := $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints.txt)
+# What is installed is what was tested, build environments included. Torch is open where there is a GPU, whose driver decides.
+CPU := $(if $(shell command -v nvidia-smi 2>/dev/null),,constraints-cpu.txt)
+CONSTRAINTS ?= constraints.txt $(CPU)
+TORCH := '^(torch|triton|nvidia-.*|cuda-.*)=='
 IN := $(VENV)/bin
 
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format format-check lint types bench bench-golden bench-speed docs mutate clean
+.PHONY: help setup demo test test-newest test-oldest check constraints format format-check lint types bench bench-golden bench-speed docs mutate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/installed ## create .venv and install alignzoo with what its development needs
 
-$(VENV)/installed: pyproject.toml setup.py constraints.txt
+# By the environment, because older releases of pip pass no option on to build environments, and since 25.3 these have their own.
+$(VENV)/installed: pyproject.toml setup.py $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(IN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[dev]'
+	PIP_CONSTRAINT="$(CONSTRAINTS)" PIP_BUILD_CONSTRAINT="$(CONSTRAINTS)" \
+		$(IN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
 demo: setup ## train four algorithms on a task whose optimum is known and compare them (minutes)
@@ -27,6 +31,21 @@ demo: setup ## train four algorithms on a task whose optimum is known and compar
 
 test: setup ## the tests
 	$(IN)/python -m pytest -n $(WORKERS) --durations=10
+
+test-newest: ## the tests with the newest release of everything but, without a GPU, torch
+	rm -rf build/newest
+	$(MAKE) test VENV=build/newest CONSTRAINTS="$(CPU)"
+
+# The tools stay as they are pinned. What old releases deprecate is shown, but no error: it was mended in newer ones.
+test-oldest: setup ## the tests with the oldest releases that pyproject.toml allows, but torch as above
+	rm -rf build/oldest build/floors.txt
+	mkdir -p build
+	$(IN)/uv pip compile --quiet --python $(IN)/python --resolution lowest-direct --extra text --no-annotate --no-header \
+		--constraint constraints-cpu.txt pyproject.toml --output-file build/floors.txt
+	awk -F '==' 'NR == FNR { floor[$$1]; print; next } !($$1 in floor)' build/floors.txt constraints.txt \
+		| grep -vE $(TORCH) > build/oldest.txt
+	$(MAKE) test VENV=build/oldest CONSTRAINTS="build/oldest.txt $(CPU)" \
+		PYTEST_ADDOPTS="-W default::DeprecationWarning -W default::PendingDeprecationWarning -W default::FutureWarning"
 
 check: format-check lint types test ## what CI runs: format, lint, types, tests
 
@@ -55,6 +74,13 @@ bench-speed: setup ## the speed tables beside TRL, rows that are missing: PAIRS=
 	$(IN)/python -m benchmarks.speed.linear
 	$(IN)/python -m benchmarks.speed.profile build/speed/hh-1M build/speed/hh-15M
 	$(IN)/python -m benchmarks.speed.page
+
+constraints: setup ## pin today's newest releases in constraints.txt; commit it once `make check` passes with them
+	mkdir -p build
+	$(IN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-annotate --no-header \
+		--constraint constraints-cpu.txt pyproject.toml --output-file build/newest.txt
+	{ grep '^#' constraints.txt; grep -vE $(TORCH) build/newest.txt; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
 
 docs: setup ## the documentation as a site in build/docs
 	$(IN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
