@@ -124,7 +124,7 @@ def test_the_setting_chooses_the_loop(monkeypatch):
         calls.clear()
         network.generate(prompts, Sampling(max_new_tokens=3, decoding=decoding))
         wanted = "generation" if decoding is Decoding.plain else "cascade"
-        assert calls == [f"alignzoo.models.{wanted}"]
+        assert calls == [f"alignzoo.models.sampling.{wanted}"]
 
 
 def test_a_network_whose_cache_is_its_own_is_sampled_plainly_and_says_so(caplog):
