@@ -15,6 +15,7 @@ import pytest
 from alignzoo.bench.job import INTERRUPTED, STOP, Job, journal
 from alignzoo.bench.plan import plan
 from alignzoo.bench.request import parse
+from tests.limits import HANG
 
 ARGV = ["algorithms=[dpo]", "seeds=1", "folder=here"]
 Pretend = Callable[..., SimpleNamespace]
@@ -91,7 +92,7 @@ def test_a_run_that_outlived_its_bench_is_waited_for(pretend: Pretend) -> None:
         assert waiting.is_alive() and pretended.calls() == []
         Path(one.folder).mkdir()
         Path(one.folder, "summary.json").write_text("{}")
-        waiting.join(5)
+        waiting.join(HANG)
     assert (codes, pretended.calls()) == ([0], [])
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import HANG
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 QUIET = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
@@ -40,7 +42,7 @@ def torchrun(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
 
     def complete(*arguments: str | Path, cwd: Path | None = None) -> str:
         process = start(*arguments, cwd=cwd)
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=HANG)
         assert process.returncode == 0, err[-4000:]
         return out
 

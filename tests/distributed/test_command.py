@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from alignzoo.engine import checkpoint
+from tests.limits import HANG
 
 STEPS = 100
 RUN = [
@@ -46,7 +47,7 @@ def stopped(start: Any, folder: Path) -> tuple[str, Path]:
         if line.startswith(f"step 3/{STEPS}"):
             break
     process.send_signal(signal.SIGTERM)
-    out, after = process.communicate(timeout=100)
+    out, after = process.communicate(timeout=HANG)
     (run,) = (folder / "runs").iterdir()
     return out + "".join(before) + after, run
 
@@ -87,7 +88,7 @@ def test_the_run_goes_on_to_its_end(stopped, torchrun, folder):
 )
 def test_a_mistake_is_told_once(overrides, told, start, folder):
     process = start(*RUN, *overrides, "run_dir=never", cwd=folder)
-    _, printed = process.communicate(timeout=100)
+    _, printed = process.communicate(timeout=HANG)
     assert process.returncode != 0
     spoken = [line for line in printed.splitlines() if line.startswith("alignzoo: ")]
     (message,) = [line for line in spoken if " runs the code of " not in line]

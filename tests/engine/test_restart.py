@@ -29,6 +29,7 @@ from alignzoo.testing import toys
 from alignzoo.testing.subject import light_collections
 from alignzoo_plugins.ppo.ppo import PPO
 from alignzoo_plugins.sft.sft import SFT
+from tests.limits import HANG
 
 # two trained roles, a rollout used in halves, a log line, an evaluation and a checkpoint a step
 TINY = [
@@ -228,7 +229,7 @@ def test_a_signal_saves_and_says_how_to_go_on(rewarded, number):
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
         assert process.stdout.readline() == "sampling\n"
         process.send_signal(number)
-        out, err = process.communicate("\n", timeout=120)
+        out, err = process.communicate("\n", timeout=HANG)
     assert process.returncode == 130, err
     assert out.splitlines()[-1] == f"interrupted at step 3 and saved; go on with: alignzoo train resume={run}"
     assert checkpoint.latest(run / "checkpoints").name == "checkpoint-3"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.functional import discounted_returns, gae, leave_one_out, masked_mean, whiten
+from tests.limits import HANG
 
 ALL = torch.ones(1, 3, dtype=torch.bool)
 NAN = float("nan")
@@ -111,7 +112,7 @@ def test_whiten_of_equal_or_absent_values_is_finite() -> None:
 
 def _on_ranks(count: int, run: Callable[[int, Callable[[Tensor], Tensor]], Tensor]) -> list[Tensor]:
     """run(rank, sum over ranks) on as many threads."""
-    barrier, posted = Barrier(count, timeout=10), [torch.empty(0)] * count
+    barrier, posted = Barrier(count, timeout=HANG), [torch.empty(0)] * count
 
     def total(rank: int, x: Tensor) -> Tensor:
         posted[rank] = x

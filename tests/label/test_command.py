@@ -20,6 +20,7 @@ from alignzoo.label import main as command
 from alignzoo.label import requests
 from alignzoo.label.items import Kind, Scale, item
 from alignzoo.label.journal import Journal
+from tests.limits import HANG
 
 ROWS = [{"prompt": f"p{n}", "completions": [f"one {n}", f"two {n}"]} for n in range(3)]
 
@@ -299,7 +300,7 @@ class Terminal:
 
     def until(self, text):
         """Reads until `text` was shown after what was awaited before."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG
         while text not in self.shown:
             assert select.select([self.descriptor], [], [], max(0, deadline - time.monotonic()))[0], self.shown
             try:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from alignzoo.batch import Prompts
 from alignzoo.models.sampling import generation, vllm_loop
 from alignzoo.settings import Sampling
+from tests.limits import HANG
 
 # what `CompletionRequest` of vLLM has of what TRL and this project send
 FIELDS = {
@@ -67,7 +68,7 @@ class StandIn:
     def receive(self, announced: dict[str, Any]) -> None:
         assert self.staged is not None, "no update has begun"
         for name, dtype, shape in zip(announced["names"], announced["dtype_names"], announced["shapes"], strict=True):
-            sent, tensor = self.channel.get(timeout=10)
+            sent, tensor = self.channel.get(timeout=HANG)
             assert (sent, str(tensor.dtype), list(tensor.shape)) == (name, f"torch.{dtype}", shape)
             self.staged[name] = tensor
         self.updates.append(announced["names"])
@@ -86,7 +87,7 @@ class StandIn:
         self.requests.append(body)
         self.asked.set()
         if self.waits:
-            self.released.wait(10)
+            self.released.wait()
             return 400, {"error": {"message": "nobody waits any more"}}
         (prompt,) = body["prompt"]
         greedy = body["temperature"] < 1e-5

@@ -396,10 +396,10 @@ def test_ctrl_c_does_not_wait_for_answers(serve):
     assert main is not None
 
     def press() -> None:
-        server.asked.wait(10)
+        server.asked.wait()
         signal.pthread_kill(main, signal.SIGINT)
 
-    presser = threading.Thread(target=press)
+    presser = threading.Thread(target=press, daemon=True)  # where nothing is asked of the server, nobody may be interrupted
     presser.start()
     with pytest.raises(KeyboardInterrupt):
         drawn(network, sampling(server))

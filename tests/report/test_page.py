@@ -19,6 +19,7 @@ from alignzoo.report.main import write
 from alignzoo.report.study import Study
 from alignzoo.runs.results import Run
 from alignzoo.settings import UserError
+from tests.limits import HANG
 from tests.report.runs import TUNED, write_bench, write_run
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -264,7 +265,7 @@ def measured(page: str, folder: Path, width: int) -> dict:
         str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--virtual-time-budget=5000",
         f"--user-data-dir={folder / 'profile'}", "--window-size=1400,900", "--dump-dom", (folder / "frame.html").as_uri(),
     ]  # fmt: skip
-    out = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"HOME": str(folder)})
+    out = subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=os.environ | {"HOME": str(folder)})
     said = re.search(r"MEASURED(.*?)END", out.stdout, re.DOTALL)
     assert said, out.stderr[-2000:]
     return json.loads(html.unescape(said[1]))

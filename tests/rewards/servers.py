@@ -30,7 +30,7 @@ def serving(answer: Callable[[Any], Any]) -> Iterator[Server]:
             server.paths.append(self.path)
             said = server.answer(message)
             if said is TimeoutError:
-                server.released.wait(10)
+                server.released.wait()
                 return
             self.send_response(said if isinstance(said, int) else 200)
             if said == 302:

@@ -1,7 +1,6 @@
 """What becomes of completions that a reward fails on: the run ends, or they have no score, or a default one."""
 
 import signal
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from alignzoo.rewards.checked import checked
 from alignzoo.settings import OnError, Scoring, UserError
 from alignzoo.testing import toys
 from alignzoo.testing.rewards import Sampler
+from tests.limits import HANG
 
 ROWS = [10, 11, 12, 13]
 SKIP, DEFAULT = Scoring(on_error=OnError.skip), Scoring(on_error=OnError.default, default=-2.0)
@@ -155,16 +155,22 @@ def test_a_reward_that_hangs_on_a_completion_is_interrupted():
     class Hanging(Faulty):
         def __call__(self, c):
             try:
-                time.sleep(60 * (11 in c.row.tolist()))
+                hang(11 in c.row.tolist())
             except Exception:
-                time.sleep(60)
+                hang(True)
             return super().__call__(c)
 
+    def hang(here):
+        """As long as the limit lasts, without waiting for it."""
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        if here:
+            signal.raise_signal(signal.SIGALRM)
+
     before = signal.getsignal(signal.SIGALRM)
-    _, scores, _, _ = scored(Hanging(), Scoring(on_error=OnError.skip, timeout=0.1))
+    _, scores, _, _ = scored(Hanging(), Scoring(on_error=OnError.skip, timeout=HANG))
     assert scores.usable.tolist() == [True, False, True, True]
-    with pytest.raises(UserError, match=r"TimeoutError: it took longer than 0.1 s for 1 completion\(s\), of rows 11"):
-        scored(Hanging(), Scoring(timeout=0.1))
+    with pytest.raises(UserError, match=r"TimeoutError: it took longer than 900 s for 1 completion\(s\), of rows 11"):
+        scored(Hanging(), Scoring(timeout=HANG))
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 

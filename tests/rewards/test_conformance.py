@@ -12,6 +12,7 @@ from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import Model
 from alignzoo.testing import conformance, toys
 from tests.label.people import Person
+from tests.limits import HANG
 from tests.rewards.servers import serving
 from tests.rewards.test_likelihood import saved
 
@@ -85,7 +86,7 @@ def test_a_scorer_and_a_judge_too(tmp_path: Path) -> None:
 
 def test_people_too(tmp_path: Path) -> None:
     with Person(tmp_path / "asked", lambda one: 1 + len(one.completions[0]) % 5):
-        holds("human", tmp_path, [f"reward.folder={tmp_path / 'asked'}", "reward.poll=0.002", "reward.timeout=20"])
+        holds("human", tmp_path, [f"reward.folder={tmp_path / 'asked'}", "reward.poll=0.002", f"reward.timeout={HANG}"])
 
 
 def test_none_is_forgotten() -> None:

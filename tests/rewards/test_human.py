@@ -13,6 +13,7 @@ from alignzoo.label import requests
 from alignzoo.rewards.human import Human
 from alignzoo.settings import UserError
 from tests.label.people import GoesHomeError, Person
+from tests.limits import HANG
 
 RATERS = "def ratings(completions):\n    return [float(1 + len(text.encode()) % 5) for text in completions]\n"
 SMALL = [
@@ -104,7 +105,7 @@ def made(context, tmp_path, **settings):
 def test_scores_of_completions(completions, context, tmp_path):
     ratings = {"the cat": 2.5, "a": None, "The the dog": 5}
     with Person(tmp_path / "asked", lambda one: ratings[one.completions[0]]):
-        scores = made(context, tmp_path, timeout=20)(completions)
+        scores = made(context, tmp_path, timeout=HANG)(completions)
     assert scores.total.tolist() == [2.5, 0.0, 5.0]
     assert scores.usable.tolist() == [True, False, True]
     assert not scores.failed

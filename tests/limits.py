@@ -1,0 +1,3 @@
+"""How long is waited for what must come."""
+
+HANG = 900.0  # seconds: bounds a hang, and is no claim of speed, however busy the machine
