@@ -18,11 +18,17 @@ from alignzoo.common.noise import Noise
 from alignzoo.models import build
 from alignzoo.models.forward import attention
 from alignzoo.models.networks import PolicyNetwork, Shared
-from alignzoo.models.sampling import backends, continuous_loop, generation, transformers_loop
+from alignzoo.models.sampling import backends, generation, transformers_loop
 from alignzoo.settings import Decoding, Dtype, Peft, Sampling, UserError
 from tests.models.conftest import FAMILIES
 from tests.models.test_decoding import ENDS, assert_equal
 from tests.models.test_flat import in_double_throughout, records
+
+try:
+    from alignzoo.models.sampling import continuous_loop
+except ImportError:
+    continuous_loop = None
+continuous = pytest.mark.skipif(continuous_loop is None, reason="transformers 5.23 is the first that can")
 
 PROMPTS = records([1, 12, 5, 2], [(0, 1)]).prompts
 SUPPORT = torch.arange(259) % 5 > 0
@@ -114,6 +120,7 @@ def test_the_setting_chooses_transformers_and_keeps_the_adapter(module, monkeypa
 # --- continuous batching ---
 
 
+@continuous
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "t5"])
 def test_continuous_batching_draws_the_plain_loops_tokens(family, module):
     made = softened(module(family))
@@ -141,6 +148,7 @@ def test_continuous_batching_draws_the_plain_loops_tokens(family, module):
     assert threading.active_count() == threads
 
 
+@continuous
 @pytest.mark.parametrize("lengths", [[2, 12, 5, 3], [1, 12, 5, 2], [1, 1, 1, 1]])
 def test_rows_wait_for_room_and_long_prompts_are_read_in_parts(lengths, module, monkeypatch):
     """Two rows fit into the cache, and 7 tokens into a pass."""
@@ -153,6 +161,7 @@ def test_rows_wait_for_room_and_long_prompts_are_read_in_parts(lengths, module, 
         assert_equal(*drawn, 2e-6)
 
 
+@continuous
 def test_continuous_batching_sees_the_weights_as_they_are_now(module):
     made = softened(build.adapted(module("llama"), Peft(enabled=True, rank=2), 0))
     first, _ = both(made, Sampling(max_new_tokens=8), ends=set(), theirs=continuous_loop)
@@ -164,6 +173,7 @@ def test_continuous_batching_sees_the_weights_as_they_are_now(module):
     assert not torch.equal(first.ids, plain.ids) and theirs.truncated.all()
 
 
+@continuous
 def test_continuous_batching_refuses_what_it_cannot():
     made, uniforms = foreign(), torch.rand(4, 2, dtype=torch.float64)
     for options, said in (
@@ -180,13 +190,14 @@ def test_continuous_batching_refuses_what_it_cannot():
 
 
 def test_an_older_transformers_is_told(module, monkeypatch):
-    monkeypatch.delattr("alignzoo.models.sampling.continuous_loop")
+    monkeypatch.delattr("alignzoo.models.sampling.continuous_loop", raising=False)
     monkeypatch.setitem(sys.modules, "alignzoo.models.sampling.continuous_loop", None)
     loop = backends.loop(module("llama"), Decoding.continuous)
     with pytest.raises(UserError, match=r"decoding=continuous needs transformers 5\.23 or newer"):
         loop()
 
 
+@continuous
 def test_a_failure_of_the_network_is_told(module, monkeypatch):
     made = module("llama")
     monkeypatch.setattr(made, "forward", lambda **inputs: (_ for _ in ()).throw(RuntimeError("no such kernel\nat line 1")))
