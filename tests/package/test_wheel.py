@@ -1,6 +1,7 @@
 """The wheel holds what it should, and works in a fresh environment, from another folder."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -55,7 +56,8 @@ def test_the_metadata_leave_torch_open(wheel: Path) -> None:
     metadata = archive.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
     assert "Requires-Python: >=3.11" in metadata
     assert "License-Expression: Apache-2.0" in metadata
-    assert [line for line in metadata.splitlines() if line.startswith("Requires-Dist: torch")] == ["Requires-Dist: torch>=2.6"]
+    (torch,) = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: torch")]
+    assert re.fullmatch(r"Requires-Dist: torch>=[\d.]+", torch)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
