@@ -5,30 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Group = tuple[int, Sequence[int]]  # tokens of a prompt, and of each of its completions
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder with as many key and value heads as query heads, and a gated feed-forward part."""
+    """A decoder with a gated feed-forward part. keys: the width of all keys, None where query heads share none."""
 
     hidden: int
     layers: int
     inner: int
     vocabulary: int
+    keys: int | None = None
 
     @classmethod
-    def of(cls, config: object) -> Shape:
+    def of(cls, config: Any) -> Shape:
         names = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
-        return cls(*(getattr(config, name) for name in names))
+        keys = config.hidden_size * config.num_key_value_heads // config.num_attention_heads
+        return cls(*(getattr(config, name) for name in names), keys=keys)
 
     def forward(self, groups: Sequence[Group], head: bool = True, prompts: bool = True) -> int:
         """FLOPs of one forward: each prompt once, each completion once, attention to what comes before, the head where a
         completion is predicted. `prompts` false: these have been encoded already."""
         tokens = sum(p * prompts + sum(cs) for p, cs in groups)
         pairs = sum(prompts * p * (p + 1) // 2 + sum(c * p + c * (c + 1) // 2 for c in cs) for p, cs in groups)
-        trunk = 2 * self.layers * (4 * self.hidden**2 + 3 * self.hidden * self.inner) * tokens
+        keys = self.hidden if self.keys is None else self.keys
+        trunk = 2 * self.layers * self.hidden * (2 * self.hidden + 2 * keys + 3 * self.inner) * tokens
         attention = 4 * self.layers * self.hidden * pairs
         return trunk + attention + head * 2 * self.hidden * self.vocabulary * sum(sum(cs) for _, cs in groups)
 

@@ -32,11 +32,18 @@ def prepare(folder: Path, size: str, data: Path, rows: int) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     pairs = list({pair["prompt"]: pair for pair in _pairs(data)}.values())  # who samples asks each prompt once
-    tokenizer = _tokenizer([text for pair in pairs for text in pair.values()], SIZES[size][4])
+    tokenizer = byte_pairs([text for pair in pairs for text in pair.values()], SIZES[size][4])
     fits = lambda pair: max(len(tokenizer(pair["prompt"] + pair[s])["input_ids"]) for s in ("chosen", "rejected")) <= LIMIT  # noqa: E731
     kept = [pair for pair in pairs if fits(pair)][:rows]
-    order = generator(SEED, "order", 0).permutation(len(kept)).tolist()  # alignzoo reads row `order[place]` at `place`
-    for name, made in views(kept).items():
+    rows_of(kept, folder)
+    models(folder, size, tokenizer, kept)
+    (folder / "ready").touch()
+
+
+def rows_of(pairs: list[dict[str, str]], folder: Path) -> None:
+    """Write every view of the pairs, in both orders."""
+    order = generator(SEED, "order", 0).permutation(len(pairs)).tolist()  # alignzoo reads row `order[place]` at `place`
+    for name, made in views(pairs).items():
         stored: list[Any] = [None] * len(made)
         for place, row in enumerate(order):
             stored[row] = made[place]
@@ -49,8 +56,6 @@ def prepare(folder: Path, size: str, data: Path, rows: int) -> None:
             ]
             made = [row | {"label": bool(row["label"])} for _, row in ordered]
         _write(folder / f"{name}-ordered.jsonl", made)
-    models(folder, size, tokenizer, kept)
-    (folder / "ready").touch()
 
 
 def views(pairs: list[dict[str, str]]) -> dict[str, list[dict[str, Any]]]:
@@ -88,7 +93,7 @@ def _pairs(data: Path) -> Iterator[dict[str, str]]:
             yield {"prompt": prompt + dot.strip(), "chosen": " " + chosen, "rejected": " " + rejected}
 
 
-def _tokenizer(texts: list[str], vocabulary: int) -> Any:
+def byte_pairs(texts: list[str], vocabulary: int) -> Any:
     from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
     from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast

@@ -30,10 +30,10 @@ def run(job: Job) -> dict[str, Any]:
         meter, batches, rollouts = Meter(job.block), list[Any](), list[Any]()
         meter.count = lambda: trainer.cost.counts["trained_tokens"]
         trainer.callback_handler.callbacks.insert(0, meter)  # before the engine's own, whose evaluation is no part of a step
-        trainer._record = _listening(trainer._record, batches)
+        trainer._record = listening(trainer._record, batches)
         if kind.samples:
             loader: Any = trainer.loader
-            loader.sample = _recording(loader.sample, rollouts)
+            loader.sample = recording(loader.sample, rollouts)
         trainer.train()
     groups = [groups_of(batch) for batch in batches]
     shape = Shape.of(trainer.trained.main.config)
@@ -44,7 +44,7 @@ def run(job: Job) -> dict[str, Any]:
         useful_tokens=[sum(p + sum(cs) for p, cs in step) for step in groups],
         useful_flops=[useful(job.algorithm, shape, step, teacher, kind.passes, beforehand) for step in groups],
         sampled=[int(rollout.attended.sum()) for rollout in rollouts],
-        rollouts=[_ids(rollout) for rollout in rollouts] if job.replay else [],
+        rollouts=[ids_of(rollout) for rollout in rollouts] if job.replay else [],
     )
 
 
@@ -60,7 +60,7 @@ def groups_of(batch: Any) -> list[Group]:
     return [(int(prompt), lengths[c.prompt_of == i].tolist()) for i, prompt in enumerate(c.prompts.attended.sum(1).tolist())]
 
 
-def _listening(record: Callable[..., None], batches: list[Any]) -> Callable[..., None]:
+def listening(record: Callable[..., None], batches: list[Any]) -> Callable[..., None]:
     def listen(metrics: Any, batch: Batch) -> None:
         batches.append(batch)
         record(metrics, batch)
@@ -68,7 +68,7 @@ def _listening(record: Callable[..., None], batches: list[Any]) -> Callable[...,
     return listen
 
 
-def _recording(sample: Callable[..., Any], rollouts: list[Any]) -> Callable[..., Any]:
+def recording(sample: Callable[..., Any], rollouts: list[Any]) -> Callable[..., Any]:
     def draw(index: int, records: Any) -> Any:
         rollouts.append(sample(index, records))
         return rollouts[-1]
@@ -76,7 +76,7 @@ def _recording(sample: Callable[..., Any], rollouts: list[Any]) -> Callable[...,
     return draw
 
 
-def _ids(c: Completions) -> dict[str, Any]:
+def ids_of(c: Completions) -> dict[str, Any]:
     prompts = [ids[mask].tolist() for ids, mask in zip(c.prompts.ids, c.prompts.attended, strict=True)]
     return {
         "prompts": [prompts[i] for i in c.prompt_of.tolist()],

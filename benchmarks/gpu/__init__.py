@@ -1,0 +1,1 @@
+"""alignzoo beside TRL on one GPU, from a bare machine, in ten minutes."""
