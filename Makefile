@@ -12,7 +12,8 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-newest test-oldest check constraints format format-check lint types bench bench-golden bench-speed docs mutate clean
+.PHONY: help setup demo test test-newest test-oldest check constraints format format-check lint types bench bench-golden bench-speed \
+	bench-gpu gpu-bundle docs mutate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +82,12 @@ constraints: setup ## pin today's newest releases in constraints.txt; commit it 
 		--constraint constraints-cpu.txt pyproject.toml --output-file build/newest.txt
 	{ grep '^#' constraints.txt; grep -vE $(TORCH) build/newest.txt; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
+
+gpu-bundle: setup ## what a GPU machine without a network lacks, as wheels in .gpu (TARGET=3.12)
+	$(IN)/python -m benchmarks.gpu.bundle make .gpu
+
+bench-gpu: ## on a GPU: its tests, and the tables beside TRL, in ten minutes (SMALL=1 rehearses it on a CPU)
+	PYTHON="$${PYTHON:-$(if $(wildcard $(IN)/python),$(IN)/python,$(PYTHON))}" benchmarks/gpu/run.sh
 
 docs: setup ## the documentation as a site in build/docs
 	$(IN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs

@@ -26,12 +26,12 @@ The model: fresh weights, {layers} layers of width {hidden}, {vocabulary:,} toke
 
 """
 READING = """
-*Tokens*: useful ones, each prompt counted once; the median of the segments, warm-up left out, and in brackets the smallest and
-the largest. *x*: alignzoo's over this one's, in the same round, likewise. *Sampled*: tokens of completions a second, where there
-is a rollout. *Utilisation*: useful FLOPs over what the matrix product reached. *Memory*: the most that was allocated. *Apart*:
-the losses of the first steps, and their gradient norms relatively; where the two sample, on the same completions. *Busy*: the
-share of a step in which the GPU had anything to do. *Launches*, *waits*: a step's kernels, and how often the host waited for the
-GPU, under the profiler.
+*Tokens*: useful ones, each prompt counted once; the median of the segments, warm-up left out, and in brackets the smallest
+and the largest. *x*: alignzoo's over this one's, in the same round, likewise. *Sampled*: tokens of completions a second, where
+there is a rollout. *Utilisation*: useful FLOPs over what the matrix product reached. *Memory*: the most that was allocated.
+*Apart*: the losses of the first steps, and their gradient norms relatively; where the two sample, on the same completions.
+*Busy*: the share of a step in which the GPU had anything to do. *Launches*, *waits*: a step's kernels, and how often the host
+waited for the GPU, under the profiler.
 """
 HEAD = ("algorithm", "precision", "program", "tokens/s", "x", "sampled/s", "utilisation", "memory, GiB", "apart",
         "busy", "launches", "waits", "segments")  # fmt: skip

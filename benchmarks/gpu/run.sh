@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The GPU tests and the tables beside TRL, in ten minutes at most, from a bare machine: see README.md.
-# OUT= where results go, SMALL=1 rehearses all of it on a CPU, BUDGET= seconds, PYTHON= an interpreter with torch and transformers.
+# OUT= where results go, SMALL=1 rehearses all of it on a CPU, BUDGET= seconds, BUNDLE= the wheels, PYTHON= an interpreter.
 set -uo pipefail
 began=$(date +%s)
 cd "$(dirname "$0")/../.."
@@ -9,7 +9,7 @@ site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 ALIGNZOO_CACHE=$site/cache
-"$python" -m benchmarks.gpu.bundle install .gpu "$site/packages" || exit 1
+"$python" -m benchmarks.gpu.bundle install "${BUNDLE:-.gpu}" "$site/packages" || exit 1
 export PYTHONPATH=$PWD:$site/packages ENDS=$((began + budget))
 echo "installed after $(($(date +%s) - began)) s"
 timeout --kill-after=5 $((budget + 15)) "$python" -m benchmarks.gpu "$out" ${SMALL:+--small} 2>&1 | tee -a "$out/log.txt"

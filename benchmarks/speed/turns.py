@@ -75,12 +75,15 @@ class Player:
         return RuntimeError(self.printed.read_text(errors="replace")[-3000:])
 
     def close(self) -> None:
+        """It may be closed already."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
         with suppress(BrokenPipeError):
             self.told.close()
-        os.close(self.read)
+        if self.read >= 0:
+            os.close(self.read)
+            self.read = -1
 
 
 def alternate(commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], blocks: int) -> list[str]:
