@@ -28,16 +28,8 @@ from benchmarks.speed.turns import Player
 
 SET_UP, SEGMENT = 100, 75  # seconds that a program may take until it trains, and for a segment, one that compiles included
 TESTS = 120
+LAST = 10  # seconds before the end, when nothing new is begun
 PACKAGES = ("torch", "transformers", "trl", "datasets", "pyarrow", "accelerate", "triton", "numpy")
-PREPARE = """
-import json, sys, torch
-from pathlib import Path
-from benchmarks.gpu import material, plan
-folder, small = Path(sys.argv[1]), sys.argv[2] == "small"
-material.prepare(folder, plan.SMALL if small else plan.LARGE, small)
-device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-print(json.dumps({"device": device, "product_flops": material.product_rate(small)}))
-"""
 
 
 class Program(Player):
@@ -84,8 +76,8 @@ class Bench:
 
     def note(self, kind: str, **figures: Any) -> None:
         lines.write(self.results, {"kind": kind} | figures | self.about)
-        told = {name: value for name, value in figures.items() if name not in ("settings", "output")}
-        print(f"[{self.left:4.0f} s left] {kind} {json.dumps(told)[:300]}", flush=True)
+        shown = {name: value for name, value in figures.items() if name != "output"}
+        print(f"[{self.left:4.0f} s left] {kind} {json.dumps(shown)}", flush=True)
 
     def attempt(self, what: dict[str, Any], act: Callable[[], Any]) -> Any:
         """What `act` returns; where it fails a line says so, and None comes back."""
@@ -98,7 +90,7 @@ class Bench:
     def run(self, tests: str) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            command = [sys.executable, "-c", PREPARE, str(folder / "material"), "small" if self.small else "large"]
+            command = [sys.executable, "-m", "benchmarks.gpu.material", str(folder / "material"), *["small"] * self.small]
             printed = self.attempt({"row": "material"}, lambda: printed_by(command, min(self.left, 150)))
             if printed is None:
                 return
@@ -114,19 +106,8 @@ class Bench:
 
     def tests(self, wanted: str) -> None:
         """The tests that wait for a GPU."""
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            *wanted.split(),
-            "-k",
-            "gpu",
-            "-q",
-            "-W",
-            "default",
-            "-p",
-            "no:cacheprovider",
-        ]
+        options = ["-k", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", *wanted.split(), *options]
         start = time.time()
         ended = subprocess.run(command, capture_output=True, text=True, timeout=min(TESTS, self.left), cwd=ROOT)
         printed = ended.stdout.strip().splitlines() or [ended.stderr[-500:]]
@@ -148,8 +129,10 @@ class Bench:
             passes, place = KINDS[row.algorithm].passes, 0
 
             def segments(what: str, steps: int, limit: float = SEGMENT, backwards: bool = False) -> list[float]:
-                """One of each side; seconds."""
+                """One of each side; seconds. Raises TimeoutError when there is no time for more."""
                 nonlocal place
+                if self.left < LAST:
+                    raise TimeoutError("the time is up")
                 spent = []
                 for side in list(programs)[:: -1 if backwards else 1]:
                     command, place = f"{what} {steps} {place}", place + 1
@@ -158,9 +141,11 @@ class Bench:
                     )
                 return [seconds for seconds in spent if seconds is not None]
 
+            self.note("set up", row=row.name)
             segments("warm", max(WARM_UP, passes))
             pace = max(segments("warm", passes), default=1.0) / passes
             steps = passes * max(1, min(self.size.most, round(row.segment / pace)) // passes)
+            self.note("measuring", row=row.name, steps=steps, seconds_of_a_step=pace)
             for number in range(row.rounds):
                 segments("run", steps, 20 + 2 * pace * steps, backwards=number % 2 == 1)
             segments("profile", passes)

@@ -6,6 +6,7 @@ Prompts have 120 tokens and answers 250, about, log-normally spread, as in data 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu.plan import Size
+from benchmarks.gpu.plan import LARGE, SMALL, Size
 from benchmarks.speed.material import byte_pairs, rows_of
 
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
@@ -68,8 +69,7 @@ def model(size: Size, tokenizer: Any) -> Any:
         tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
     )  # fmt: skip
     torch.manual_seed(0)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def product_rate(small: bool) -> float:
@@ -85,3 +85,10 @@ def product_rate(small: bool) -> float:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / float(np.median(seconds[4:]))
+
+
+if __name__ == "__main__":
+    small = "small" in sys.argv
+    prepare(Path(sys.argv[1]), SMALL if small else LARGE, small)
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    print(json.dumps({"device": name, "product_flops": product_rate(small)}))

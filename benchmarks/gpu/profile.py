@@ -23,7 +23,7 @@ def started() -> Any:
 def summary(profiler: Any, seconds: float) -> dict[str, Any]:
     """The figures of one line; `seconds`: that it ran. On a CPU operations stand for kernels, those inside others included."""
     profiler.stop()
-    events = profiler.profiler.kineto_results.events()
+    events = [event for event in profiler.profiler.kineto_results.events() if not event.is_user_annotation()]
     return figures([(e.name(), e.start_ns(), e.duration_ns(), str(e.device_type()).endswith("CUDA")) for e in events], seconds)
 
 
@@ -41,9 +41,10 @@ def figures(events: list[tuple[str, int, int, bool]], seconds: float) -> dict[st
     top = sorted(spent.items(), key=lambda item: -item[1][0])[:TOP]
     waits: dict[str, int] = defaultdict(int)
     for name, *_ in events:
-        if name.endswith(WAITS) or "DtoH" in name:
+        if name.endswith(WAITS):
             waits[name] += 1
     return {
         "kernels": [{"name": name[:120], "share": total / whole, "calls": calls} for name, (total, calls) in top],
         "launches": len(on_gpu), "busy": busy / 1e9 / seconds, "waits": dict(waits),
+        "copies_to_host": sum("DtoH" in name for name, *_ in events),
     }  # fmt: skip

@@ -8,6 +8,7 @@ out=${OUT:-build/gpu} budget=${BUDGET:-560} python=${PYTHON:-python3}
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
 mkdir -p "$out"
+[ ! -e "$out/results.jsonl" ] || mv "$out/results.jsonl" "$out/results-$(date +%s).jsonl"
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 ALIGNZOO_CACHE=$site/cache
 "$python" -m benchmarks.gpu.bundle install "${BUNDLE:-.gpu}" "$site/packages" || exit 1
 export PYTHONPATH=$PWD:$site/packages ENDS=$((began + budget))

@@ -118,7 +118,7 @@ def segment(program: str, first: int, seconds: float, peak: float = 1.0, loss: f
 def test_the_page_holds_medians_worked_by_hand(tmp_path: Path) -> None:
     ours = [segment(OURS, first, seconds, 2.5) for first, seconds in ((4, 2), (9, 4), (14, 5))]
     theirs = [segment("TRL", first, seconds, peak, 0.51) for first, seconds, peak in ((4, 4, 8), (9, 6, 5), (14, 20, 5))]
-    profiled = line("profile", "TRL", busy=0.75, launches=500, waits={"cudaStreamSynchronize": 20, "Memcpy DtoH": 5},
+    profiled = line("profile", "TRL", busy=0.75, launches=500, waits={"cudaStreamSynchronize": 20, "cudaEventSynchronize": 5},
                     kernels=[{"name": "gemm<a|b>", "share": 0.5, "calls": 7}])  # fmt: skip
     rest = [
         line("tests", "", summary="== 12 passed ==", passed=True),
@@ -204,10 +204,10 @@ def test_figures_of_a_profile() -> None:
         ("gemm", 0, 400, True), ("gemm", 300, 200, True), ("Memcpy DtoH (Device -> Pinned)", 700, 100, True),
         ("cudaStreamSynchronize", 0, 900, False), ("cudaLaunchKernel", 0, 5, False),
     ]  # fmt: skip
-    found = profile.figures(events, 1e-6)
-    assert found["busy"] == pytest.approx(0.6) and found["launches"] == 3
-    assert found["waits"] == {"Memcpy DtoH (Device -> Pinned)": 1, "cudaStreamSynchronize": 1}
-    assert found["kernels"][0] == {"name": "gemm", "share": pytest.approx(600 / 700), "calls": 2}
+    step = profile.figures(events, 1e-6)
+    assert step["busy"] == pytest.approx(0.6) and step["launches"] == 3
+    assert step["waits"] == {"cudaStreamSynchronize": 1} and step["copies_to_host"] == 1
+    assert step["kernels"][0] == {"name": "gemm", "share": pytest.approx(600 / 700), "calls": 2}
 
 
 def test_flops_where_heads_share_their_keys() -> None:
