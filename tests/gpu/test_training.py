@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from transformers import TrainingArguments
 
 from alignzoo.config import compose, instantiate
-from alignzoo.models import varlen
+from alignzoo.models.forward import varlen
 from benchmarks.speed.ours import trainer_of
 from tests.gpu import pretend
 from tests.models.test_varlen import plain_backward, plain_forward
