@@ -84,7 +84,9 @@ class Bench:
         try:
             return act()
         except Exception as error:
-            self.note("failed", **what, error=type(error).__name__, output=str(error)[-3000:])
+            printed = getattr(error, "stdout", None) or b""  # of a program that took too long
+            output = f"{printed.decode(errors='replace') if isinstance(printed, bytes) else printed}\n{error}"
+            self.note("failed", **what, error=type(error).__name__, output=output[-3000:])
             return None
 
     def run(self, tests: str) -> None:
@@ -109,7 +111,7 @@ class Bench:
         options = ["-k", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", *wanted.split(), *options]
         start = time.time()
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=min(TESTS, self.left), cwd=ROOT)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=self.within(TESTS), cwd=ROOT)
         printed = ended.stdout.strip().splitlines() or [ended.stderr[-500:]]
         self.note(
             "tests", passed=ended.returncode == 0, summary=printed[-1], seconds=time.time() - start,
@@ -185,7 +187,7 @@ def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> N
     out.mkdir(parents=True, exist_ok=True)
     small = "--small" in arguments
     bench = Bench(out, small, float(environment.get("ENDS", time.time() + 540)))
-    bench.run(environment.get("TESTS", "tests/models/test_varlen.py tests/gpu"))
+    bench.run(environment.get("TESTS", "tests/models/test_varlen.py" + " tests/gpu" * (not small)))
 
 
 if __name__ == "__main__":

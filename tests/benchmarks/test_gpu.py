@@ -20,6 +20,7 @@ from benchmarks.gpu.__main__ import Bench
 from benchmarks.gpu.material import prepare
 from benchmarks.gpu.plan import OURS, ROWS, SMALL, SMALL_ROWS, WARM_UP
 from benchmarks.speed.floor import Shape
+from tests.limits import HANG
 
 ROOT = Path(__file__).parents[2]
 Line = dict[str, Any]
@@ -29,14 +30,12 @@ Line = dict[str, Any]
 def read(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
     """The lines that the script leaves; `out` of the first is where."""
     out = tmp_path_factory.mktemp("gpu")
-    # tests/gpu has its own turn
     script = {
         "SMALL": "1",
         "OUT": str(out),
         "PYTHON": sys.executable,
         "BUNDLE": "none",
-        "BUDGET": "500",
-        "TESTS": "tests/models/test_varlen.py",
+        "BUDGET": f"{HANG:.0f}",
     }
     ended = subprocess.run(
         ["bash", "benchmarks/gpu/run.sh"], env={**os.environ, **script}, capture_output=True, text=True, cwd=ROOT
@@ -165,7 +164,7 @@ WRONG = {"folder": "nothing is here"}
 
 def test_a_program_that_fails_drops_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other side goes on alone."""
-    bench, row, job = Bench(tmp_path, True, time.time() + 500), SMALL_ROWS[0], Bench.job
+    bench, row, job = Bench(tmp_path, True, time.time() + HANG), SMALL_ROWS[0], Bench.job
     prepare(tmp_path / "material", SMALL, True)
     monkeypatch.setattr(
         Bench, "job", lambda self, row, name, *folders: replace(job(self, row, name, *folders), **{"TRL": WRONG}.get(name, {}))
