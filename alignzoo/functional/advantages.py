@@ -56,11 +56,11 @@ def leave_one_out(values: Tensor, group: Tensor, valid: Tensor | None = None) ->
     Kool et al. 2019, Buy 4 REINFORCE samples, get a baseline for free; Ahmadian et al. 2024, Back to basics.
     """
     valid = torch.ones_like(group, dtype=torch.bool) if valid is None else valid
+    exact, weight = torch.where(valid, values, 0).double(), valid.double()
     member = group.unique(return_inverse=True)[1]
-    sums = values.new_zeros(len(values)).index_add(0, member, torch.where(valid, values, 0))[member]
-    counts = values.new_zeros(len(values)).index_add(0, member, valid.to(values.dtype))[member]
-    others = counts - valid.to(values.dtype)
-    return torch.where(others > 0, (sums - torch.where(valid, values, 0)) / others.clamp(min=1), values)
+    sums, counts = (torch.zeros_like(x).index_add(0, member, x)[member] for x in (exact, weight))
+    others = counts - weight
+    return torch.where(others > 0, ((sums - exact) / others.clamp(min=1)).to(values.dtype), values)
 
 
 def group_advantages(
@@ -70,22 +70,31 @@ def group_advantages(
 
         A_i = (R_i - mean R) / (sd R + epsilon)        sd^2 = 1 / (k - 1) sum (R_j - mean R)^2
 
-    Without `scale` the deviation alone. Values that are not valid are left out and get 0, as does one without others.
+    Without `scale` the deviation alone. Values that are not valid are left out and get 0, as do one without others and values
+    that differ by rounding alone.
 
     values (B,); group (B,) integers; valid (B,) bool, default all -> (B,).
 
     Shao et al. 2024, DeepSeekMath, section 4.1.2; without scale Liu et al. 2025, Understanding R1-Zero-like training, eq. 3.
     """
     valid = torch.ones_like(group, dtype=torch.bool) if valid is None else valid
-    member, weight = group.unique(return_inverse=True)[1], valid.to(values.dtype)
+    member, weight = group.unique(return_inverse=True)[1], valid.double()
 
     def summed(x: Tensor) -> Tensor:
-        return x.new_zeros(len(x)).index_add(0, member, x * weight)[member]
+        return torch.zeros_like(x).index_add(0, member, x * weight)[member]
 
-    values, count = torch.where(valid, values, 0), summed(weight)
-    deviation = (values - summed(values) / count.clamp(min=1)) * weight
+    exact, count = torch.where(valid, values, 0).double(), summed(weight)
+    mean = summed(exact) / count.clamp(min=1)
+    deviation = (exact - mean) * weight
     variance = summed(deviation**2) / (count - 1).clamp(min=1)
-    return deviation / (variance.sqrt() + epsilon) if scale else deviation
+    advantages = deviation / (variance.sqrt() + epsilon) if scale else deviation
+    return torch.where(variance > rounding(mean, values.dtype), advantages, 0).to(values.dtype)
+
+
+def rounding(mean: Tensor, dtype: torch.dtype) -> Tensor:
+    """The variance up to which numbers of this mean, stored as `dtype`, may be equal but for their rounding: a standard
+    deviation of a few units in the last place; of float64, in which they are summed, a few thousand."""
+    return ((1e-12 if dtype == torch.float64 else 5e-7) * mean) ** 2
 
 
 def _identity(x: Tensor) -> Tensor:
@@ -95,10 +104,21 @@ def _identity(x: Tensor) -> Tensor:
 def masked_mean(x: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = _identity) -> Tensor:
     """The mean of x where mask holds, 0 if nowhere; x is not read elsewhere.
 
-    x and mask of one shape -> (). `total` sums a tensor over ranks, so that the mean is that over all of them.
+    x and mask of one shape -> (), summed in float64. `total` sums a tensor over ranks, so that the mean is that over all of
+    them.
     """
-    sums = total(torch.stack([torch.where(mask, x, 0).sum(), mask.sum().to(x.dtype)]))
-    return sums[0] / sums[1].clamp(min=1)
+    sums = total(torch.stack([torch.where(mask, x, 0).double().sum(), mask.double().sum()]))
+    return (sums[0] / sums[1].clamp(min=1)).to(x.dtype)
+
+
+def moments(x: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = _identity) -> tuple[Tensor, Tensor]:
+    """Mean and variance 1/n sum (x - mean)^2 of x where mask holds, (), (), both float64; the variance is 0 where it is no
+    more than the rounding of x. `total` as in `masked_mean`.
+    """
+    exact = x.double()  # in which equal float32 values have that very mean
+    mean = masked_mean(exact, mask, total)
+    variance = masked_mean((exact - mean) ** 2, mask, total)
+    return mean, torch.where(variance > rounding(mean, x.dtype), variance, 0)
 
 
 def whiten(x: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = _identity, epsilon: float = 1e-8) -> Tensor:
@@ -106,9 +126,8 @@ def whiten(x: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = _identit
 
         (x - mean) / sqrt(var + epsilon)        var = 1/n sum (x - mean)^2
 
-    x and mask of one shape -> the same shape, 0 outside the mask. `total` sums a tensor over ranks, so that the moments are
-    those of all of them.
+    x and mask of one shape -> the same shape, 0 outside the mask and where x differs by rounding alone. `total` sums a tensor
+    over ranks, so that the moments are those of all of them.
     """
-    mean = masked_mean(x, mask, total)
-    variance = masked_mean((x - mean) ** 2, mask, total)
-    return torch.where(mask, (x - mean) * (variance + epsilon).rsqrt(), 0)
+    mean, variance = moments(x, mask, total)
+    return torch.where(mask & (variance > 0), (x.double() - mean) * (variance + epsilon).rsqrt(), 0).to(x.dtype)

@@ -14,7 +14,7 @@ from alignzoo.common import reference_samples
 from alignzoo.common.folder import COMPLETIONS, lines
 from alignzoo.runs.results import Run
 from alignzoo.statistics.frontier import best_of_n_estimate
-from alignzoo.statistics.intervals import Summary, summarize
+from alignzoo.statistics.intervals import Summary, deviation, summarize
 from alignzoo.statistics.overoptimisation import Fall, Fit, Law, fall, fit
 
 LEAST = 3  # evaluations, or counts n, that a way up has
@@ -130,7 +130,7 @@ class _Scale:
         """Of its samples, where the run kept them, else of the first evaluation."""
         tables = [reference_samples.read([run.folder], judge) for judge in ("gold", "reward")]
         gold, proxy = (own if table is None else table for table, own in zip(tables, (gold, proxy), strict=True))
-        return cls(float(gold.mean()), float(proxy.mean()), float(proxy.std()) or 1.0)
+        return cls(float(gold.mean()), float(proxy.mean()), deviation(proxy).item() or 1.0)
 
     def of_proxy(self, values: np.ndarray) -> np.ndarray:
         scaled: np.ndarray = (values - self.mean) / self.deviation
@@ -170,7 +170,7 @@ def _chosen(run: Run) -> Ascent | None:
     gold, proxy = (reference_samples.read([run.folder], judge) for judge in ("gold", "reward"))
     if gold is None or proxy is None or gold.shape != proxy.shape:
         return None
-    scale = _Scale(float(gold.mean()), float(proxy.mean()), float(proxy.std()) or 1.0)
+    scale = _Scale(float(gold.mean()), float(proxy.mean()), deviation(proxy).item() or 1.0)
     curves = [best_of_n_estimate(values, BEST_OF, chosen_by=proxy) for values in (gold, proxy)]
     if len(curves[0]) < LEAST:
         return None

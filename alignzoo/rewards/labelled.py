@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions, Decode, Pairs, Rated
+from alignzoo.statistics import calibration
 
 MOST = 8192  # records of earlier refreshes that are kept
 C = TypeVar("C", bound=Completions)
@@ -59,9 +60,7 @@ def spoken(c: C, decode: Decode) -> C:
 
 def correlation(a: Tensor, b: Tensor) -> float:
     """Pearson's; 0 where one of them is constant."""
-    a, b = (x.double() - x.double().mean() for x in (a, b))
-    scale = float(a.norm() * b.norm())
-    return float(a @ b) / scale if scale else 0.0
+    return calibration.correlation(*(x.double().cpu().numpy() for x in (a, b)))
 
 
 def _columns(records: Any) -> set[str]:

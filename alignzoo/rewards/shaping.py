@@ -10,10 +10,9 @@ from torch import Tensor
 
 from alignzoo.contracts import Scores
 from alignzoo.errors import UserError, require
+from alignzoo.functional.advantages import moments, rounding
 from alignzoo.rewards.composite import Composite
 from alignzoo.rewards.mixture import sum_of
-
-LEAST = 1e-8  # of a standard deviation: what is always the same is not blown up
 
 
 @dataclass(kw_only=True)
@@ -46,11 +45,7 @@ class Whiten(Composite):
 
     def combine(self, values: dict[str, Tensor], valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         total = sum_of(values)
-        known = total[valid]
-        if not len(known):
-            return total, {"unwhitened": total}
-        mean, deviation = known.mean(), known.std(unbiased=False)
-        return scaled(total, mean, deviation, self.centre), {"unwhitened": total}
+        return scaled(total, *moments(total, valid), self.centre), {"unwhitened": total}
 
 
 @dataclass(kw_only=True)
@@ -71,8 +66,8 @@ class Normalise(Composite):
     def combine(self, values: dict[str, Tensor], valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         total = made = sum_of(values)
         if self.count > 1:
-            deviation = torch.tensor((self.squares / self.count) ** 0.5, device=total.device)
-            made = scaled(total, torch.tensor(self.mean, device=total.device), deviation, self.centre)
+            mean, variance = torch.tensor([self.mean, self.squares / self.count], dtype=torch.float64, device=total.device)
+            made = scaled(total, mean, torch.where(variance > rounding(mean, total.dtype), variance, 0), self.centre)
         return made.clamp(-self.clip, self.clip) if self.clip and self.count > 1 else made, {"unnormalised": total}
 
     def after_rollout(self, scores: Scores) -> None:
@@ -93,7 +88,7 @@ class Normalise(Composite):
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
 
 
-def scaled(total: Tensor, mean: Tensor, deviation: Tensor, centre: bool) -> Tensor:
-    """(r - mean) / deviation, or r / deviation; undivided where there is no deviation."""
-    divisor = torch.where(deviation > LEAST, deviation, 1.0)
-    return ((total - mean) if centre else total) / divisor
+def scaled(total: Tensor, mean: Tensor, variance: Tensor, centre: bool) -> Tensor:
+    """(r - mean) / sqrt(variance), or r / sqrt(variance); undivided where the variance is 0."""
+    divisor = torch.where(variance > 0, variance, 1).sqrt()
+    return ((total - mean if centre else total.double()) / divisor).to(total.dtype)

@@ -12,6 +12,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from alignzoo.statistics.intervals import deviation
+
 Floats = NDArray[np.float64]
 BINS = 10
 
@@ -74,6 +76,5 @@ def accuracy_by_size(margins: Floats, sizes: Floats, parts: int = 4) -> list[flo
 
 def correlation(a: Floats, b: Floats) -> float:
     """Pearson's; 0 where one of them does not vary."""
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum()) / scale if scale > 0 else 0.0
+    scale = float(deviation(a).item() * deviation(b).item())
+    return float(((a - a.mean()) * (b - b.mean())).mean()) / scale if scale > 0 else 0.0

@@ -110,6 +110,13 @@ def mean_interval(scores: Sequence[float] | np.ndarray, confidence: float = 0.95
     return mean - error * _without_skew(quantile, k), mean - error * _without_skew(-quantile, k)
 
 
+def deviation(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """The standard deviation along `axis`, which stays; exactly 0 where the values are equal but for rounding, so that nothing
+    is divided by what rounding left of one."""
+    spread, largest = np.ptp(values, axis, keepdims=True), np.abs(values).max(axis, keepdims=True)
+    return np.where(spread > 8 * np.finfo(values.dtype).eps * largest, values.std(axis, keepdims=True), 0.0)
+
+
 def share_interval(share: float, count: int, confidence: float = 0.95) -> Ends:
     """Wilson's interval (1927) of a probability of which `share` was seen in `count` trials: the values from which the share is
     no more than z standard errors away. It does not collapse where the share is 0 or 1."""

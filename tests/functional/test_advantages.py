@@ -1,5 +1,6 @@
 """Returns, advantages and baselines against hand-worked numbers, loops out of the textbook, and invariances."""
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignzoo.functional import discounted_returns, gae, leave_one_out, masked_mean, whiten
+from alignzoo.functional import discounted_returns, gae, group_advantages, leave_one_out, masked_mean, whiten
 from tests.limits import HANG
 
 ALL = torch.ones(1, 3, dtype=torch.bool)
@@ -108,6 +109,34 @@ def test_whiten_of_equal_or_absent_values_is_finite() -> None:
     assert whiten(torch.full((3,), 5.0), torch.ones(3).bool()).tolist() == [0, 0, 0]
     assert whiten(torch.full((3,), NAN), torch.zeros(3).bool()).tolist() == [0, 0, 0]
     assert masked_mean(torch.full((3,), NAN), torch.zeros(3).bool()).item() == 0
+
+
+EQUAL = [(1.1, 10), (10.1, 6), (100.1, 64), (1000.1, 64), (0.1, 7), (-3.3e4, 1000), (1e-6, 9)]
+
+
+@pytest.mark.parametrize(("value", "count"), EQUAL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_equal_values_none_is_better_whatever_their_size(value: float, count: int, dtype: torch.dtype) -> None:
+    """Their mean is no float32 number that a float32 sum finds: 100.1 64 times was 0.378 standard deviations above itself."""
+    x, group = torch.full((count,), value, dtype=dtype), torch.zeros(count, dtype=torch.long)
+    assert whiten(x, torch.ones(count, dtype=torch.bool)).tolist() == [0] * count
+    assert group_advantages(x, group).tolist() == group_advantages(x, group, scale=False).tolist() == [0] * count
+    if dtype is torch.float32:
+        assert (x - leave_one_out(x, group)).tolist() == [0] * count
+        assert masked_mean(x, torch.ones(count, dtype=torch.bool)).item() == x[0].item()
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4])
+def test_values_apart_by_rounding_are_equal_and_those_apart_by_more_are_not(size: float) -> None:
+    """0.1 + 0.2 is 0.3. A hundredth more is more: deviations d = -+0.005 sizes, whitened d / sqrt(d^2 + 1e-8)."""
+    rounded = size * (torch.tensor([0.1, 0.3, 0.3]) + torch.tensor([0.2, 0.0, 2.9e-8]))
+    assert len(rounded.unique()) > 1
+    assert not whiten(rounded, torch.ones(3).bool()).any()
+    assert not group_advantages(rounded, torch.zeros(3, dtype=torch.long)).any()
+    d = 0.005 * size
+    expected = d / math.sqrt(d**2 + 1e-8)
+    found = whiten(torch.tensor([size, 1.01 * size]), torch.ones(2).bool())
+    assert found.tolist() == pytest.approx([-expected, expected], abs=1e-4)
 
 
 def _on_ranks(count: int, run: Callable[[int, Callable[[Tensor], Tensor]], Tensor]) -> list[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from alignzoo.report import main
+from alignzoo.report.main import main
 from alignzoo.report.judging import Bin, reliability
 from alignzoo.runs.results import find
 from tests.report.runs import write_run

@@ -89,6 +89,18 @@ def test_whitening_is_over_the_completions_that_have_a_score(made, completions):
     assert not made(Whiten, {"a": [None] * 3})(completions).usable.any()
 
 
+@pytest.mark.parametrize("value", [1.1, 10.1, 100.1, 1000.1, -0.3, 1e-6])
+def test_equal_scores_are_neither_good_nor_bad(made, completions, value):
+    """In float32 the mean of three 1.1 is not 1.1; and summed in two orders, 0.1 + 0.2 is not 0.3."""
+    for parts in ({"a": [value] * 3}, {"a": [value / 3, value, value * 2 / 3], "b": [value * 2 / 3, 0.0, value / 3]}):
+        assert made(Whiten, parts)(completions).total.tolist() == pytest.approx([0.0] * 3, abs=abs(value) * 3e-7)
+        reward = made(Normalise, parts)
+        for _ in range(3):
+            reward.after_rollout(reward(completions))
+        assert reward(completions).total.tolist() == pytest.approx([0.0] * 3, abs=abs(value) * 3e-7)
+    assert made(Whiten, {"a": [value] * 3})(completions).total.tolist() == [0.0] * 3
+
+
 def test_normalising_goes_by_all_rollouts_before(made, completions):
     """2, 4, then 9: mean 3, variance 1, then mean 5, variance 26/3."""
     reward = made(Normalise, {"a": [2.0, 4.0, None]})

@@ -80,3 +80,5 @@ def test_correlation():
     assert correlation(np.array([1.0, 2.0, 3.0]), np.array([4.0, 6.0, 5.0])) == pytest.approx(0.5)
     assert correlation(np.array([1.0, 2.0]), np.array([exp(2), exp(1)])) == pytest.approx(-1)
     assert correlation(np.array([1.0, 2.0]), np.array([3.0, 3.0])) == 0.0
+    assert correlation(np.arange(10.0), np.full(10, 1.1)) == 0.0  # whose mean is 1.1000000000000003
+    assert correlation(np.array([1.0, 2.0]), np.array([0.1 + 0.2, 0.3])) == 0.0

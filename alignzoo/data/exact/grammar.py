@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.data.exact.optimum import Tree
+from alignzoo.statistics.intervals import deviation
 
 
 def source_policy(tree: Tree, prompts: int, seed: int) -> Tensor:
@@ -45,8 +46,8 @@ def rewards(tree: Tree, prompts: int, seed: int, interaction: float, roughness: 
 
 
 def _standard(x: np.ndarray) -> np.ndarray:
-    deviation = x.std(1, keepdims=True)
-    return (x - x.mean(1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+    spread = deviation(x, 1)
+    return (x - x.mean(1, keepdims=True)) / np.where(spread > 0, spread, 1)
 
 
 def sparse(rewards: np.ndarray, share: float) -> np.ndarray:
