@@ -167,7 +167,7 @@ class Completions(Batch):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pairs(Batch):
-    """Two completions of the same prompt, of which `chosen` is preferred. Both are `Completions` over the same prompts.
+    """Two completions of the same prompt, of which `chosen` is preferred. Each side has its prompts in an order of its own.
 
     margin (B,), where the data has it: how much better the chosen one is.
     """
@@ -178,10 +178,13 @@ class Pairs(Batch):
 
     @property
     def both(self) -> Completions:
-        """Chosen, then rejected, (2B,), over one copy of the prompts."""
-        sides = [{f.name: getattr(side, f.name) for f in fields(Completions)} for side in (self.chosen, self.rejected)]
-        stacked = {n: _cat([side[n] for side in sides]) for n in sides[0] if n != "prompts"}
-        return Completions(prompts=self.chosen.prompts, **stacked)
+        """Chosen, then rejected, (2B,), over one copy of each prompt."""
+        sides = (self.chosen, self.rejected)
+        stacked = {f.name: _cat([getattr(side, f.name) for side in sides]) for f in fields(Completions) if f.name != "prompts"}
+        prompts, which = _merged(self.chosen.prompts, self.rejected.prompts)
+        if which is not None:
+            stacked["prompt_of"] = which[torch.cat([self.chosen.prompt_of, self.rejected.prompt_of + len(self.chosen.prompts)])]
+        return Completions(prompts=prompts, **stacked)
 
     @property
     def counted(self) -> Tensor:
@@ -241,6 +244,18 @@ def _cat(values: list[Any]) -> Any:
         width = max(v.shape[1] for v in values)
         values = [F.pad(v, (0, 0) * (v.dim() - 2) + (0, width - v.shape[1])) for v in values]
     return torch.cat(values)
+
+
+def _merged(a: Prompts, b: Prompts) -> tuple[Prompts, Tensor | None]:
+    """One copy of each prompt of both, and which of them each of a's, then b's is; None where b's are a's in a's order."""
+    if a is b or all(torch.equal(x, y) for x, y in ((a.row, b.row), (a.attended, b.attended), (a.ids, b.ids))):
+        return a, None
+    every = type(a).cat([a, b])
+    key = torch.cat([torch.where(every.attended, every.ids, -1), every.row[:, None]], 1)
+    copies, which = key.unique(dim=0, return_inverse=True)
+    places = torch.arange(len(every), device=which.device)
+    first = torch.full((len(copies),), len(every), device=which.device).scatter_reduce(0, which, places, "amin")
+    return every.take(first), which
 
 
 def _text(decode: Decode | None, ids: Tensor, attended: Tensor) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -75,6 +75,57 @@ def test_pairs_stack_over_one_copy_of_the_prompts():
     assert pairs.counted.tolist() == [1.0, 1.0, 0.0]
     unscored = torch.zeros(3, 3, dtype=torch.bool)
     assert Pairs(chosen=record(), rejected=record(scored=unscored)).counted.tolist() == [0.0, 0.0, 0.0]
+
+
+def written(prompts: Prompts, order: list[int], mark: int) -> Completions:
+    """A completion of each prompt in that order: its row's number, then the side's mark. The prompts stay as they are."""
+    row = prompts.row[order]
+    ids, everywhere = torch.stack([row, torch.full_like(row, mark)], 1), torch.ones(len(order), 2, dtype=torch.bool)
+    return Completions(
+        prompts=prompts, prompt_of=torch.tensor(order), ids=ids, attended=everywhere, scored=everywhere,
+        truncated=torch.zeros(len(order), dtype=torch.bool), row=row,
+    )  # fmt: skip
+
+
+def behind(c: Completions) -> list[tuple[list[int], list[int]]]:
+    """Each completion with the prompt that it is read behind."""
+    tokens = [ids[mask].tolist() for ids, mask in zip(c.prompts.ids, c.prompts.attended, strict=True)]
+    return [(tokens[p], ids.tolist()) for p, ids in zip(c.prompt_of.tolist(), c.ids, strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_reads_every_completion_behind_its_own_prompt_whatever_was_taken_of_each_side(seed: int) -> None:
+    """Prompts in another order, of another width, with prompts that nothing refers to, or twice."""
+    rng = torch.Generator().manual_seed(seed)
+    widths = torch.randint(1, 5, (6,), generator=rng).tolist()
+    attended = torch.tensor([[i >= 4 - n for i in range(4)] for n in widths])
+    ids = torch.where(attended, torch.arange(6)[:, None] + 50, 99)  # what is padded reads like no token of any prompt
+    prompts = Prompts(ids=ids, attended=attended, row=torch.arange(6) + 10, columns={"number": list(range(6))})
+    rows = torch.randint(0, 6, (5,), generator=rng)
+
+    def side(mark: int) -> Completions:
+        order = torch.randperm(6, generator=rng)
+        return written(prompts.take(order), list(range(6)), mark).take(torch.cat([(order == row).nonzero()[0] for row in rows]))
+
+    chosen, rejected = side(1), side(2)
+    shuffled = torch.randperm(len(rejected.prompts), generator=rng)
+    apart = replace(rejected, prompts=rejected.prompts.take(shuffled), prompt_of=shuffled.argsort()[rejected.prompt_of])
+    for other in (rejected, apart, Completions.cat([apart.take([0, 1]), apart.take([2, 3, 4])])):
+        both = Pairs(chosen=chosen, rejected=other).both
+        assert behind(both) == behind(chosen) + behind(other)
+        assert len(both.prompts) == len(set(rows.tolist()))
+        assert [both.prompts.columns["number"][i] for i in both.prompt_of.tolist()] == rows.tolist() * 2
+        assert behind(Pairs(chosen=chosen, rejected=other).take([3, 0]).both) == [(behind(both))[i] for i in (3, 0, 8, 5)]
+
+
+def test_both_keeps_the_prompts_that_both_sides_share_and_one_copy_of_equal_ones() -> None:
+    pairs = Pairs(chosen=record(), rejected=record())
+    shared = Pairs(chosen=pairs.chosen, rejected=replace(pairs.rejected, prompts=pairs.chosen.prompts))
+    assert pairs.both.prompts is pairs.chosen.prompts and shared.both.prompts is pairs.chosen.prompts
+    swapped = pairs.rejected.prompts.take([1, 0])
+    assert behind(replace(pairs, rejected=replace(pairs.rejected, prompts=swapped)).both)[3:] == [
+        ([4, 5], [20, 21, 22]), ([6, 7, 8], [30, 0, 0]), ([4, 5], [40, 41, 0])
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
