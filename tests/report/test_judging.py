@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from alignzoo.report.main import main
 from alignzoo.report.judging import Bin, reliability
+from alignzoo.report.main import main
 from alignzoo.runs.results import find
 from tests.report.runs import write_run
 
