@@ -6,7 +6,7 @@ from alignzoo.functional.divergences import forward_kl, generalised_jsd, k1, k2,
 from alignzoo.functional.logprobs import entropy, selective_log_softmax
 from alignzoo.functional.policy import adapted_kl_coefficient, clipped_surrogate, clipped_value_loss, reinforce
 from alignzoo.functional.preference import bradley_terry_loss, dpo_loss
-from alignzoo.functional.ratings import kto_loss
+from alignzoo.functional.ratings import kto_loss, mismatches
 from alignzoo.functional.scores import plackett_luce_loss, rating_cross_entropy, rating_squared_error
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "kto_loss",
     "leave_one_out",
     "masked_mean",
+    "mismatches",
     "plackett_luce_loss",
     "rating_cross_entropy",
     "rating_squared_error",

@@ -25,3 +25,25 @@ def kto_loss(
     """
     gain = beta * (log_ratio - reference_point.detach())
     return torch.where(desirable, desirable_weight * (-gain).sigmoid(), undesirable_weight * gain.sigmoid())
+
+
+def mismatches(group: Tensor) -> Tensor:
+    """Whose completion stands under each record's prompt where it must not be the prompt's own: KTO's estimate of the KL.
+
+    Records of one prompt are put together, in order of the first of each, and everyone gets the completion as many places
+    before as the largest prompt has records: each completion is used once, and where prompts are all different it is that of
+    the record before, the first record getting the last one's. Where one prompt has more than half of the records, those left
+    over share the others'; where there is but one prompt, they get the record's before.
+
+    group (N,) integers: which prompt -> (N,) indices.
+    """
+    places = torch.arange(len(group), device=group.device)
+    _, member, count = group.unique(return_inverse=True, return_counts=True)
+    first = torch.full_like(count, len(group)).scatter_reduce(0, member, places, "amin")
+    together = first[member].argsort(stable=True)
+    source = torch.empty_like(places)
+    source[together] = together.roll(int(count.max()))
+    left_over = member[source] == member
+    others = together[member[together] != count.argmax()]
+    spare = others[places % len(others)] if len(others) else places - 1
+    return torch.where(left_over, spare, source) % len(group)

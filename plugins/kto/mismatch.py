@@ -9,20 +9,23 @@ from torch.nn.utils.rnn import pad_sequence
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Models
+from alignzoo.functional import mismatches
 
 
 def mismatched(own: Completions, models: Models) -> Completions:
-    """Each record's prompt with the completion of the record before it, the records of all ranks in the order of their rows.
+    """Each record's prompt with the completion of another prompt, by `functional.mismatches` over the records of all ranks in
+    the order of their rows.
 
     So the outcome depends neither on micro-batches nor on ranks. Tokens before the completion that the policy did not write
     stay with their prompt. Records without a scored token give none. A record that is alone keeps its own completion.
     """
-    ids, scored, row = _everybody(own, models)
+    ids, scored, row, prompt = _everybody(own, models)
     order = row.argsort(stable=True)
     order = order[scored[order].any(1)]
     if not len(order):
         return own
-    donor = order[torch.searchsorted(row[order], own.row) - 1]
+    source = order[mismatches(prompt[order].unique(dim=0, return_inverse=True)[1])]
+    donor = source[torch.searchsorted(row[order], own.row).clamp(max=len(order) - 1)]
     given = [_before(i, s) for i, s in zip(own.ids, own.scored, strict=True)]
     written = [i[s] for i, s in zip(ids[donor], scored[donor], strict=True)]
     joined = [torch.cat(parts) for parts in zip(given, written, strict=True)]
@@ -34,10 +37,14 @@ def mismatched(own: Completions, models: Models) -> Completions:
     )  # fmt: skip
 
 
-def _everybody(own: Completions, models: Models) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens, marks and rows of all ranks' records."""
-    wider = int(models.gather(torch.tensor([own.ids.shape[1]], device=own.ids.device)).max()) - own.ids.shape[1]
-    return models.gather(F.pad(own.ids, (0, wider))), models.gather(F.pad(own.scored, (0, wider))), models.gather(own.row)
+def _everybody(own: Completions, models: Models) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tokens, marks, rows and prompts of all ranks' records; a prompt is its tokens, with -1 before them."""
+    prompt = torch.where(own.prompts.attended, own.prompts.ids, -1)[own.prompt_of]
+    width = torch.tensor([[own.ids.shape[1], prompt.shape[1]]], device=own.ids.device)
+    right, left = (models.gather(width).amax(0) - width[0]).tolist()
+    padded = F.pad(own.ids, (0, right)), F.pad(own.scored, (0, right)), own.row, F.pad(prompt, (left, 0), value=-1)
+    ids, scored, row, prompt = (models.gather(x) for x in padded)
+    return ids, scored, row, prompt
 
 
 def _before(ids: Tensor, scored: Tensor) -> Tensor:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from alignzoo.batch import Rated
 from alignzoo.contracts import Hosting, Kind, Role, Search, require
+from alignzoo.functional import mismatches
 
 from .base import Reading
 from .rows import Row, judged
@@ -49,9 +52,11 @@ class TRLKTO(Reading):
 
 
 def mismatched(examples: list[Row]) -> list[Row]:
-    """Each prompt of a micro-batch with the completion of the row before it, the first with the last: z is estimated on these.
-    TRL does this to its data when it tokenises them."""
-    order = sorted(range(len(examples)), key=lambda i: examples[i]["row"])
-    for place, i in enumerate(order):
-        examples[i]["KL_completion_ids"] = examples[order[place - 1]]["completion_ids"]
+    """Each prompt of a micro-batch with the completion of another, as in `kto`: z is estimated on these. TRL does this to its
+    data when it tokenises them, with that of the row before."""
+    ordered = sorted(examples, key=lambda example: example["row"])
+    prompts: dict[tuple[int, ...], int] = {}
+    group = torch.tensor([prompts.setdefault(tuple(example["prompt_ids"]), len(prompts)) for example in ordered])
+    for example, source in zip(ordered, mismatches(group).tolist(), strict=True):
+        example["KL_completion_ids"] = ordered[source]["completion_ids"]
     return examples

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Rated
-from alignzoo.functional import kto_loss
+from alignzoo.functional import kto_loss, mismatches
 from alignzoo.settings import UserError
 from alignzoo.testing.fakes import FakeModels, TablePolicy, completions, prompts
 from alignzoo_plugins.kto.kto import KTO, Judged, ReferencePoint
@@ -74,7 +74,8 @@ def test_ranks_share_the_reference_point() -> None:
     whole = mismatched(records(), models())
     for rows in ([0, 1], [2]):
         given, asked = models(), list[Tensor]()
-        answers = iter([torch.tensor([1, 2]), records().ids, records().scored, records().row])
+        prompt = records().prompts.ids
+        answers = iter([torch.tensor([[1, 2], [2, 2]]), records().ids, records().scored, records().row, prompt])
 
         def gather(x: Tensor, asked: list[Tensor] = asked, answers: Iterator[Tensor] = answers) -> Tensor:
             asked.append(x)
@@ -85,6 +86,44 @@ def test_ranks_share_the_reference_point() -> None:
         assert asked[1].shape == (len(rows), 2)  # padded to the widest of all ranks
         for place, row in enumerate(rows):
             assert found.ids[place][found.scored[place]].tolist() == whole.ids[row][whole.scored[row]].tolist()
+
+
+def same(group: list[int], sources: list[int]) -> list[bool]:
+    return [group[source] == own for source, own in zip(sources, group, strict=True)]
+
+
+def test_mismatches_by_hand() -> None:
+    """Neighbours of a prompt shift by two together; of A B A C the records are put together as A A B C; of
+    three As and B and C, shifted by three, the first A would get an A, and gets B; one prompt alone has the record before."""
+    assert mismatches(torch.tensor([7, 7, 2, 2, 5, 5])).tolist() == [4, 5, 0, 1, 2, 3]
+    assert mismatches(torch.tensor([0, 1, 0, 2])).tolist() == [1, 0, 3, 2]
+    assert mismatches(torch.tensor([4, 1, 3])).tolist() == [2, 0, 1]
+    assert mismatches(torch.tensor([0, 0, 0, 1, 2])).tolist() == [3, 3, 4, 0, 1]
+    assert mismatches(torch.tensor([6, 6, 6])).tolist() == [2, 0, 1] and mismatches(torch.tensor([6])).tolist() == [0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_completion_is_mismatched_with_its_own_prompt_where_another_is_there(seed: int) -> None:
+    """And each is used once unless one prompt has more than half."""
+    rng = torch.Generator().manual_seed(seed)
+    group = torch.randint(0, 2 + seed // 2, (2 + seed,), generator=rng)
+    found = mismatches(group).tolist()
+    if len(group.unique()) > 1:
+        assert not any(same(group.tolist(), found))
+    if group.bincount().max() * 2 <= len(group):
+        assert sorted(found) == list(range(len(group)))
+
+
+def test_both_sides_of_a_pair_are_mismatched_with_another_prompts() -> None:
+    """40 pairs as 80 ratings, a step of 64 of them: 37.5 % had a completion of their own prompt."""
+    rng = torch.Generator().manual_seed(0)
+    row = torch.randperm(80, generator=rng)[:64]
+    pair = row // 2
+    of = replace(prompts(*range(40)), row=torch.arange(40))
+    c = completions(of, pair.tolist(), [[int(p), int(r)] for p, r in zip(pair, row, strict=True)])
+    found = mismatched(replace(c, row=row), models())
+    assert not (found.ids[:, 0] == pair).any()
+    assert sorted(found.ids[:, 1].tolist()) == sorted(row.tolist())
 
 
 def test_what_the_policy_did_not_write_stays_with_its_prompt() -> None:
