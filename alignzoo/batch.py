@@ -150,6 +150,17 @@ class Completions(Batch):
         trimmed: dict[str, Any] = {n: v[:, :width] if isinstance(v, Tensor) and v.dim() == 2 else v for n, v in taken.items()}
         return replace(self, prompts=self.prompts.take(used), prompt_of=prompt_of, **trimmed)
 
+    def draws(self) -> Self:
+        """The first record of each draw (`row`), in the order of their rows, each over a prompt of its own that has its row.
+
+        What to sample from where an algorithm learns from samples beside the data: in the data's records prompts that repeat
+        are kept once, and how many that is depends on what else is in the batch, hence on ranks.
+        """
+        row, which = self.row.unique(return_inverse=True)
+        records = self.take(_first(which, len(row)))
+        prompts = replace(records.prompts.take(records.prompt_of), row=row)
+        return replace(records, prompts=prompts, prompt_of=torch.arange(len(row), device=row.device))
+
     @classmethod
     def cat(cls, batches: Sequence[Self]) -> Self:
         first, shift = batches[0], 0
@@ -253,9 +264,13 @@ def _merged(a: Prompts, b: Prompts) -> tuple[Prompts, Tensor | None]:
     every = type(a).cat([a, b])
     key = torch.cat([torch.where(every.attended, every.ids, -1), every.row[:, None]], 1)
     copies, which = key.unique(dim=0, return_inverse=True)
-    places = torch.arange(len(every), device=which.device)
-    first = torch.full((len(copies),), len(every), device=which.device).scatter_reduce(0, which, places, "amin")
-    return every.take(first), which
+    return every.take(_first(which, len(copies))), which
+
+
+def _first(which: Tensor, groups: int) -> Tensor:
+    """(groups,): where each group's first member stands in `which` (N,)."""
+    places = torch.arange(len(which), device=which.device)
+    return torch.full((groups,), len(which), device=which.device).scatter_reduce(0, which, places, "amin")
 
 
 def _text(decode: Decode | None, ids: Tensor, attended: Tensor) -> list[str]:

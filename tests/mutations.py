@@ -295,8 +295,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("plugins/ppo/ppo.py", "> self.stop_kl", "< self.stop_kl", "tests/functional/test_ppo.py"),
     (
         "plugins/ppo/ppo.py",
-        "return batch.take(first[prompt_of])",
-        "return batch.take(prompt_of)",
+        "demonstration=batch.take(c.prompt_of)",
+        "demonstration=batch.take(c.prompt_of.flip(0))",
         "tests/functional/test_ppo.py",
     ),
     ("plugins/ppo/ppo.py", "self.kl.coefficient = state", "self.kl.beta = state", "tests/functional/test_ppo.py"),
@@ -310,7 +310,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("plugins/ppo/kl.py", "self.target is not None and", "", "tests/functional/test_ppo.py"),
     ("plugins/distill/distill.py", "< self.lam  # (P,)", "> self.lam  # (P,)", "tests/functional/test_distill.py"),
     ("plugins/distill/distill.py", ".repeat_interleave(models.sampling.samples)", "", "tests/functional/test_distill.py"),
-    ("plugins/distill/distill.py", "(~own)[batch.prompt_of]", "own[batch.prompt_of]", "tests/functional/test_distill.py"),
+    ("plugins/distill/distill.py", "batch.take((~own)", "batch.take(own", "tests/functional/test_distill.py"),
     ("plugins/distill/distill.py", "prompts.take(~own)", "prompts", "tests/functional/test_distill.py"),
     (
         "plugins/distill/distill.py",
@@ -682,8 +682,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "plugins/kto/mismatch.py",
-        "own.row) - 1]",
-        "own.row)]",
+        "order[mismatches(prompt[order].unique(dim=0, return_inverse=True)[1])]",
+        "order.roll(1)",
         "tests/functional/test_kto.py",
     ),
     (
@@ -1004,8 +1004,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "plugins/trl/kto.py",
-        'examples[order[place - 1]]["completion_ids"]',
-        'examples[i]["completion_ids"]',
+        'ordered[source]["completion_ids"]',
+        'example["completion_ids"]',
         "tests/hosted/test_curves.py",
     ),
     (

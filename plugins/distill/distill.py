@@ -70,14 +70,14 @@ class Distill(OnlineAlgorithm):
         return {"policy": policy, "teacher": Role(kind=Kind.POLICY, needs=frozenset(learn | teach), start="config")}
 
     def experience(self, models: Models, batch: Prompts | Completions) -> Completions:
+        batch = batch.draws() if isinstance(batch, Completions) else batch
         prompts = batch.prompts if isinstance(batch, Completions) else batch
         own = models.uniform("mix", prompts.row) < self.lam  # (P,)
         parts = []
         if models.any(own.any()):  # of any rank: all must sample equally often
             parts.append(models.policy.generate(prompts.take(own), models.sampling))
         if isinstance(batch, Completions):
-            demonstrated = (~own)[batch.prompt_of].nonzero()[:, 0]
-            parts.append(batch.take(demonstrated.repeat_interleave(models.sampling.samples)))
+            parts.append(batch.take((~own).nonzero()[:, 0].repeat_interleave(models.sampling.samples)))
         elif models.any(~own.all()):
             taught = models.teacher.generate(prompts.take(~own), models.sampling)
             parts.append(replace(taught, logprobs=None))  # not the policy's, so no measure of its entropy

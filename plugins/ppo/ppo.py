@@ -90,6 +90,7 @@ class PPO(OnlineAlgorithm):
         return roles | ({"reference": Role(kind=Kind.POLICY, start="reference")} if self.kl.beta else {})
 
     def experience(self, models: Models, batch: Prompts | Completions) -> Trajectories:
+        batch = batch.draws() if isinstance(batch, Completions) else batch
         prompts = batch.prompts if isinstance(batch, Completions) else batch
         c = models.policy.generate(prompts, models.sampling)
         scores = models.reward(c)
@@ -103,7 +104,7 @@ class PPO(OnlineAlgorithm):
         rollout = Trajectories(
             **vars(c), old_logprobs=old, values=values, advantages=advantages, returns=returns, reward=c.sum(reward),
             kl=None if reference is None else c.sum(old - reference), reference_logprobs=reference,
-            demonstration=_demonstration(batch, c.prompt_of) if isinstance(batch, Completions) else None,
+            demonstration=batch.take(c.prompt_of) if isinstance(batch, Completions) else None,
         ).take(scores.usable)  # fmt: skip
         if not self.whiten:
             return rollout
@@ -148,9 +149,3 @@ class PPO(OnlineAlgorithm):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.kl.coefficient = state["kl_coefficient"]
-
-
-def _demonstration(batch: Completions, prompt_of: Tensor) -> Completions:
-    """The first demonstration of each row's prompt."""
-    first = (batch.prompt_of == torch.arange(len(batch.prompts), device=prompt_of.device)[:, None]).float().argmax(1)
-    return batch.take(first[prompt_of])

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,22 @@ from alignzoo.testing import toys
 from alignzoo_plugins.distill.distill import Distill, Source
 from alignzoo_plugins.dpo.dpo import DPO
 from alignzoo_plugins.ppo.ppo import PPO
+
+
+@dataclass
+class Repeating(toys.ToyTable):
+    """Four prompts and several demonstrations of each; a batch holds a prompt once, as tables of text do."""
+
+    def batch(self, rows: Any) -> Any:
+        c = super().batch(rows)
+        used, prompt_of = (c.row % 4).unique(return_inverse=True)
+        return replace(c, prompts=toys.completions(used.tolist(), seed=self.seed).prompts, prompt_of=prompt_of)
+
+
+class RepeatingSource(toys.ToySource):
+    def tables(self, view: Any, context: Any) -> Any:
+        return replace(super().tables(view, context), train=Repeating(view, self.size, self.seed))
+
 
 TRAINING = {"batch": 16, "max_steps": 5, "max_grad_norm": 1e6}
 
@@ -71,6 +87,12 @@ CASES: dict[str, dict[str, Any]] = {
     "cached": {"algorithm": DPO, "reference": Cached()},  # ranks write into one file at once
     "lopsided": {"algorithm": Lopsided, "data": toys.ToySource(size=16)},
     # a quarter of the prompts are the teacher's: of four prompts a rank, sometimes none
+    "mixed": {"algorithm": lambda: Distill(lam=0.5), "data": RepeatingSource(), "rollout": Rollout(prompts=8, samples=4)},
+    "ptx": {
+        "algorithm": lambda: PPO(epochs=2, ptx_coef=1.0),
+        "data": RepeatingSource(),
+        "rollout": Rollout(prompts=8, samples=2),
+    },
     "distill": {"algorithm": lambda: Distill(source=Source.teacher, lam=0.75), "rollout": Rollout(prompts=8, samples=4)},
 }
 
@@ -136,12 +158,12 @@ def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     if rank == 0:
-        for run_folder in ("dpo", "cached", "lopsided", "distill", "ppo", "interrupted"):
+        for run_folder in (*CASES, "interrupted"):
             (folder / run_folder).mkdir()
     dist.barrier()
     if rank:
         sys.addaudithook(lambda event, values: written.extend(_writes(event, values, folder)))
-    found: dict[str, Any] = {case: run(case, folder / case) for case in ("dpo", "cached", "lopsided", "distill")}
+    found: dict[str, Any] = {case: run(case, folder / case) for case in CASES if case != "ppo"}
     found["ppo"] = run("ppo", folder / "ppo", save_steps=3)
     if rank == 0:
         shutil.copytree(folder / "ppo", folder / "resumed")

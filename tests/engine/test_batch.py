@@ -58,6 +58,17 @@ def test_take_keeps_the_prompts_in_use_and_trims_padding():
     assert len(record().take([])) == 0
 
 
+def test_draws_are_one_record_a_row_each_over_its_own_prompt():
+    """Rows 11 and 10 have several; a prompt that two rows share is there for each."""
+    c = record(row=torch.tensor([11, 10, 9]))
+    draws = c.draws()
+    assert (draws.row.tolist(), draws.prompts.row.tolist(), draws.prompt_of.tolist()) == ([9, 10, 11], [9, 10, 11], [0, 1, 2])
+    assert behind(draws) == [([6, 7, 8], [40, 41, 0]), ([4, 5], [30, 0, 0]), ([6, 7, 8], [20, 21, 22])]
+    assert draws.prompts.columns == {"answer": ["six", "four", "six"]}
+    first = record().draws()
+    assert behind(first) == [([4, 5], [30, 0, 0]), ([6, 7, 8], [20, 21, 22])]
+
+
 def test_cat_pads_and_points_at_the_right_prompts():
     both = Completions.cat([record().take([1]), record()])
     assert both.ids.tolist() == [[30, 0, 0], [20, 21, 22], [30, 0, 0], [40, 41, 0]]

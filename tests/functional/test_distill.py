@@ -49,6 +49,22 @@ def test_the_ends_of_lambda_are_pure(lam: float, source: Source, batch: Any, fir
     assert _sequences(made) == [(prompt, first) for prompt in (0, 0, 1, 1, 2, 2)]
 
 
+@pytest.mark.parametrize(
+    ("draws", "expected"),
+    [
+        ([0.2, 0.6, 0.4], {0: [1, 1], 1: [0, 0], 2: [1, 1]}),
+        ([0.6, 0.2, 0.4], {0: [0, 0], 1: [1, 1], 2: [1, 1]}),
+        ([0.9, 0.9, 0.9], {0: [0, 0], 1: [0, 0], 2: [3, 3]}),
+    ],
+)
+def test_rows_of_one_prompt_draw_each_for_itself(draws: list[float], expected: dict[int, list[int]]) -> None:
+    """Rows 0 and 2 demonstrate the same prompt, which the data then keeps once: two sequences of every row all the same."""
+    twice = replace(completions(prompts(1, 2), [0, 1, 0], [[0], [0, 0, 0], [3]]), row=torch.arange(3))
+    made = Distill(lam=0.5).experience(_models(draws), twice)
+    assert {row: made.ids[made.row == row, 0].tolist() for row in range(3)} == expected
+    assert made.prompts.ids[made.prompt_of, -1].tolist() == [2 if row == 1 else 1 for row in made.row.tolist()]
+
+
 def test_sequences_keep_their_tokens_and_masks_when_mixed() -> None:
     made = Distill(lam=0.5).experience(_models([0.9, 0.9, 0.1]), DATA)
     by_row = {row: made.attended[made.row == row].sum(1).tolist() for row in range(3)}

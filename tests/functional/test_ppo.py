@@ -159,6 +159,14 @@ def test_of_several_demonstrations_of_a_prompt_the_first_is_taken() -> None:
     assert made.demonstration is not None and made.demonstration.ids[:, 0].tolist() == [1, 2]
 
 
+def test_rows_of_one_prompt_are_as_many_draws_each_with_its_own_demonstration() -> None:
+    """Two rows demonstrate the same prompt, which the data then keeps once: both are sampled."""
+    twice = replace(completions(prompts(1), [0, 0], [[2], [1]]), row=torch.arange(2))
+    made = _rollout(PPO(ptx_coef=1.0), _models(), twice)
+    assert made.row.tolist() == [0, 1] and made.prompts.ids[made.prompt_of, -1].tolist() == [1, 1]
+    assert made.demonstration is not None and made.demonstration.ids[:, 0].tolist() == [2, 1]
+
+
 def test_completions_without_a_score_are_dropped_before_whitening() -> None:
     models = _models(constant([2.0, math.nan], valid=[True, False]))
     made = _rollout(PPO(), models)
