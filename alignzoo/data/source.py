@@ -10,11 +10,13 @@ from enum import Enum
 from itertools import islice
 from typing import Any
 
+from alignzoo.batch import Batch
 from alignzoo.data.raters import Votes, settled
 from alignzoo.data.repeats import Repeated, cleaned
 from alignzoo.data.rows import CANONICAL, Row, UnusableRow, canonical, split
 from alignzoo.data.shots import FORMATS, check_format, formatted, with_shots
 from alignzoo.data.text import TextSource, existing
+from alignzoo.data.views import needed
 from alignzoo.errors import UserError, nearest, require
 
 __all__ = ["RowSource", "Unusable", "existing"]
@@ -110,6 +112,21 @@ class RowSource(TextSource):
         train, heldout = self._shown_with(train, heldout)
         told = {"shots": self.shots, "prompt_format": self.prompt_format}
         return train, heldout, {name: n for name, n in {**counts, **told}.items() if n} | agreement
+
+    def rows_for(self, view: type[Batch]) -> tuple[list[Row], list[Row], dict[str, Any]]:
+        """The rows that have what the view is made from. Raises UserError naming one that lacks it, unless they are dropped."""
+        train, heldout, counts = self.rows()
+        needs, whole, lacking = needed(view, train), list[list[Row]](), list[tuple[Row, str]]()
+        for side in (train, heldout):
+            first = [next((name for name in needs if row.values.get(name) is None), None) for row in side]
+            whole.append([row for row, name in zip(side, first, strict=True) if name is None])
+            lacking += [(row, name) for row, name in zip(side, first, strict=True) if name is not None]
+        if lacking and (self.unusable is Unusable.error or not whole[0]):
+            (row, name), more = lacking[0], f", nor are {len(lacking) - 1} more rows complete" if len(lacking) > 1 else ""
+            raise UnusableRow(
+                f"{row.where}: no {name!r}, which other rows have{more}\nfill it in, or drop such rows with data.unusable=drop"
+            )
+        return whole[0], whole[1], counts | Counter(f"rows_without_{name}_dropped" for _, name in lacking)
 
     def _shown_with(self, train: list[Row], heldout: list[Row]) -> tuple[list[Row], list[Row]]:
         """With what stands around prompts and before them; both come after the split, which they don't change."""

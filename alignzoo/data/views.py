@@ -126,12 +126,11 @@ REMEDIES: dict[type[Batch], str] = {
 
 def recipe(view: type[Batch], rows: Sequence[Row]) -> Recipe:
     """How these rows become `view`. Raises UserError where their columns can't."""
-    available = set(rows[0].values)
+    available = _columns(rows)
     if view is Prompts and not any(row.values.get("prompt") for row in rows):
         available.discard("prompt")
-    for candidate in RECIPES[view]:
-        if candidate.fits(available):
-            return candidate
+    if fitting := _fitting(view, available):
+        return fitting
     raise UserError(
         f"the algorithm learns from {REMEDIES[view]}; {rows[0].where} has the columns {', '.join(rows[0].columns)}\n"
         f"say which are which with data.columns, such as ++data.columns.{RECIPES[view][0].needs[-1]}=NAME, "
@@ -139,12 +138,27 @@ def recipe(view: type[Batch], rows: Sequence[Row]) -> Recipe:
     )
 
 
+def _columns(rows: Sequence[Row]) -> set[str]:
+    """The columns that any of the rows has a value in."""
+    return set[str]().union(*(row.values for row in rows))
+
+
+def _fitting(view: type[Batch], available: set[str]) -> Recipe | None:
+    return next((candidate for candidate in RECIPES[view] if candidate.fits(available)), None)
+
+
+def needed(view: type[Batch], rows: Sequence[Row]) -> tuple[str, ...]:
+    """The columns that each of the rows must have a value in, going by those that any has; none where they can't be `view`."""
+    available = _columns(rows)
+    if fitting := view in RECIPES and _fitting(view, available):
+        return fitting.needs
+    return RATED if view in (Pairs, Rankings) and available.issuperset(RATED) else ()
+
+
 def together(view: type[Batch], rows: list[Row]) -> list[Row]:
     """Where the view compares completions, and the rows rate one each: a ranking of those of each prompt, by rating. Prompts
     whose completions are all rated alike are left out; rows of which none can be compared stay."""
-    available = set(rows[0].values) if rows else set()
-    compares = view in (Pairs, Rankings) and not any(candidate.fits(available) for candidate in RECIPES[view])
-    if not compares or not available.issuperset(RATED):
+    if needed(view, rows) != RATED or view not in (Pairs, Rankings):
         return rows
     prompts: dict[str, list[Row]] = {}
     for row in rows:
@@ -164,6 +178,6 @@ def examples(rows: Sequence[Row], chosen: Recipe) -> list[Example]:
 
 def derived(view: type[Batch], chosen: Recipe, rows: Sequence[Row]) -> str | None:
     """A note for the report where the view is not what the rows hold: which way it was derived."""
-    if view is Prompts and set(rows[0].values) != {"prompt"}:
+    if view is Prompts and _columns(rows) != {"prompt"}:
         return "the prompts alone, each once"
     return chosen.name or None

@@ -1,6 +1,7 @@
 """Every data set type in every view, with the records written out."""
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import pytest
 import torch
@@ -104,6 +105,48 @@ def test_the_report_says_what_was_derived(source, context):
 def test_a_view_that_cannot_be_had_says_why_and_what_to_do(source, context, rows, view, message):
     with pytest.raises(UserError, match=message):
         source(rows).tables(view, context)
+
+
+LABELLED = [
+    {"prompt": "p", "completion": "a", "label": None},
+    {"prompt": "p", "completion": "b", "label": False},
+    {"prompt": "p", "completion": "c", "label": True},
+    {"prompt": "p", "completion": "d"},
+]
+MARGINS = [PAIRS[0] | {"margin": None}, PAIRS[1] | {"margin": 2}]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_which_row_comes_first_decides_nothing(source, context, order):
+    """Of four rated completions two have no rating: of the others c is desirable, b is not, and c is better than b."""
+    rows = [LABELLED[i] for i in order]
+    data = source(rows, unusable="drop")
+    shown, rated, pairs = (data.tables(view, context) for view in (Completions, Rated, Pairs))
+    assert shown.train.batch(range(len(shown.train))).text == ["c"]
+    assert dict(zip(rated.train.batch([0, 1]).text, rated.train.batch([0, 1]).rating.tolist(), strict=True)) == {"b": 0, "c": 1}
+    assert pairs.train.batch([0]).both.text == ["c", "b"] and len(pairs.train) == 1
+    assert all(tables.report["rows_without_label_dropped"] == 2 for tables in (shown, rated, pairs))
+    line = 1 + min(place for place, i in enumerate(order) if i in (0, 3))
+    for view in (Completions, Rated, Pairs):
+        with pytest.raises(UserError, match=f"line {line}: no 'label', which other rows have, nor are 1 more rows complete\n"):
+            source(rows).tables(view, context)
+
+
+def test_a_margin_that_is_missing_is_missing_in_that_row_alone(source, context):
+    for rows, line in ((MARGINS, 1), (MARGINS[::-1], 2)):
+        with pytest.raises(UserError, match=f"line {line}: no 'margin', which other rows have\nfill it in, or drop"):
+            source(rows).tables(Pairs, context)
+        kept = source(rows, unusable="drop").tables(Pairs, context)
+        assert kept.train.batch([0]).margin.tolist() == [2] and kept.report["rows_without_margin_dropped"] == 1
+    assert source([MARGINS[0], MARGINS[0]]).tables(Pairs, context).train.batch([0]).margin is None
+
+
+def test_held_out_rows_lack_what_training_rows_have(source, context):
+    """Of 40 prompts, some held out, every fourth has no label."""
+    rows = [{"prompt": f"{i}", "completion": "a", "label": None if i % 4 == 0 else True} for i in range(40)]
+    tables = source(rows, heldout=0.3, unusable="drop").tables(Completions, context)
+    assert tables.report["rows_without_label_dropped"] == 10
+    assert len(tables.train) + len(tables.heldout) == 30
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
