@@ -18,16 +18,19 @@ from alignzoo.statistics.comparison import (
     LEVEL,
     Comparison,
     Reached,
+    behind,
     compare,
     corrected_together,
     seeds_needed,
     smallest_p,
     to_threshold,
 )
-from alignzoo.statistics.intervals import Summary, summarize
+from alignzoo.statistics.intervals import ANY, Ends, Summary, summarize
 
 PREFERRED = ("gap_closed", "gold", "reward", "accuracy")
 AREA = "frontier_area"
+SHARES = ("accuracy", "preference_accuracy", "win_rate", "distinct_", "repetition", "calibration_error", "truncated")
+BOUNDS = {"gap_closed": (-inf, 1.0), "exact_kl": (0.0, inf), "perplexity": (1.0, inf), "length": (0.0, inf)}
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,22 @@ class Analysis:
 
 
 def analyse(runs: Sequence[Run], study: Study, metric: str | None = None) -> list[Analysis]:
-    """One analysis a condition, in the order of the conditions' values; the tests of all are one family. Raises UserError where
-    no metric is common to all.
+    """One analysis a condition, in the order of the conditions' values; the tests of all are one family, behind that of their
+    means. Raises UserError where no metric is common to all.
     """
     metric = metric or _common_metric(runs)
     conditions = sorted({run.condition for run in runs}, key=natural)
     found = [_one([run for run in runs if run.condition == condition], condition, study, metric) for condition in conditions]
     corrected = corrected_together([a.comparisons for a in found])
     family = sum(len(a.comparisons) for a in found)
-    return [_ordered(replace(a, comparisons=own, family=family)) for a, own in zip(found, corrected, strict=True)]
+    whole = averaged(found, study) if len(found) > 1 else None
+    gate = whole.comparisons if whole else []
+    return [_ordered(replace(a, comparisons=behind(gate, own), family=family)) for a, own in zip(found, corrected, strict=True)]
+
+
+def possible(metric: str) -> Ends:
+    """Between which values a metric is, whatever is measured."""
+    return (0.0, 1.0) if metric.startswith(SHARES) else BOUNDS.get(metric, ANY)
 
 
 def averaged(analyses: Sequence[Analysis], study: Study) -> Analysis | None:
@@ -132,8 +142,9 @@ def averaged(analyses: Sequence[Analysis], study: Study) -> Analysis | None:
             runs[label] = [run for e in entries for run in e.runs]
     if not scores:
         return None
-    entries = [Entry(label, runs[label], own, summarize(list(own.values()))) for label, own in scores.items()]
-    compared = _compared(entries, study)
+    bounds = possible(analyses[0].metric)
+    entries = [Entry(label, runs[label], own, summarize(list(own.values()), bounds=bounds)) for label, own in scores.items()]
+    compared = _compared(entries, study, bounds)
     whole = Analysis(
         "", analyses[0].metric, entries, compared, {}, {}, study.threshold, len(compared), analyses[0].settings, len(analyses)
     )  # fmt: skip
@@ -165,22 +176,24 @@ def _one(runs: list[Run], condition: str, study: Study, metric: str) -> Analysis
     scores = _areas(curve) if study.sweep else _scores(scored, metric)
     if not scores:
         raise UserError(f"no run has a finite {metric}: choose another metric by --metric")
+    bounds = ANY if study.sweep else possible(metric)
     entries = [
-        Entry(label, _of(scored, label), by_seed, summarize(list(by_seed.values()))) for label, by_seed in scores.items()
+        Entry(label, _of(scored, label), by_seed, summarize(list(by_seed.values()), bounds=bounds))
+        for label, by_seed in scores.items()
     ]
     reached = {} if study.sweep else _reached(entries, study.threshold)
-    compared = _compared(entries, study)
+    compared = _compared(entries, study, bounds)
     return Analysis(
         condition, AREA if study.sweep else metric, entries, compared, reached, failed, study.threshold, len(compared),
         picked(runs[0], study.vary), frontier=curve, climbs=proxy.measure(scored),
     )  # fmt: skip
 
 
-def _compared(entries: Sequence[Entry], study: Study) -> list[Comparison]:
+def _compared(entries: Sequence[Entry], study: Study, bounds: Ends) -> list[Comparison]:
     """The planned comparisons, else all."""
     order = {entry.label: entry.scores for entry in sorted(entries, key=lambda entry: (-entry.summary.mean, entry.label))}
     planned = [(a, b) for a, b in study.planned if a in order and b in order]
-    return compare(order, planned or None)
+    return compare(order, planned or None, bounds[1] - bounds[0])
 
 
 def _scores(runs: Sequence[Run], metric: str) -> dict[str, dict[int, float]]:

@@ -154,7 +154,7 @@ def _whole(analyses: Sequence[Analysis], mean: Analysis | None, out: Path) -> Wh
     caption = "Means over seeds, and their 95 % intervals as bands."
     return Whole(
         answer.headline(mean) if mean and len(mean.entries) > 1 else across.headline(analyses),
-        [*said, *across.sentences(analyses)],
+        [*said, *across.sentences(analyses), *([sections.FAMILIES] if mean and mean.comparisons else [])],
         across.table(analyses, mean),
         _plots([(f"conditions-{key}" if i else "conditions", caption, found) for i, (key, found) in enumerate(shown)], out),
         _part(mean, "mean-", out) if mean else None,

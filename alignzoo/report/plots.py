@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignzoo.report.analysis import Analysis
+from alignzoo.report.analysis import Analysis, possible
 from alignzoo.report.answer import COST_TITLES, bare, setting_title, short, title
 from alignzoo.report.figures import GREY, INK, Style, count_ticks, draw, name_lines
 from alignzoo.report.frontier import Frontier
 from alignzoo.statistics.comparison import performance_profile
 from alignzoo.statistics.frontier import Point
-from alignzoo.statistics.intervals import mean_interval
+from alignzoo.statistics.intervals import Ends, mean_interval, within
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def profile(a: Analysis, style: Style) -> Figure:
 
 def curves(a: Analysis, cost: str, metric: str, style: Style) -> Figure | None:
     """The mean over seeds and its interval against what was spent; None where no algorithm has two evaluations."""
-    found = {entry.label: _band([run.curve(cost, metric) for run in entry.runs]) for entry in a.entries}
+    found = {entry.label: _band([run.curve(cost, metric) for run in entry.runs], possible(metric)) for entry in a.entries}
     bands = {label: band for label, band in found.items() if len(band[0])}
     if not any(len(x) > 1 for x, *_ in bands.values()):
         return None
@@ -115,13 +115,15 @@ def _stretch(axes: Axes, values: Sequence[np.ndarray]) -> None:
     axes.minorticks_off()
 
 
-def _band(found: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _band(
+    found: Sequence[tuple[Sequence[float], Sequence[float]]], bounds: Ends
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """x, mean, low, high at the evaluations that all runs have, in order; x is the mean of theirs."""
     count = min((len(x) for x, _ in found), default=0)
     x = np.array([cost[:count] for cost, _ in found], dtype=np.float64).reshape(len(found), count)
     y = np.array([scores[:count] for _, scores in found], dtype=np.float64).reshape(len(found), count)
     mean = y.mean(0)
-    ends = [mean_interval(column) if len(column) > 1 else (column[0], column[0]) for column in y.T]
+    ends = [within(mean_interval(column), bounds) if len(column) > 1 else (column[0], column[0]) for column in y.T]
     return x.mean(0), mean, np.array([low for low, _ in ends]), np.array([high for _, high in ends])
 
 

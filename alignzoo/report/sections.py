@@ -12,6 +12,11 @@ from alignzoo.report.answer import COST_TITLES, bare, bare_difference, differenc
 from alignzoo.report.study import Study
 from alignzoo.runs.results import Run, budget, budget_text, flat
 
+FAMILIES = (
+    "The means over conditions are tested first, and single conditions behind them: p under a condition is no smaller than the "
+    "largest p of the means. So this page makes a false claim in at most 5 of 100 studies."
+)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -114,7 +119,9 @@ def statistics(a: Analysis, whole: Analysis | None = None) -> list[str]:
     said = [
         "Intervals are 95 % intervals over seeds: of the mean by Student's t corrected for skewness (Hall, 1992), of the "
         "interquartile mean, which is the mean of the middle half of the seeds, by the jackknife. Simulated, both hold 93 to "
-        "96 times of 100 with 5, 10 and 20 seeds, for normal and for skewed scores."
+        "96 times of 100 with 5, 10 and 20 seeds, for normal and for skewed scores. They end where no score can be. They "
+        "see what the seeds show: where one seed in ten fails, ten seeds show no failure in 35 studies of 100, and then no "
+        "interval holds the mean; over all it holds 41 times of 100 with 5 seeds, 65 with 10, 87 with 20."
     ]
     if a.reached:
         said.append(
@@ -136,7 +143,8 @@ def statistics(a: Analysis, whole: Analysis | None = None) -> list[str]:
     ]
     if whole is not None and whole.comparisons:
         said.append(
-            "The means over conditions are compared first, as a family of their own: each seed's score is its mean over the "
+            "The means over conditions are compared first, as a family of their own, and single conditions behind them (serial "
+            "gatekeeping; Westfall and Krishen, 2001): each seed's score is its mean over the "
             f"{whole.over} conditions, and the smallest p that {whole.seeds} seeds and {whole.family} comparisons can give is "
             f"{p_text(whole.smallest_p)[4:]}."
         )

@@ -9,7 +9,7 @@ from math import ceil, comb, inf, log2, sqrt
 
 import numpy as np
 
-from alignzoo.statistics.intervals import mean_interval
+from alignzoo.statistics.intervals import mean_interval, within
 
 LEVEL = 0.05
 EXACT_SEEDS = 40  # two halves of 2^20 sums each; more are tested on random signs
@@ -34,8 +34,11 @@ class Comparison:
         return self.corrected <= LEVEL
 
 
-def compare(scores: Mapping[str, Mapping[int, float]], pairs: Sequence[tuple[str, str]] | None = None) -> list[Comparison]:
-    """Every pair of `scores[algorithm][seed]`, or the planned `pairs` alone, in the given order.
+def compare(
+    scores: Mapping[str, Mapping[int, float]], pairs: Sequence[tuple[str, str]] | None = None, most: float = inf
+) -> list[Comparison]:
+    """Every pair of `scores[algorithm][seed]`, or the planned `pairs` alone, in the given order; `most` is how far apart two
+    scores can be, beyond which no interval of a difference goes.
 
     A pair without a common seed has p = 1. Holm's correction is over all pairs compared.
     """
@@ -43,23 +46,37 @@ def compare(scores: Mapping[str, Mapping[int, float]], pairs: Sequence[tuple[str
     found = []
     for first, second in chosen:
         common = sorted(scores[first].keys() & scores[second].keys())
-        differences = np.array([scores[first][seed] - scores[second][seed] for seed in common])
-        found.append((first, second, differences))
+        sides = (np.array([scores[name][seed] for seed in common], dtype=np.float64) for name in (first, second))
+        found.append((first, second, _apart(*sides)))
     ps = [sign_flip_p(differences) for *_, differences in found]
     corrected = holm(ps)
     return [
         Comparison(
-            first, second, len(d), float(d.mean()) if len(d) else 0.0, mean_interval(d) if len(d) > 1 else None, p, q,
+            first, second, len(d), float(d.mean()) if len(d) else 0.0,
+            within(mean_interval(d), (-most, most)) if len(d) > 1 else None, p, q,
             *probability_of_improvement(list(scores[first].values()), list(scores[second].values())),
         )
         for (first, second, d), p, q in zip(found, ps, corrected, strict=True)
     ]  # fmt: skip
 
 
+def _apart(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Their differences, exactly 0 where rounding alone makes one, which has a sign too."""
+    return np.where(np.isclose(first, second, rtol=1e-12, atol=0), 0.0, first - second)
+
+
 def corrected_together(groups: Sequence[Sequence[Comparison]]) -> list[list[Comparison]]:
     """The same comparisons with Holm's correction over all of them: one family of tests, not one a group."""
     together = iter(holm([c.p for group in groups for c in group]))
     return [[replace(c, corrected=next(together)) for c in group] for group in groups]
+
+
+def behind(first: Sequence[Comparison], second: Sequence[Comparison]) -> list[Comparison]:
+    """The `second` comparisons, each with p no smaller than the largest of the `first`: they are looked at only where all of
+    those are claims, so that both families together make a false claim as rarely as one (serial gatekeeping; Westfall and
+    Krishen 2001, Optimally weighted, fixed sequence and gatekeeper multiple testing procedures, section 4)."""
+    least = max((c.corrected for c in first), default=0.0)
+    return [replace(c, corrected=max(c.corrected, least)) for c in second]
 
 
 def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import numpy as np
 import pytest
 
 from alignzoo.report import across, answer, sections
-from alignzoo.report.analysis import analyse, averaged, natural
+from alignzoo.report.analysis import analyse, averaged, natural, possible
 from alignzoo.report.study import Study
 from alignzoo.runs.comparable import named
 from alignzoo.runs.results import find
@@ -146,6 +149,31 @@ def test_the_answer_over_conditions_is_of_means_seed_by_seed(tmp_path):
         "From 0.1 to 0.4 of data.noise, the gap closed changes by \N{MINUS SIGN}20.0 points (\N{MINUS SIGN}20.0 to "
         "\N{MINUS SIGN}20.0) for dpo, and by \N{MINUS SIGN}30.0 points (\N{MINUS SIGN}30.0 to \N{MINUS SIGN}30.0) for ppo.",
     ]
+
+
+def test_conditions_are_looked_at_behind_their_means(tmp_path):
+    """ppo is ahead under 0.1 in each of eight seeds, and as far behind under 0.4: on average they are alike."""
+    found = over_noise(tmp_path, {0.1: {"ppo": 0.8, "dpo": 0.7}, 0.4: {"ppo": 0.5, "dpo": 0.6}})
+    assert [(c.p, c.corrected, c.separated) for a in found for c in a.comparisons] == [(2 / 256, 1.0, False)] * 2
+    assert across.sentences(found)[0] == "Taken by itself, no condition shows a best algorithm."
+
+
+@pytest.mark.parametrize(
+    ("metric", "bounds"),
+    [
+        ("gap_closed", (-math.inf, 1)), ("preference_accuracy", (0, 1)), ("preference_accuracy_logprob", (0, 1)),
+        ("accuracy_by_margin/1", (0, 1)), ("win_rate", (0, 1)), ("reward", (-math.inf, math.inf)),
+    ],
+)  # fmt: skip
+def test_intervals_end_where_scores_can_be(tmp_path, metric, bounds):
+    assert possible(metric) == bounds
+    for seed, score in enumerate((0.98, 0.97, 0.99, 0.98, 0.6)):
+        folder = write_run(tmp_path / f"ppo-{seed}", "ppo", seed, score)
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["metrics"][metric] = score
+        (folder / "summary.json").write_text(json.dumps(summary))
+    (a,) = analyse(named(find([tmp_path]).runs), Study(), metric)
+    assert (a.entries[0].summary.interval[1] == 1) == (bounds[1] == 1)
 
 
 def test_the_table_over_conditions(tmp_path):

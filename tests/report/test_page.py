@@ -316,6 +316,7 @@ def test_conditions_open_with_one_answer_one_plot_and_one_table(noisy):
     ]
     assert rows == [*(f"| data.label\\_flips {x}" for x in ("0", "0.2", "0.4")), "| mean over conditions", "| first to last"]
     assert "all 9 comparisons under all conditions together (Holm)" in text
+    assert "single conditions behind them: p under a condition is no smaller" in text.split("## Method")[0]
     assert "a family of their own" in text and "3 comparisons can give is 0.023" in text
     assert "Budget of every run: 6,400 samples." in text
     assert "alignzoo bench suite=exact-noisy 'a=[b, c]'" in text

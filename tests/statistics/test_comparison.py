@@ -8,6 +8,7 @@ from scipy.stats import permutation_test
 
 from alignzoo.statistics.comparison import (
     Reached,
+    behind,
     compare,
     corrected_together,
     holm,
@@ -164,6 +165,42 @@ def test_the_interval_of_the_median_holds():
     rng = np.random.default_rng(0)
     intervals = [to_threshold(reaching(*rng.exponential(1, 10)), 0.9).interval for _ in range(2000)]
     assert 0.95 <= np.mean([low <= math.log(2) <= high for low, high in intervals]) <= 0.99
+
+
+def test_comparisons_behind_others_count_where_all_of_those_are_claims():
+    """Six seeds, all ahead: p = 2 / 64. Behind one that is ahead in five of six, p = 14 / 64, it is no claim."""
+    sure, unsure = {"a": seeds([1.0] * 6), "b": seeds([0.0] * 6)}, {"a": seeds([1.0] * 5 + [-1.0]), "b": seeds([0.0] * 6)}
+    assert [c.corrected for c in behind(compare(sure), compare(sure))] == [2 / 64]
+    gated = behind(compare(unsure), compare(sure))
+    assert [(c.p, c.corrected) for c in gated] == [(2 / 64, 14 / 64)] and not gated[0].separated
+    assert [c.corrected for c in behind(compare(sure), compare(unsure))] == [14 / 64]
+    assert [c.corrected for c in behind([], compare(sure))] == [2 / 64]
+
+
+def test_two_families_make_a_false_claim_as_rarely_as_one():
+    """Three algorithms that are alike, under four conditions: with each family by itself 9 pages of 100 claimed otherwise."""
+    rng, wrong, pages = np.random.default_rng(1), 0, 300
+    for _ in range(pages):
+        scores = rng.normal(size=(4, 3, 16))
+        tables = [{name: seeds(row) for name, row in zip("abc", table, strict=True)} for table in (*scores, scores.mean(0))]
+        *conditions, means = [compare(table) for table in tables]
+        claims = [*means, *(c for group in corrected_together(conditions) for c in behind(means, group))]
+        wrong += any(c.separated for c in claims)
+    assert wrong / pages <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / pages)
+
+
+def test_an_interval_of_a_difference_ends_where_scores_can_be_no_further_apart():
+    """Accuracies 1, 1, 0 against 0, 0, 0: t's interval of the mean 2/3 goes beyond 1, and below -1."""
+    scores = {"a": seeds([1.0, 1.0, 0.0]), "b": seeds([0.0] * 3)}
+    (anything,), (shares,) = compare(scores), compare(scores, most=1.0)
+    assert anything.interval[0] < -1 and anything.interval[1] > 1
+    assert shares.interval == (-1.0, 1.0)
+
+
+def test_rounding_is_no_difference():
+    """(0.8 + 0.5) / 2 and (0.7 + 0.6) / 2 are the same, and differ by 2^-53 in the same direction every time."""
+    (c,) = compare({"a": seeds([(0.8 + 0.5) / 2] * 8), "b": seeds([(0.7 + 0.6) / 2 - 1e-16] * 8)})
+    assert (c.difference, c.p) == (0.0, 1.0)
 
 
 def test_one_family_of_tests_over_groups():

@@ -57,6 +57,11 @@ def test_summary():
     found = summarize([1.0, 2.0, 3.0])
     assert (found.mean, found.count, found.reason) == (2.0, 3, "")
     assert found.interval == mean_interval([1.0, 2.0, 3.0])
+    failed = [0.98, 0.97, 0.99, 0.98, 0.6]
+    plain, clipped = summarize(failed), summarize(failed, bounds=(-math.inf, 1.0))
+    assert plain.interval[1] > 1 and clipped.interval == (plain.interval[0], 1.0)
+    tight = summarize(failed, bounds=(0.9, 0.98))
+    assert tight.interval == (0.9, 0.98) and tight.interquartile_interval[1] == 0.98
     assert found.interquartile_mean == 2.0 and found.interquartile_interval == interquartile_interval([1.0, 2.0, 3.0])
 
 
