@@ -27,6 +27,45 @@ TEXTS = ("prompt", "completion", "chosen", "rejected")
 CANONICAL = (*TEXTS, "label", "margin", "completions", "ranks", "text", "messages", "rater", "raters", "votes")
 
 
+class Messages(list[dict[str, Any]]):
+    """A conversation with what its chat template is handed besides: `tools` that may be called, None where there are none, and
+    `options` of the template (a row's `chat_template_kwargs`). Slices and sums of it are plain lists: see `rebuilt`."""
+
+    def __init__(
+        self,
+        messages: Iterable[dict[str, Any]] = (),
+        tools: list[dict[str, Any]] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(messages)
+        self.tools = tools or None  # a template handed [] may write that there are tools (Llama 3.1)
+        self.options: dict[str, Any] = dict(options or {})
+
+    def __eq__(self, other: object) -> bool:
+        beside = (getattr(other, "tools", None), getattr(other, "options", {}))
+        return list.__eq__(self, other) is True and (self.tools, self.options) == beside
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return f"Messages({list.__repr__(self)}, tools={self.tools}, options={self.options})"
+
+
+def rebuilt(prompt: Text, messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """These messages in place of those of `prompt`, with the tools and options that travel with it."""
+    return Messages(messages, prompt.tools, prompt.options) if isinstance(prompt, Messages) else list(messages)
+
+
+def whole(prompt: Text) -> Any:
+    """All that a prompt says, as JSON has it: equal for equal prompts only, tools and options included."""
+    if isinstance(prompt, Messages) and (prompt.tools or prompt.options):
+        return [list(prompt), prompt.tools, prompt.options]
+    return prompt
+
+
 class UnusableRow(UserError):
     """A row that teaches nothing."""
 
@@ -57,7 +96,8 @@ class Row:
     @cached_property
     def key(self) -> str:
         """A hash of the prompt, or of the whole row where there is none: rows of one key are never parted."""
-        content = self.values.get("prompt") or self.values or self.columns
+        prompt = self.values.get("prompt")
+        content = whole(prompt) if prompt else {name: whole(value) for name, value in self.values.items()} or self.columns
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 

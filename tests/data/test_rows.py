@@ -1,10 +1,12 @@
 """Any data set's rows with canonical columns, and the split that keeps prompts together."""
 
+import copy
+import pickle
 import random
 
 import pytest
 
-from alignzoo.data.rows import UnusableRow, canonical, split
+from alignzoo.data.rows import Messages, Row, UnusableRow, canonical, rebuilt, split, whole
 from alignzoo.settings import UserError
 
 PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -108,3 +110,25 @@ def test_small_data_holds_out_one_prompt_and_a_share_of_0_none():
 def test_rows_without_a_prompt_are_told_apart_by_their_content():
     rows = [canonical({"text": text}, "f", {}) for text in ("one", "two", "one")]
     assert rows[0].key == rows[2].key != rows[1].key
+
+
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
+
+
+def test_what_travels_with_a_conversation_is_copied_compared_and_told_apart():
+    prompt = Messages([QUESTION], TOOLS, {"enable_thinking": False})
+    for same in (copy.deepcopy(prompt), pickle.loads(pickle.dumps(prompt)), rebuilt(prompt, prompt[:])):
+        assert (same == prompt, same != prompt, same.tools, same.options) == (True, False, TOOLS, {"enable_thinking": False})
+    plain, bare = [QUESTION], Messages([QUESTION], [])
+    assert (bare.tools, bare.options, bare == plain, plain == bare, bare != plain) == (None, {}, True, True, False)
+    assert prompt != plain and plain != prompt and prompt != Messages([QUESTION], TOOLS) != bare
+    assert type(rebuilt([QUESTION], (ANSWER,))) is list
+    assert rebuilt(prompt, [ANSWER]) == Messages([ANSWER], TOOLS, {"enable_thinking": False})
+    assert (whole(prompt), whole("q"), whole(bare)) == ([[QUESTION], TOOLS, {"enable_thinking": False}], "q", [QUESTION])
+
+
+def test_prompts_that_differ_in_their_tools_alone_are_two():
+    prompts = [[QUESTION], Messages([QUESTION], TOOLS), Messages([QUESTION], TOOLS, {"a": 1}), Messages([QUESTION], TOOLS)]
+    keys = [Row("f", {"prompt": prompt}, {}, {}).key for prompt in prompts]
+    assert len(set(keys[:3])) == 3 and keys[3] == keys[1]
+    assert len({Row("f", {"prompt": Messages([], tools), "completion": "c"}, {}, {}).key for tools in (None, TOOLS)}) == 2
