@@ -1,17 +1,25 @@
-"""Data sources: JSON Lines, Parquet, and `datasets` from the hub or from disk."""
+"""Data sources: JSON Lines or a JSON array, Parquet, and `datasets` from the hub or from disk."""
 
 from __future__ import annotations
 
 import gzip
-import json
+import zlib
 from abc import abstractmethod
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignzoo.data.source import RowSource, existing
+from alignzoo.data.formats import PREFERENCE
+from alignzoo.data.json_text import BrokenJson, elements, parsed
+from alignzoo.data.rows import CANONICAL, UnusableRow
+from alignzoo.data.source import RawRow, RowSource, existing
 from alignzoo.errors import UserError, nearest
+
+CONVERSATIONS = (
+    *CANONICAL, "conversations", "conversation", "tools", "functions", "chat_template_kwargs", *PREFERENCE,
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -22,48 +30,53 @@ class FileSource(RowSource):
         default=None, metadata={"help": "a file of held-out rows, in place of a share of the data"}
     )
 
-    def read(self, heldout: bool) -> Iterable[tuple[str, Mapping[str, Any]]] | None:
+    def read(self, heldout: bool) -> Iterable[RawRow] | None:
         if heldout and not self.heldout_path:
             return None
         key, path = ("data.heldout_path", self.heldout_path or "") if heldout else ("data.path", self._given())
         return self.read_file(existing(path, key))
 
     @abstractmethod
-    def read_file(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    def read_file(self, path: Path) -> Iterator[RawRow]:
         """(where, row) of each row of the file."""
 
 
 @dataclass(kw_only=True)
 class JsonLines(FileSource):
-    """JSON Lines: one object a line, plain or gzip (.gz)."""
+    """JSON Lines, one object a line, or one JSON array of objects; plain or gzip (.gz)."""
 
-    def read_file(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    def read_file(self, path: Path) -> Iterator[RawRow]:
         opened: Any = gzip.open if path.suffix == ".gz" else open
-        number = 0
+        number, begun = 0, False
         try:
-            with opened(path, "rt", encoding="utf-8") as lines:
+            with opened(path, "rb") as lines:
                 for number, line in enumerate(lines, start=1):
-                    if line.strip():
-                        yield f"{path.name}, line {number}", _object(line, path, number)
-        except UnicodeDecodeError:
-            raise UserError(f"{path}, after line {number}: not UTF-8 text; convert the file to UTF-8") from None
-        except (gzip.BadGzipFile, EOFError) as error:
+                    content = line.removeprefix(BOM_UTF8) if number == 1 else line
+                    if not begun and content.lstrip().startswith(b"["):
+                        yield from _array(content + lines.read(), path)
+                        return
+                    if content.strip():
+                        begun = True
+                        yield f"{path.name}, line {number}", _line(content, f"{path}, line {number}")
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise UserError(f"{path}, after line {number}: not a complete gzip file ({error})") from None
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}") from None
 
 
 @dataclass(kw_only=True)
 class Parquet(FileSource):
     """A Parquet file."""
 
-    def read_file(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    def read_file(self, path: Path) -> Iterator[RawRow]:
         import pyarrow
         from pyarrow import parquet
 
         try:
             batches = parquet.ParquetFile(path).iter_batches()
             rows = (row for batch in batches for row in batch.to_pylist())
-            yield from _numbered(path.name, rows)
-        except (pyarrow.ArrowException, OSError) as error:
+            yield from _numbered(path.name, rows, self.columns)
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not a readable Parquet file: {_first_line(error)}") from error
 
 
@@ -74,11 +87,11 @@ class SplitSource(RowSource):
     split: str = field(default="train", metadata={"help": "the split to train on"})
     heldout_split: str | None = field(default=None, metadata={"help": "the split to hold out, in place of a share of the data"})
 
-    def read(self, heldout: bool) -> Iterable[tuple[str, Mapping[str, Any]]] | None:
+    def read(self, heldout: bool) -> Iterable[RawRow] | None:
         if heldout and not self.heldout_split:
             return None
         name = self.heldout_split if heldout and self.heldout_split else self.split
-        return _numbered(f"{self._given()}[{name}]", self.load(name))
+        return _numbered(f"{self._given()}[{name}]", self.load(name), self.columns)
 
     @abstractmethod
     def load(self, split: str) -> Iterable[Mapping[str, Any]]:
@@ -125,18 +138,50 @@ class Disk(SplitSource):
         return loaded
 
 
-def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+def _line(line: bytes, where: str) -> Mapping[str, Any] | UnusableRow:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {number}: not JSON ({error.msg} at character {error.pos + 1}): {line[:40]!r}") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{path}, line {number}: must be a JSON object {{column: value}}, not {line.strip()[:40]!r}")
-    return row
+        text = line.decode()
+        return _object(parsed(text.rstrip()), where)
+    except UnicodeDecodeError as error:
+        return UnusableRow(f"{where}: not UTF-8 text (byte {error.start + 1}); convert the file to UTF-8", "not_utf8")
+    except BrokenJson as error:
+        return UnusableRow(f"{where}: {error}: {text.strip()[:40]!r}", error.kind)
 
 
-def _numbered(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    return ((f"{name}, row {number}", dict(row)) for number, row in enumerate(rows, start=1))
+def _array(content: bytes, path: Path) -> Iterator[RawRow]:
+    number = 0
+    try:
+        for number, value in enumerate(elements(content.decode()), start=1):
+            yield f"{path.name}, row {number}", _object(value, f"{path}, row {number}")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start + 1}); convert the file to UTF-8") from None
+    except BrokenJson as error:
+        raise UserError(
+            f"{path}, row {number + 1}: {error}\n"
+            "an array can't be read past it: write one object a line, and data.unusable=drop can drop the line"
+        ) from None
+
+
+def _object(value: Any, where: str) -> Mapping[str, Any] | UnusableRow:
+    if isinstance(value, BrokenJson):
+        return UnusableRow(f"{where}: {value}", value.kind)
+    if not isinstance(value, dict):
+        return UnusableRow(f"{where}: must be a JSON object {{column: value}}, not {value!r:.40}", "not_an_object")
+    return value
+
+
+def _numbered(name: str, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> Iterator[RawRow]:
+    """Rows of Arrow, which gives each message and each tool, as nulls, the keys that others of its column have."""
+    sparse = {*CONVERSATIONS, *columns.values()}
+    for number, row in enumerate(rows, start=1):
+        lean = {key: _without_nulls(value) if key in sparse else value for key, value in row.items()}
+        yield f"{name}, row {number}", lean
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
 def _first_line(error: Exception) -> str:

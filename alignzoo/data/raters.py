@@ -16,7 +16,7 @@ from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
-from alignzoo.data.rows import Row, Text
+from alignzoo.data.rows import Row, Text, whole
 from alignzoo.errors import UserError
 from alignzoo.statistics.agreement import Level, Unit, agreement
 
@@ -190,7 +190,7 @@ def _as_in(first: Row, row: Row, shape: tuple[str, ...], ballot: Any) -> Any:
 def _key(row: Row, shape: tuple[str, ...]) -> str:
     texts = row["completions"] if shape is RANKED else [row[name] for name in shape[1:]]
     listed = texts if shape is RATED else sorted(texts, key=lambda text: json.dumps(text, sort_keys=True))
-    return json.dumps([shape, row["prompt"], listed], sort_keys=True, default=str)
+    return json.dumps([shape, whole(row["prompt"]), listed], sort_keys=True, default=str)
 
 
 def _verdict(shape: tuple[str, ...]) -> str:

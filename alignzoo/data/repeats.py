@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
-from alignzoo.data.rows import Row
+from alignzoo.data.rows import Row, whole
 
 
 class Repeated(Enum):
@@ -45,7 +45,7 @@ def cleaned(rows: Sequence[Row], duplicates: Repeated, contradictions: Repeated,
 def _said(row: Row) -> tuple[str, str, str] | None:
     """(of which kind, about what, what a row says); None where it compares and rates nothing."""
     values = row.values
-    prompt = _text(values.get("prompt"))
+    prompt = _text(whole(values.get("prompt", "")))
     if "chosen" in values and "rejected" in values:
         chosen, rejected = _text(values["chosen"]), _text(values["rejected"])
         return "pairs", _text([prompt, *sorted((chosen, rejected))]), chosen

@@ -6,74 +6,35 @@ text | messages
 Labels of several people are a row for each `rater`, or the `votes` of `raters`: see `alignzoo.data.raters`.
 
 Each text is a string, or a list of messages {role, content}. `messages` become a prompt (all before the first answer) and a
-completion (the rest); `text` has an empty prompt; a pair without a prompt has the beginning that its two sides share.
+completion (the rest); `text` has an empty prompt; a pair without a prompt has the beginning that its two sides share. Other
+formats come to the same: see `alignzoo.data.formats`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
 from typing import Any
 
+from alignzoo.data.formats import BESIDE, EQUAL, as_trl
+from alignzoo.data.messages import Messages, Text, UnusableRow, rebuilt, whole
 from alignzoo.errors import UserError, nearest
 
-Text = str | list[dict[str, Any]]
+__all__ = ["CANONICAL", "COLUMNS", "Messages", "Row", "Text", "UnusableRow", "canonical", "rebuilt", "split", "whole"]
+
 TEXTS = ("prompt", "completion", "chosen", "rejected")
 CANONICAL = (*TEXTS, "label", "margin", "completions", "ranks", "text", "messages", "rater", "raters", "votes")
-
-
-class Messages(list[dict[str, Any]]):
-    """A conversation with what its chat template is handed besides: `tools` that may be called, None where there are none, and
-    `options` of the template (a row's `chat_template_kwargs`). Slices and sums of it are plain lists: see `rebuilt`."""
-
-    def __init__(
-        self,
-        messages: Iterable[dict[str, Any]] = (),
-        tools: list[dict[str, Any]] | None = None,
-        options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(messages)
-        self.tools = tools or None  # a template handed [] may write that there are tools (Llama 3.1)
-        self.options: dict[str, Any] = dict(options or {})
-
-    def __eq__(self, other: object) -> bool:
-        beside = (getattr(other, "tools", None), getattr(other, "options", {}))
-        return list.__eq__(self, other) is True and (self.tools, self.options) == beside
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = None
-
-    def __repr__(self) -> str:
-        return f"Messages({list.__repr__(self)}, tools={self.tools}, options={self.options})"
-
-
-def rebuilt(prompt: Text, messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """These messages in place of those of `prompt`, with the tools and options that travel with it."""
-    return Messages(messages, prompt.tools, prompt.options) if isinstance(prompt, Messages) else list(messages)
-
-
-def whole(prompt: Text) -> Any:
-    """All that a prompt says, as JSON has it: equal for equal prompts only, tools and options included."""
-    if isinstance(prompt, Messages) and (prompt.tools or prompt.options):
-        return [list(prompt), prompt.tools, prompt.options]
-    return prompt
-
-
-class UnusableRow(UserError):
-    """A row that teaches nothing."""
+COLUMNS = (*CANONICAL, *BESIDE)  # what data.columns may name
+LARGEST = 3.4e38  # what float32, which labels and margins become, can hold
 
 
 @dataclass(frozen=True)
 class Row:
     """`where` names it in errors; `values` are its canonical columns; `columns` all columns, the data's own names included;
-    `remaining` those of no meaning here, such as a reference answer for a reward."""
+    `remaining` those that no text is made of, such as a reference answer for a reward, or tools."""
 
     where: str
     values: dict[str, Any]
@@ -103,18 +64,15 @@ class Row:
 
 def canonical(raw: Mapping[str, Any], where: str, mapping: Mapping[str, str]) -> Row:
     """One raw row, its columns renamed by `mapping`. Raises UserError where a value is unusable."""
-    picked = {name: _pick(raw, name, mapping.get(name, name), where) for name in CANONICAL if name in mapping or name in raw}
-    values = {name: value for name, value in picked.items() if value is not None}
-    if "messages" in values:
-        values |= _parts_of_conversation(values.pop("messages"), where)
-    elif "text" in values and "prompt" not in values:
-        values |= {"prompt": "", "completion": values["text"]}
-    values.pop("text", None)
-    if "chosen" in values and "rejected" in values and "prompt" not in values:
-        values |= _shared_beginning(values["chosen"], values["rejected"], where)
+    picked = {name: _pick(raw, name, mapping.get(name, name), where) for name in COLUMNS if name in mapping or name in raw}
+    filled = {name: value for name, value in picked.items() if value is not None}
+    values, taken = as_trl(filled, raw, mapping.values(), where)
     _check(values, where)
-    consumed = {*CANONICAL, *mapping.values()}
+    consumed = {*CANONICAL, *mapping.values(), *taken}
     remaining = {name: value for name, value in raw.items() if name not in consumed}
+    if isinstance(prompt := values.get("prompt"), Messages):
+        beside = zip(BESIDE, (prompt.tools, prompt.options), strict=True)
+        remaining |= {name: value for name, value in beside if value}
     return Row(where=where, values=values, columns={**raw, **picked}, remaining=remaining)
 
 
@@ -141,61 +99,42 @@ def _pick(raw: Mapping[str, Any], name: str, column: str, where: str) -> Any:
         ) from None
 
 
-def _parts_of_conversation(messages: Any, where: str) -> dict[str, Text]:
-    _check_messages(messages, "messages", where)
-    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    if not answers:
-        return {"prompt": messages}
-    return {"prompt": messages[: answers[0]], "completion": messages[answers[0] :]}
-
-
-def _shared_beginning(chosen: Any, rejected: Any, where: str) -> dict[str, Any]:
-    """The prompt of a pair that has none: the shared messages, or the shared text up to its last space or line end."""
-    if not isinstance(chosen, str | list) or type(chosen) is not type(rejected):
-        raise UnusableRow(f"{where}: 'chosen' and 'rejected' must both be strings, or both be lists of messages")
-    if chosen == rejected:
-        raise UnusableRow(
-            f"{where}: 'chosen' equals 'rejected', so there is nothing to prefer; drop it with data.unusable=drop"
-        )
-    size = sum(takewhile(bool, (one == other for one, other in zip(chosen, rejected, strict=False))))
-    if isinstance(chosen, str):
-        size = max(chosen.rfind(" ", 0, size), chosen.rfind("\n", 0, size), 0)
-    return {"prompt": chosen[:size], "chosen": chosen[size:], "rejected": rejected[size:]}
-
-
 def _check(values: dict[str, Any], where: str) -> None:
     texts = [(name, values[name]) for name in TEXTS if name in values]
     texts += [("completions", text) for text in _list(values, "completions", where)]
     for name, text in texts:
-        _check_text(text, name, where)
-        if isinstance(text, str) != isinstance(texts[0][1], str):
-            raise UnusableRow(f"{where}: {texts[0][0]!r} and {name!r} must both be strings, or both be lists of messages")
+        if name != "prompt" and _is_empty(text):
+            raise UnusableRow(
+                f"{where}: an empty {name!r} teaches nothing; fill it in, or drop such rows with data.unusable=drop",
+                "empty_text",
+            )
     if "chosen" in values and values["chosen"] == values.get("rejected"):
-        raise UnusableRow(
-            f"{where}: 'chosen' equals 'rejected', so there is nothing to prefer; drop it with data.unusable=drop"
-        )
+        raise UnusableRow(f"{where}: {EQUAL}", "equal_pair")
     for name in ("label", "margin"):
         if name in values and not _is_number(values[name]):
-            raise UnusableRow(f"{where}: {name!r} is {values[name]!r}: must be true, false or a number")
+            raise UnusableRow(
+                f"{where}: {name!r} is {values[name]!r:.40}: must be true, false or a number up to {LARGEST}", "label"
+            )
     _check_votes(values, where)
     ranks, completions = _list(values, "ranks", where), values.get("completions", [])
     if "ranks" not in values:
         return
     if len(ranks) != len(completions) or not all(map(_is_number, ranks)):
         raise UnusableRow(
-            f"{where}: 'ranks' must hold one number for each of the {len(completions)} 'completions' (the lowest is best)"
+            f"{where}: 'ranks' must hold one number for each of the {len(completions)} 'completions' (the lowest is best)",
+            "ranking",
         )
     if len(set(ranks)) < 2 and not {"rater", "votes"} & set(values):  # one rater's tie is a vote like another
         what = "of one completion" if len(ranks) == 1 else f"of {len(ranks)} completions that are all equal"
-        raise UnusableRow(f"{where}: a ranking {what} prefers nothing; drop such rows with data.unusable=drop")
+        raise UnusableRow(f"{where}: a ranking {what} prefers nothing; drop such rows with data.unusable=drop", "ranking")
 
 
 def _check_votes(values: dict[str, Any], where: str) -> None:
     votes, raters = _list(values, "votes", where), _list(values, "raters", where)
     if raters and len(raters) != len(votes):
-        raise UnusableRow(f"{where}: 'raters' has {len(raters)} names for {len(votes)} 'votes': must be as many")
+        raise UnusableRow(f"{where}: 'raters' has {len(raters)} names for {len(votes)} 'votes': must be as many", "votes")
     if "votes" in values and all(vote is None for vote in votes):
-        raise UnusableRow(f"{where}: 'votes' has none; drop such rows with data.unusable=drop")
+        raise UnusableRow(f"{where}: 'votes' has none; drop such rows with data.unusable=drop", "votes")
     size = len(values.get("completions", []))
     for vote in votes:
         if size:
@@ -206,32 +145,23 @@ def _check_votes(values: dict[str, Any], where: str) -> None:
         else:
             good, wanted = _is_number(vote), "a number, true or false"
         if vote is not None and not good:
-            raise UnusableRow(f"{where}: the vote {vote!r:.40} must be {wanted}")
+            raise UnusableRow(f"{where}: the vote {vote!r:.40} must be {wanted}", "votes")
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, bool | int | float) and math.isfinite(value)
+    return isinstance(value, bool | int | float) and -LARGEST <= value <= LARGEST
 
 
-def _check_text(text: Any, name: str, where: str) -> None:
+def _is_empty(text: Text) -> bool:
+    """Whether there is nothing in it to learn: no word, no tool call of an assistant whose `weight` isn't 0."""
     if isinstance(text, str):
-        empty = not text.strip()
-    else:
-        _check_messages(text, name, where)
-        empty = not any(message.get("content") or message.get("tool_calls") for message in text)
-    if empty and name != "prompt":
-        raise UnusableRow(f"{where}: an empty {name!r} teaches nothing; fill it in, or drop such rows with data.unusable=drop")
-
-
-def _check_messages(messages: Any, name: str, where: str) -> None:
-    listed = isinstance(messages, list) and all(isinstance(message, Mapping) and "role" in message for message in messages)
-    if not listed:
-        shown = repr(messages)[:40]
-        raise UnusableRow(f"{where}: {name!r} is {shown}: must be a string, or a list of messages {{role, content}}")
+        return not text.strip()
+    answers = [message for message in text if message["role"] == "assistant" and message.get("weight", 1)]
+    return not any(message["content"].strip() or message.get("tool_calls") for message in answers)
 
 
 def _list(values: dict[str, Any], name: str, where: str) -> list[Any]:
     value = values.get(name, [])
     if not isinstance(value, list):
-        raise UnusableRow(f"{where}: {name!r} is {value!r:.40}: must be a list")
+        raise UnusableRow(f"{where}: {name!r} is {value!r:.40}: must be a list", name)
     return value

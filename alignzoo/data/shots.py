@@ -8,7 +8,7 @@ from string import Formatter
 from typing import Any
 
 from alignzoo.common.noise import generator
-from alignzoo.data.rows import Row, Text
+from alignzoo.data.rows import Row, Text, rebuilt
 from alignzoo.errors import UserError, nearest
 
 FORMATS = {
@@ -72,7 +72,7 @@ def _after(examples: Sequence[tuple[Row, Text]], prompt: Any, form: str, chat: b
     turns = _messages(prompt, "user")
     system = [message for message in turns if message["role"] == "system"]
     shown = [message for row, text in examples for message in (*_asked(row["prompt"]), *_messages(text, "assistant"))]
-    return [*system, *shown, *[message for message in turns if message["role"] != "system"]]
+    return rebuilt(prompt, [*system, *shown, *[message for message in turns if message["role"] != "system"]])
 
 
 def _asked(prompt: Any) -> list[dict[str, Any]]:
@@ -90,7 +90,7 @@ def _around(prompt: Any, pattern: str) -> Any:
     if last is None:
         return prompt
     asked = {**prompt[last], "content": pattern.format(prompt=prompt[last]["content"])}
-    return [*prompt[:last], asked, *prompt[last + 1 :]]
+    return rebuilt(prompt, [*prompt[:last], asked, *prompt[last + 1 :]])
 
 
 def _with_prompt(row: Row, prompt: Any) -> Row:

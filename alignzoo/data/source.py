@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
@@ -13,17 +13,19 @@ from typing import Any
 from alignzoo.batch import Batch
 from alignzoo.data.raters import Votes, settled
 from alignzoo.data.repeats import Repeated, cleaned
-from alignzoo.data.rows import CANONICAL, Row, UnusableRow, canonical, split
+from alignzoo.data.rows import COLUMNS, Row, UnusableRow, canonical, split
 from alignzoo.data.shots import FORMATS, check_format, formatted, with_shots
 from alignzoo.data.text import TextSource, existing
 from alignzoo.data.views import needed
 from alignzoo.errors import UserError, nearest, require
 
-__all__ = ["RowSource", "Unusable", "existing"]
+__all__ = ["RawRow", "RowSource", "Unusable", "existing"]
+
+RawRow = tuple[str, Mapping[str, Any] | UnusableRow]  # where it is; and its columns, or why it can't be read
 
 
 class Unusable(Enum):
-    """What to do with rows that teach nothing: an empty completion, chosen equal to rejected, a value of the wrong type."""
+    """What to do with rows that can't be read or used: broken lines, images, an empty completion, chosen equal to rejected."""
 
     error = "error"
     drop = "drop"
@@ -31,7 +33,8 @@ class Unusable(Enum):
 
 @dataclass(kw_only=True)
 class RowSource(TextSource):
-    """Rows of text in any of TRL's dataset types (see `alignzoo.data.rows`), told apart by their columns.
+    """Rows of text in any of TRL's dataset types (see `alignzoo.data.rows`), or another format (`alignzoo.data.formats`), told
+    apart by their columns.
 
     `columns` maps canonical columns to the data's: a name, or a template such as '{question}\\nAnswer:'.
     """
@@ -41,9 +44,12 @@ class RowSource(TextSource):
     columns: dict[str, str] = field(
         default_factory=dict, metadata={"help": "canonical column: the data's column, or a template"}
     )
+    leave_out: list[str] = field(
+        default_factory=list, metadata={"help": "columns not to look at, such as images that the text can do without"}
+    )
     max_rows: int = field(default=0, metadata={"help": "use the first so many rows; 0: all"})
     unusable: Unusable = field(
-        default=Unusable.error, metadata={"help": "rows that teach nothing are an error, or dropped and counted"}
+        default=Unusable.error, metadata={"help": "rows that can't be used are an error, or dropped and counted by kind"}
     )
     duplicates: Repeated = field(
         default=Repeated.keep,
@@ -79,13 +85,13 @@ class RowSource(TextSource):
         if self.scale and (len(self.scale) != 2 or self.scale[0] >= self.scale[1]):
             raise UserError(f"data.scale={_listed(self.scale)} must be the lowest and the highest rating, as [1,5]")
         for name in self.columns:
-            if name not in CANONICAL:
-                known = ", ".join(CANONICAL)
-                raise UserError(f"data.columns.{name}: no such canonical column.{nearest(name, CANONICAL)} There are {known}")
+            if name not in COLUMNS:
+                known = ", ".join(COLUMNS)
+                raise UserError(f"data.columns.{name}: no such canonical column.{nearest(name, COLUMNS)} There are {known}")
 
     @abstractmethod
-    def read(self, heldout: bool) -> Iterable[tuple[str, Mapping[str, Any]]] | None:
-        """(where, row) of the training data, or of data of its own to hold out, if there is any."""
+    def read(self, heldout: bool) -> Iterable[RawRow] | None:
+        """The training data, or data of its own to hold out, if there is any."""
 
     def rows(self) -> tuple[list[Row], list[Row], dict[str, Any]]:
         """Training rows, held-out rows, and counts of what was dropped. No prompt is in both. Labels of several people are
@@ -105,6 +111,8 @@ class RowSource(TextSource):
             taken = {row.key for row in heldout}
             train = [row for row in rows if row.key not in taken]
             counts["training_rows_of_heldout_prompts_dropped"] = len(rows) - len(train)
+        if absent := [name for name in self.leave_out if not counts[f"left_out_{name}"]]:
+            raise UserError(f"data.leave_out={_listed(absent)}: no row has such a column.{nearest(absent[0], rows[0].columns)}")
         if not train:
             raise UserError(
                 f"data.path={self.path}: every row is held out, none is left to train on; give more data, or lower data.heldout"
@@ -137,16 +145,21 @@ class RowSource(TextSource):
         sides = [with_shots(rows, train, self.shots, self.shot_format, self.shot_seed, self.chat) for rows in (train, heldout)]
         return sides[0], sides[1]
 
-    def _canonical(self, rows: Iterable[tuple[str, Mapping[str, Any]]] | None, counts: Counter[str]) -> list[Row]:
+    def _canonical(self, rows: Iterable[RawRow] | None, counts: Counter[str]) -> list[Row]:
         made = []
         for where, row in islice(rows or (), self.max_rows or None):
             counts["rows"] += 1
             try:
+                if isinstance(row, UnusableRow):
+                    raise row
+                counts.update(f"left_out_{name}" for name in self.leave_out if name in row)
+                row = {name: value for name, value in row.items() if name not in self.leave_out}
                 made.append(self._rated_on_scale(canonical(row, where, self.columns)))
-            except UnusableRow:
+            except UnusableRow as error:
                 if self.unusable is Unusable.error:
                     raise
                 counts["unusable_rows_dropped"] += 1
+                counts[f"unusable_rows_dropped_for_{error.kind}"] += 1
         if not made:
             raise UserError(f"data.path={self.path} has no{' usable' if counts['rows'] else ''} rows")
         return made
@@ -160,7 +173,8 @@ class RowSource(TextSource):
             if not self.scale[0] <= rating <= self.scale[1]:
                 raise UnusableRow(
                     f"{row.where}: the rating {rating!r} is outside data.scale={_listed(self.scale)}; "
-                    "correct it or the scale, or drop such rows with data.unusable=drop"
+                    "correct it or the scale, or drop such rows with data.unusable=drop",
+                    "rating_outside_scale",
                 )
         return row
 
@@ -170,5 +184,5 @@ class RowSource(TextSource):
         return self.path
 
 
-def _listed(scale: list[float]) -> str:
-    return "[" + ",".join(f"{end:g}" for end in scale) + "]"
+def _listed(values: Sequence[float | str]) -> str:
+    return "[" + ",".join(value if isinstance(value, str) else f"{value:g}" for value in values) + "]"

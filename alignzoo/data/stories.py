@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from alignzoo.batch import Batch, Completions
 from alignzoo.data.files import JsonLines
 from alignzoo.data.rows import Row
+from alignzoo.data.source import RawRow
 from alignzoo.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "stories" / "data"
@@ -47,7 +48,7 @@ class Stories(JsonLines):
         """There are continuations, whatever is trained on."""
         return self._canonical(self.read_file(FOLDER / f"{Part.continuations.value}_heldout.jsonl"), Counter())
 
-    def read(self, heldout: bool) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    def read(self, heldout: bool) -> Iterable[RawRow]:
         """The rows of one side. Held-out rows have files of their own, of stories that benchmarks/stories does not train on."""
         part = self.part
         if part is Part.auto:

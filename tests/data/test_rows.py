@@ -57,7 +57,7 @@ def test_a_pair_of_conversations_has_the_messages_both_begin_with():
         ({**PAIR, "rejected": "a"}, "f, line 1: 'chosen' equals 'rejected'"),
         ({"chosen": "a", "rejected": "a"}, "f, line 1: 'chosen' equals 'rejected'"),
         ({**PAIR, "chosen": 7}, "'chosen' is 7: must be a string, or a list of messages"),
-        ({**PAIR, "chosen": [ANSWER]}, "'prompt' and 'chosen' must both be strings, or both be lists"),
+        ({**PAIR, "chosen": [ANSWER]}, "'chosen' and 'rejected' must both be strings, or both be lists"),
         ({"chosen": "a", "rejected": [ANSWER]}, "'chosen' and 'rejected' must both be strings"),
         ({"prompt": "p", "completion": ""}, "an empty 'completion' teaches nothing"),
         ({"prompt": "p", "completion": "c", "label": "yes"}, "'label' is 'yes': must be true, false or a number"),

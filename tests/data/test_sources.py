@@ -136,7 +136,7 @@ def test_pairs_that_cutting_makes_equal_are_dropped(source, context):
 def test_lines_that_are_no_rows_are_named(tmp_path, context):
     for line, message in {
         '{"prompt": "p"': r"bad.jsonl, line 2: not JSON \(.* at character 15\)",
-        "[1]": r"bad.jsonl, line 2: must be a JSON object .*, not '\[1\]'",
+        "[1]": r"bad.jsonl, line 2: must be a JSON object .*, not \[1\]",
     }.items():
         (tmp_path / "bad.jsonl").write_text('{"prompt": "ok"}\n' + line)
         with pytest.raises(UserError, match=message):
