@@ -56,7 +56,7 @@ def _recognised(values: Values, raw: Mapping[str, Any], where: str) -> tuple[Val
     values, taken = dict(values), set[str]()
     for name, others in OTHER_NAMES.items():
         for column in others:
-            if name not in values and raw.get(column) and (name != "messages" or is_conversation(raw[column])):
+            if name not in values and raw.get(column) is not None and (name != "messages" or is_conversation(raw[column])):
                 values[name] = raw[column]
                 taken.add(column)
     if all(raw.get(name) for name in PREFERENCE) and isinstance(raw["input"], Mapping):

@@ -34,7 +34,8 @@ def elements(text: str) -> Iterator[Any]:
     """The elements of the array that the text is, and a BrokenJson in place of one that can't be used; raised where nothing can
     be read beyond."""
     place = _past_space(text, _past_space(text, 0) + 1)
-    while text[place : place + 1] != "]":
+    mark = text[place : place + 1]
+    while mark != "]":
         try:
             value, end = _value(text, place)
         except BrokenJson as error:
@@ -43,9 +44,10 @@ def elements(text: str) -> Iterator[Any]:
             value, end = error, error.end
         yield value
         place = _past_space(text, end)
-        if text[place : place + 1] == ",":
+        mark = text[place : place + 1]
+        if mark == ",":
             place = _past_space(text, place + 1)
-        elif text[place : place + 1] != "]":
+        elif mark != "]":
             raise BrokenJson(f"not JSON (',' or ']' is missing at {_at(text, place)})", "not_json")
     if (place := _past_space(text, place + 1)) < len(text):
         raise BrokenJson(f"not JSON (the array ends, and more follows at {_at(text, place)})", "not_json")
