@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from alignzoo.common.folder import CHECKPOINTS, SUMMARY
-from alignzoo.config.overrides import written
+from alignzoo.common.folder import SUMMARY
 
 INTERRUPTED = 130
 JOURNAL, STOP = "progress.jsonl", ".stop"
@@ -39,14 +38,7 @@ class Job:
     @property
     def command(self) -> list[str]:
         """Goes on where an earlier attempt was stopped."""
-        unfinished = any(Path(self.folder, CHECKPOINTS).glob("checkpoint-*"))
-        return [
-            sys.executable,
-            "-m",
-            "alignzoo",
-            "train",
-            *([f"resume={written(self.folder)}"] if unfinished else self.overrides),
-        ]
+        return [sys.executable, "-m", "alignzoo", "train", *self.overrides]
 
     def finished(self) -> bool:
         return Path(self.folder, SUMMARY).is_file()

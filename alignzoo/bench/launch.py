@@ -16,6 +16,7 @@ from alignzoo.bench.job import INTERRUPTED, STOP, Job
 from alignzoo.bench.plan import Run
 from alignzoo.bench.progress import watching
 from alignzoo.bench.request import Request
+from alignzoo.common.signals import caught
 from alignzoo.config import grammar
 from alignzoo.pipeline.sweep import launch
 
@@ -77,8 +78,8 @@ def room_for(threads: int) -> int:
 
 @contextmanager
 def _stopping(folder: Path) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the runs, wherever they are, to save and end, and start none after that. A second time, this
-    process ends at once.
+    """Ctrl-C, SIGTERM and a closed terminal ask the runs, wherever they are, to save and end, and start none after that. A
+    second time, this process ends at once.
     """
     stop = folder / STOP
 
@@ -87,10 +88,6 @@ def _stopping(folder: Path) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.touch()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with caught(ask):
         yield
         stop.unlink(missing_ok=True)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Files in one piece, and a full disk, whoever reports it."""
+"""Files in one piece, files that are somebody else's, and a full disk, whoever reports it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,62 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from alignzoo.errors import UserError
+
 CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # torch and safetensors wrap the system's error in their own, and torch keeps nothing of it
 TOLD = (*(os.strerror(code) for code in CODES), "file write failed")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """The file is there with all of the text, or as it was; of several processes that write it, one is the last."""
+class DiskFull(UserError):
+    """Nothing more could be written."""
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """The file is there, on disk, with all of the content, or as it was; of several processes that write it, one is the
+    last."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(text, "utf-8")
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync(partial)
         partial.replace(path)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """A file's content, or a folder's names, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def keep_existing(option: str, path: Path, overwrite: bool, consent: str = "--overwrite") -> None:
+    """Raises UserError, naming the file that `option` would write over, unless that is wanted; `consent` is how to say so."""
+    if path.exists() and not overwrite:
+        remedy = f", or write over it with {consent}" if consent else ""
+        raise UserError(f"{option}: {path} exists: choose another name{remedy}")
+
+
 def is_full(error: BaseException) -> bool:
     """Whether the error, or one it came from, says that nothing more could be written."""
-    return any(getattr(e, "errno", None) in CODES or any(text in str(e) for text in TOLD) for e in chain(error))
+    return any(
+        isinstance(e, DiskFull) or getattr(e, "errno", None) in CODES or any(text in str(e) for text in TOLD)
+        for e in chain(error)
+    )
+
+
+def unwritten(error: BaseException) -> str:
+    """What a full disk had no room for, as far as the error says it."""
+    for e in chain(error):
+        if isinstance(e, DiskFull):
+            return str(e)
+        if name := getattr(e, "filename", None):
+            return f"{name} could not be written"
+    return str(error).split("\n")[0] or type(error).__name__
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,20 +1,46 @@
-"""What a run leaves in its folder: names, and rows of its JSON Lines."""
+"""A run's folder: the names in it, who holds it, rows of its JSON Lines, and what of it may be removed: files that alignzoo
+wrote, by name.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import functools
+import itertools
 import json
-from collections.abc import Sequence
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from alignzoo.common.disk import sync, write_whole
+from alignzoo.errors import UserError
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 COMPLETIONS = "completions.jsonl"
+RELIABILITY = "reliability.json"
+REFERENCE = {"reward": "reference.json", "gold": "reference_gold.json"}  # by judge
 FRONTIER = "frontier.json"
 SUMMARY = "summary.json"  # only of a finished run
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
+TENSORBOARD = "tensorboard"
+WEIGHTS = "weights-"  # and a step: what a full disk had room for, kept whatever comes after
+LOCK = ".lock"
+MANIFEST = "manifest.json"  # in a folder that is whole: its files, with size and hash
+PARTIAL = ".partial-"  # before the name of a folder that is being written
+FILES = (CONFIG, ENVIRONMENT, METRICS, COMPLETIONS, RELIABILITY, *REFERENCE.values(), FRONTIER, SUMMARY)
+NOBODYS = (LOCK, "lost+found")  # what lies in a folder that is free to take: the second, in every one that is a whole disk
+UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # where a file system knows no locks
+
+_held: set[Path] = set()  # of this process, which its own locks don't keep out
 
 
 def result_step(rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> int:
@@ -23,8 +49,222 @@ def result_step(rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> int:
     return max((row["step"] for row in rows), default=0) if kept is None else int(kept)
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON Lines file; none where there is no file."""
-    if not path.is_file():
+# --- whose it is ---
+
+
+def others(folder: Path) -> list[str]:
+    """What is in a folder that holds no run: none where one may begin, after an attempt that was killed before it had a config
+    too."""
+    if not folder.is_dir():
         return []
-    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if name not in NOBODYS and _being_written(name) != CONFIG]
+
+
+@contextlib.contextmanager
+def held(folder: Path, option: str) -> Iterator[None]:
+    """The folder is there, and nobody else's until the end: its lock goes with the process, however that ends. Folders made
+    for it are gone again where nothing was put into them.
+
+    Raises UserError where another process has it, naming that, and where it can't be made; `option` is what the user gave.
+    """
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    path, lock = folder.resolve() / LOCK, -1
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _locked(path, option)
+        except OSError as error:
+            reason = "a file is there" if folder.is_file() else error.strerror
+            raise UserError(f"{option}: can't write there ({reason}): choose another folder with run_dir=FOLDER") from None
+        _held.add(path)
+        yield
+    finally:
+        if lock >= 0:
+            _held.discard(path)
+            path.unlink(missing_ok=True)
+            os.close(lock)
+        for made in absent:
+            with contextlib.suppress(OSError):
+                made.rmdir()
+
+
+def _locked(path: Path, option: str) -> int:
+    """The lock file, open and locked, with the number of this process in it."""
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if path in _held:
+                raise BlockingIOError
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which what this process forks would go on holding
+        except (BlockingIOError, PermissionError):
+            holder = os.read(lock, 200).decode(errors="replace") or "another process"
+            os.close(lock)
+            raise UserError(
+                f"{option} is in use by {holder}: wait for it, stop it, or choose another folder with run_dir=FOLDER"
+            ) from None
+        except OSError as error:
+            if error.errno not in UNLOCKABLE:
+                os.close(lock)
+                raise
+            print(f"alignzoo: {path.parent} can't be locked ({error.strerror}): start no second process there", file=sys.stderr)
+        if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
+            break
+        os.close(lock)  # who held it has removed it meanwhile: lock the next one
+    os.ftruncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return lock
+
+
+@contextlib.contextmanager
+def begun(folder: Path, config: str) -> Iterator[None]:
+    """Before anything else is there, config.yaml tells the next attempt whose folder this is; what one without a checkpoint
+    left is removed. Where what is done inside fails, a folder that was empty is empty again."""
+    fresh = not (folder / CONFIG).exists()
+    _clear(folder)
+    if fresh:
+        write_whole(folder / CONFIG, config)
+    try:
+        yield
+    except BaseException:
+        if fresh:
+            forget(folder)
+        raise
+
+
+# --- what may be removed ---
+
+
+def forget(folder: Path) -> None:
+    """Removes what a run without a checkpoint has written; config.yaml last, without which nobody knows whose the rest is."""
+    _clear(folder)
+    for name in (CHECKPOINTS, TENSORBOARD):
+        with contextlib.suppress(OSError):
+            (folder / name).rmdir()
+    (folder / CONFIG).unlink(missing_ok=True)
+
+
+def _clear(folder: Path) -> None:
+    sweep(folder)
+    for name in FILES:
+        if name != CONFIG:
+            (folder / name).unlink(missing_ok=True)
+    for path in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
+        path.unlink()
+    remove_sealed(folder / MODEL)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what was being written when a process ended."""
+    for name in (MODEL, f"{WEIGHTS}*", f"{CHECKPOINTS}/{PARTIAL}*"):
+        for path in folder.glob(name if "/" in name else f"{PARTIAL}{name}"):
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".*"):
+        if _being_written(path.name) in FILES:
+            path.unlink()
+
+
+def _being_written(name: str) -> str:
+    """Of which file this is the name while `write_whole` writes it; "" for any other name."""
+    stem, _, process = name.rpartition(".")
+    return stem[1:] if stem.startswith(".") and process.isdigit() else ""
+
+
+def remove_sealed(folder: Path) -> None:
+    """The files that the manifest names, the manifest last; and folders that are empty then. What somebody else has put there
+    stays."""
+    try:
+        names = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return
+    for name in names:
+        if not (Path(name).is_absolute() or ".." in Path(name).parts):
+            (folder / name).unlink(missing_ok=True)
+    (folder / MANIFEST).unlink()
+    for path in [*sorted(filter(Path.is_dir, folder.rglob("*")), reverse=True), folder]:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def set_aside(folder: Path) -> Path:
+    """Gives the folder a name under which nobody looks for it."""
+    names = (folder.with_name(f"{folder.name}.aside{number or ''}") for number in itertools.count())
+    return folder.rename(next(path for path in names if not path.exists()))
+
+
+# --- what is in its files ---
+
+
+def read(path: Path) -> Any:
+    """The JSON of a file that is written in one piece. Raises UserError where it isn't whole."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): put it back from a copy, or remove it") from None
+
+
+class Lines:
+    """One JSON object a line, each with its `step`. Only the main process writes."""
+
+    def __init__(self, path: Path, active: bool) -> None:
+        self.path, self.active = path, active
+
+    def write(self, row: dict[str, Any]) -> None:
+        if self.active:
+            with self.path.open("ab") as file:
+                file.write(line(row))
+
+    def sync(self) -> None:
+        """On disk before a checkpoint of the same step is."""
+        if self.active and self.path.exists():
+            sync(self.path)
+
+    def cut(self, step: int) -> None:
+        """Drop rows later than `step`, and a last line that a crash left unfinished."""
+        if self.active and self.path.exists():
+            lines = self.path.read_bytes().split(b"\n")
+            write_whole(self.path, b"".join(text + b"\n" for text in lines if _step(text) <= step))
+
+
+def _step(text: bytes) -> float:
+    row = _object(text)
+    step = row.get("step") if row else None
+    return float("inf") if step is None else float(step)
+
+
+def line(row: dict[str, Any]) -> bytes:
+    r"""A row of JSON Lines. Text stays readable, but half a surrogate pair, which UTF-8 can't hold, is its JSON escape."""
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file; none where there is no file. A last line that a crash tore is left out, which is said.
+    Raises UserError for any other line that is no JSON object."""
+    found = objects(path)
+    if found and found[-1][1] is None:
+        _say_torn(path)
+        found.pop()
+    for number, row in found:
+        if row is None:
+            raise UserError(f"{path}, line {number}: damaged, no JSON object: put it back from a copy, or remove the line")
+    return [row for _, row in found if row is not None]
+
+
+def objects(path: Path) -> list[tuple[int, dict[str, Any] | None]]:
+    """(number, object) of each line that isn't blank; None for what is no JSON object. Only a newline ends a line: text may
+    hold what `splitlines` takes for an end, such as U+2028."""
+    data = path.read_bytes() if path.exists() else b""
+    return [(number, _object(text)) for number, text in enumerate(data.split(b"\n"), 1) if text.strip()]
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        made = json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return made if isinstance(made, dict) else None
+
+
+@functools.cache
+def _say_torn(path: Path) -> None:
+    print(f"alignzoo: {path}: its last line was torn when the run was stopped, and is left out", file=sys.stderr)

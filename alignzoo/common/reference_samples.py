@@ -8,22 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
+from alignzoo.common import folder as names
 from alignzoo.common.disk import write_whole
-
-FILES = {"reward": "reference.json", "gold": "reference_gold.json"}  # by judge; of the same completions
 
 
 def write(folder: Path, scores: Mapping[str, Sequence[float]], judge: str = "reward") -> None:
     """By prompt."""
-    write_whole(folder / FILES[judge], json.dumps(scores, ensure_ascii=False, indent=0))
+    write_whole(folder / names.REFERENCE[judge], json.dumps(scores, ensure_ascii=False, indent=0))
 
 
 def read(folders: Sequence[Path], judge: str = "reward") -> np.ndarray | None:
     """(prompts, samples) of these runs together, which must be of different seeds; None where there are none. Prompts that
     not all of them have are left out.
     """
-    files = [folder / FILES[judge] for folder in folders]
-    found = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
+    files = [folder / names.REFERENCE[judge] for folder in folders]
+    found = [names.read(file) for file in files if file.is_file()]
     common = [prompt for prompt in found[0] if all(prompt in scores for scores in found)] if found else []
     if not common:
         return None

@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from alignzoo.common.folder import CONFIG
 from alignzoo.config import messages, stages
@@ -68,7 +69,10 @@ def _saved(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.yaml")
-    saved = OmegaConf.to_container(OmegaConf.load(path))
+    try:
+        saved = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged: {str(error).split(chr(10))[0]}. Put it back from a copy") from None
     if not isinstance(saved, dict) or "choices" not in saved:
         raise UserError(f"{path} is not the config of a run")
     return cast(dict[str, Any], saved)

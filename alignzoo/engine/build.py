@@ -13,7 +13,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.common.folder import CHECKPOINTS
+from alignzoo.common.folder import CHECKPOINTS, TENSORBOARD
 from alignzoo.common.noise import Noise
 from alignzoo.contracts import Algorithm, Context, Couples, Kind, OnlineAlgorithm, Role, Scores, Source, Table, Tables
 from alignzoo.engine import beside, budget, checks, memory
@@ -309,7 +309,7 @@ class Builder:
         from torch.utils.tensorboard import SummaryWriter
         from transformers.integrations import TensorBoardCallback
 
-        return [TensorBoardCallback(SummaryWriter(str(self.folder / "tensorboard")))]
+        return [TensorBoardCallback(SummaryWriter(str(self.folder / TENSORBOARD)))]
 
     def _learning_rates(self, trained: Trained) -> dict[str, float]:
         rates = dict(self.setup.training.role_learning_rates)

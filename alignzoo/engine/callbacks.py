@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
+from alignzoo.common.signals import caught
 from alignzoo.settings import Training
 
 
 class Interrupt:
-    """Set by Ctrl-C or SIGTERM; looked at after each optimizer step. A second Ctrl-C stops at once."""
+    """Set by Ctrl-C, SIGTERM or SIGHUP; looked at after each optimizer step. A second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
         self.requested = False
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handles both signals inside, where this is the main thread (elsewhere Python allows no handlers)."""
-        try:
-            before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def listening(self) -> AbstractContextManager[None]:
+        """Handles the signals inside."""
+        return caught(self._request)
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
+    def _request(self, number: int) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True

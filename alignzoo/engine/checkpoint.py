@@ -1,12 +1,11 @@
 """Checkpoints that are whole or absent: written aside, synced, described by a manifest, renamed, and only then older ones
-removed.
+removed, file by file as their manifests name them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,18 +15,18 @@ from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 
 from alignzoo.common import disk
+from alignzoo.common.folder import MANIFEST, PARTIAL, remove_sealed, set_aside
 from alignzoo.errors import UserError
 
-MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
 
 
 def write(folder: Path, fill: Callable[[Path], None]) -> None:
     """Make `folder` with what `fill` puts into it. A crash at any moment leaves either no `folder` or a complete one.
 
-    Raises UserError where the disk is full; what was there before is untouched.
+    Raises DiskFull where the disk is; what was there before is untouched.
     """
-    partial = folder.parent / f".partial-{folder.name}"
+    partial = folder.with_name(f"{PARTIAL}{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
@@ -37,44 +36,61 @@ def write(folder: Path, fill: Callable[[Path], None]) -> None:
         free = shutil.disk_usage(folder.parent).free
         shutil.rmtree(partial, ignore_errors=True)
         if disk.is_full(error) or (isinstance(error, OSError | RuntimeError) and free < 2**20):
-            raise UserError(
-                f"the disk is full: {folder} was not written ({free // 2**20} MiB are free); earlier checkpoints are intact"
-            ) from error
+            raise disk.DiskFull(f"{folder} was not written ({free // 2**20} MiB are free)") from error
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    place(partial, folder)
+
+
+def place(partial: Path, folder: Path) -> None:
+    """What is sealed becomes `folder`; what somebody else has put into an earlier one is kept beside."""
+    remove_sealed(folder)
+    if folder.exists():
+        set_aside(folder)
     partial.rename(folder)
-    _sync(folder.parent)
+    disk.sync(folder.parent)
 
 
 def seal(folder: Path) -> None:
     """Sync every file and write the manifest of their sizes and hashes, last."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     for path in files:
-        _sync(path)
+        disk.sync(path)
     entries = {str(path.relative_to(folder)): [path.stat().st_size, _hash(path)] for path in files}
-    (folder / MANIFEST).write_text(json.dumps(entries, indent=1))
-    _sync(folder / MANIFEST)
-    _sync(folder)
+    disk.write_whole(folder / MANIFEST, json.dumps(entries, indent=1))
 
 
 def complete(folder: Path) -> bool:
     """Whether every file the manifest names is there with its size and hash."""
+    return not fault(folder)
+
+
+def fault(folder: Path) -> str:
+    """Which file of a checkpoint is missing or damaged; "" for one that is whole."""
     try:
-        entries = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return False
-    paths = {folder / name: entry for name, entry in entries.items()}
-    return all(p.is_file() and p.stat().st_size == size and _hash(p) == digest for p, (size, digest) in paths.items())
+        entries = {name: (size, digest) for name, (size, digest) in json.loads((folder / MANIFEST).read_bytes()).items()}
+    except OSError:
+        return f"{MANIFEST} is missing"
+    except (ValueError, TypeError, AttributeError):
+        return f"{MANIFEST} is damaged"
+    for name, (size, digest) in entries.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size or _hash(path) != digest:
+            return f"{name} is damaged"
+    return ""
 
 
 def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint in `folder`, or None."""
-    return next((path for path in reversed(_checkpoints(folder)) if complete(path)), None)
+    return next((path for path in reversed(saved(folder)) if complete(path)), None)
 
 
 def rotate(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep`, and whatever a crash left unfinished."""
-    for path in [*_checkpoints(folder)[:-keep], *folder.glob(".partial-*")]:
+    for path in saved(folder)[:-keep]:
+        remove_sealed(path)
+    for path in folder.glob(f"{PARTIAL}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -110,7 +126,8 @@ def load_module(module: nn.Module, folder: Path) -> None:
     load_model(module, str(folder / "model.safetensors"), strict=True)
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def saved(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, whole or not, the oldest first."""
     found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
     return sorted(found, key=step_of)
 
@@ -118,11 +135,3 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

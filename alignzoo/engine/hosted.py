@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PrinterCallback, Trainer
 
 from alignzoo.batch import Completions
-from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS
+from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, PARTIAL, Lines
 from alignzoo.contracts import Hosting, Scores, Tables
 from alignzoo.engine import budget, checkpoint, checks, records
 from alignzoo.engine.budget import Allowance
@@ -23,7 +23,6 @@ from alignzoo.engine.cost import Cost, watch_networks
 from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.foreign import watch_trainer
 from alignzoo.engine.loader import Order
-from alignzoo.engine.logs import Lines
 from alignzoo.engine.stopping import Stopping
 from alignzoo.engine.trainer import keep_best, measured
 from alignzoo.errors import UserError
@@ -60,6 +59,8 @@ class HostBuilder(Builder):
             )
             models.score = cost.timed("reward", scored)
         sizes = {
+            # its checkpoints become the run's once they are sealed
+            "output_dir": str(self.folder / CHECKPOINTS / f"{PARTIAL}hosted"),
             "ignore_data_skip": False,  # its loader is its own: a resumed run finds its place by skipping
             "max_steps": self._steps(tables),
             "per_device_train_batch_size": micro,
@@ -136,7 +137,7 @@ class Hosted:
         self.cost.started()
         with self.cost.phase("training"):
             self.foreign.train(resume_from_checkpoint=resume_from_checkpoint)
-        self._take_weights()
+        self.take_weights()
         keep_best(self)
 
     def finish_step(self) -> None:
@@ -175,21 +176,22 @@ class Hosted:
     def evaluate(self) -> dict[str, float]:
         """As `AlignTrainer.evaluate`, on the weights that the foreign trainer has now."""
         if self.evaluated[0] != self.foreign.state.global_step:
-            self._take_weights()
+            self.take_weights()
         return measured(self, self.foreign)
 
     def keep_checkpoint(self) -> None:
-        """Seal what the foreign trainer has just saved: what has no manifest is never resumed from."""
+        """Seal what the foreign trainer has just saved, and put it where checkpoints are."""
         folder, cost = self.folder / CHECKPOINTS, gather_objects(self.cost.state_dict())
         if self.foreign.is_world_process_zero():
-            saved = folder / f"{checkpoint.PREFIX}{self.foreign.state.global_step}"
+            saved = Path(str(self.foreign.args.output_dir)) / f"{checkpoint.PREFIX}{self.foreign.state.global_step}"
             records.save(cost, saved / COST)
             records.save(self.stopping.state_dict(), saved / STOPPING)
             checkpoint.seal(saved)
+            checkpoint.place(saved, folder / saved.name)
             checkpoint.rotate(folder, self.keep)
         self.foreign.accelerator.wait_for_everyone()
 
-    def _take_weights(self) -> None:
+    def take_weights(self) -> None:
         """The policy, or scorer, becomes what was trained, where the foreign trainer made a model of its own."""
         model: Any = self.foreign.accelerator.unwrap_model(self.foreign.model)
         if model is not self.trained.main:

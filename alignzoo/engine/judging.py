@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from alignzoo.batch import Pairs, Rankings, Rated
+from alignzoo.common.disk import write_whole
+from alignzoo.common.folder import RELIABILITY
 from alignzoo.statistics import calibration
 
-FILE = "reliability.json"
 MOST = 64  # completions of a group that are compared with each other: more would be thousands of comparisons a prompt
 
 
@@ -91,4 +92,4 @@ def comparisons(found: Iterable[Judged]) -> list[tuple[Judged, Judged]]:
 
 def write(folder: Path, step: int, metrics: dict[str, float], data: dict[str, Any]) -> None:
     """The reliability diagram's numbers, of the newest evaluation."""
-    (folder / FILE).write_text(json.dumps({"step": step, **data, "metrics": metrics}, indent=1))
+    write_whole(folder / RELIABILITY, json.dumps({"step": step, **data, "metrics": metrics}, indent=1))

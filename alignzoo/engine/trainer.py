@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from alignzoo.batch import Batch
-from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, MODEL
+from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, MODEL, Lines
 from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, OnlineAlgorithm, Reward
 from alignzoo.engine import allocator, checkpoint, records
 from alignzoo.engine.budget import Allowance
 from alignzoo.engine.cost import Cost, peak_memory, tokens_in
 from alignzoo.engine.loader import OfflineLoader, OnlineLoader
-from alignzoo.engine.logs import Lines
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.stopping import Stopping, announce
 from alignzoo.errors import UserError

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alignzoo.common.disk import write_whole
+from alignzoo.common.signals import caught
 from alignzoo.errors import UserError
 from alignzoo.label import requests, tables
 from alignzoo.label.items import Answer, Item, Kind, Scale, Text, item
@@ -67,7 +65,7 @@ class Asker:
         if wait and (open_items := [one for one in unique if len(answers.get(one.id, ())) < self.raters]):
             request = self._request(unique, open_items)
             try:
-                with _interruptible():
+                with caught(_stop):
                     self._wait(request, open_items)
             except KeyboardInterrupt:
                 self.tell(f"{request} stays open: answered meanwhile or later, it is not asked again")
@@ -176,19 +174,6 @@ def _raters(given: Sequence[Given]) -> dict[str, set[str]]:
     return raters
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM raise KeyboardInterrupt at once: a run only looks at them after an optimizer step."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _stop(number: int) -> None:
+    """At once: a run only looks at signals after an optimizer step."""
+    raise KeyboardInterrupt

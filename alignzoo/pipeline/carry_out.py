@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from typing import Any
 
 from omegaconf import DictConfig
 
-from alignzoo.common.folder import CONFIG
+from alignzoo.common.folder import CONFIG, forget, held
 from alignzoo.config.composition import compose
 from alignzoo.config.overrides import written
 from alignzoo.errors import UserError
@@ -65,8 +64,9 @@ def _clear(stage: Stage) -> None:
     """What an attempt under another label left that was killed before its first checkpoint; what one like this left, a run
     removes by itself, once all ranks have looked at it."""
     saved = stage.folder / CONFIG
-    if single.main_process() and saved.is_file() and saved.read_text() != single.identity(stage.config):
-        shutil.rmtree(stage.folder)
+    if single.main_process() and saved.is_file() and saved.read_bytes() != single.identity(stage.config).encode():
+        with held(stage.folder, f"run_dir={stage.folder}"):
+            forget(stage.folder)
 
 
 def _remedy(stage: Stage) -> str:

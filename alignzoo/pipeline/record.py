@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from alignzoo.common.disk import write_whole
+from alignzoo.common.disk import keep_existing, write_whole
 from alignzoo.pipeline.plan import Stage, inputs, stages
 from alignzoo.runs import single
 
@@ -28,7 +28,10 @@ class Record:
         self.every = every
         self.path = None if cfg.stages_dir else every[-1].folder.parent / FILE
         self.about = {"name": cfg.pipeline.name, "description": cfg.pipeline.description, "command": single.command()}
-        self.known = {row["folder"]: row for row in _read(self.path).get("stages", [])}
+        before = _read(self.path)
+        if self.path and "stages" not in before:
+            keep_existing(f"run_dir={self.path.parent}", self.path, overwrite=False, consent="")
+        self.known = {row["folder"]: row for row in before.get("stages", [])}
         self._write()
 
     def note(self, stage: Stage, status: str, seconds: float, error: str = "") -> None:
@@ -86,4 +89,4 @@ def _read(path: Path | None) -> dict[str, Any]:
         said: dict[str, Any] = json.loads(path.read_text("utf-8")) if path else {}
     except (OSError, ValueError):
         return {}
-    return said
+    return said if isinstance(said, dict) else {}

@@ -16,8 +16,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """Run what `cfg` (of `alignzoo.compose`) says and return the summary, which is also in the run's folder; of a pipeline, the
     last stage's, as far as it came.
 
-    With `resume`, goes on with that run from its newest complete checkpoint. Raises UserError for a user's mistake, before
-    anything is written; Ctrl-C and SIGTERM end with status "interrupted" after a checkpoint.
+    Goes on with a run that is there from its newest complete checkpoint; `resume` names it by its folder alone. Raises
+    UserError for a user's mistake, before anything is written; Ctrl-C, SIGTERM and SIGHUP end with status "interrupted" after a
+    checkpoint.
     """
     return carry_out.run(cfg)[-1] if cfg.pipeline.stages and not cfg.resume else single.train(cfg)
 

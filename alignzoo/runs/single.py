@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from alignzoo.setup import RunConfig
+from alignzoo.common import disk
+from alignzoo.common import folder as folders
 from alignzoo.common.disk import write_whole
-from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, MODEL, SUMMARY
+from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, MODEL, SUMMARY, WEIGHTS
 from alignzoo.errors import UserError
 
 PACKAGES = ("alignzoo", "torch", "transformers", "accelerate", "trl", "peft", "datasets", "hydra-core", "numpy")
@@ -27,6 +29,17 @@ VOLATILE = ("resume", "run_dir", "stages_dir", "pipeline")  # say where a run is
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """One run of what `cfg` says; see `alignzoo.pipeline.train.train`."""
+    folder = run_folder(cfg)
+    summary = _finished(cfg, folder)
+    if summary is None:
+        # what other ranks look at, the first changes once all have: building the trainer, they wait for each other
+        with folders.held(folder, _option(cfg, folder)) if main_process() else nullcontext():
+            summary = _finished(cfg, folder) or _carry_out(cfg, folder)
+    return summary
+
+
+def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """In a folder that is this run's."""
     from transformers.utils.logging import disable_progress_bar
 
     from alignzoo.config.run import instantiate
@@ -34,10 +47,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from alignzoo.engine.callbacks import Interrupt
 
     disable_progress_bar()  # of saving and loading: ours shows the run
-    folder = run_folder(cfg)
     checkpoint = _starting_point(cfg, folder)
-    if (done := summary_of(folder)) and cfg.resume:
-        return done
+    if main_process():
+        folders.sweep(folder)
+    fresh = checkpoint is None and main_process()
     setup, interrupt, displays = instantiate(cfg), Interrupt(), list[Display]()
 
     def show(step: int, row: dict[str, float]) -> None:
@@ -45,19 +58,24 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             display.update(step, row, trainer.allowance.share)
 
     with interrupt.listening():
-        trainer = _builder(setup)(setup, folder, cache_folder()).trainer(interrupt, show)
+        with folders.begun(folder, identity(cfg)) if fresh else nullcontext():
+            trainer = _builder(setup)(setup, folder, cache_folder()).trainer(interrupt, show)
         if trainer.is_world_process_zero():
-            if checkpoint is None:
-                _begin(cfg, folder)
+            if fresh:
+                write_whole(folder / ENVIRONMENT, json.dumps({"command": command(), **environment()}, indent=1))
             total = None if trainer.allowance.limited else trainer.args.max_steps
             displays.append(Display(total, f"{setup.choices['algorithm']} on {setup.choices['data']}"))
         trainer.accelerator.wait_for_everyone()
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            return _finish(trainer, setup, folder)
+        except Exception as error:
+            if disk.is_full(error) and trainer.is_world_process_zero():
+                raise UserError(f"the disk is full: {disk.unwritten(error)}.\n{_salvage(trainer, folder)}") from error
+            raise
         finally:
             for display in displays:
                 display.close()
-    return _finish(trainer, setup, folder)
 
 
 def check(cfg: DictConfig) -> None:
@@ -102,43 +120,56 @@ def identity(cfg: DictConfig) -> str:
     return OmegaConf.to_yaml(contents(cfg))
 
 
+def _option(cfg: DictConfig, folder: Path) -> str:
+    return f"{'resume' if cfg.resume else 'run_dir'}={folder}"
+
+
+def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
+    """The summary of this run where it has ended; nothing is changed. Raises UserError where the folder is another run's, or
+    somebody's who is none."""
+    option, saved = _option(cfg, folder), folder / CONFIG
+    if not saved.exists():
+        if cfg.resume:
+            raise UserError(f"{option} is not a run: it has no config.yaml")
+        if main_process() and (names := folders.others(folder)):  # another rank could take the first one's for somebody's
+            more = ", ..." if len(names) > 3 else ""
+            raise UserError(f"{option} holds no run, but {', '.join(names[:3])}{more}: choose another run_dir")
+        return None
+    if saved.read_bytes() != identity(cfg).encode():
+        raise UserError(f"{option} holds a run with other settings: see {saved}. Choose another run_dir, or remove it")
+    if summary := summary_of(folder):
+        _say(f"{option} is finished: nothing is left to do")
+    return summary
+
+
 def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:
-    """The checkpoint to go on from, or None for a run that starts at step 0. Raises UserError rather than touch another
-    run's folder.
-    """
+    """The newest checkpoint that is whole; None for a run that starts at step 0. Raises UserError where there are some, and
+    none is whole."""
     from alignzoo.engine import checkpoint
 
-    saved = folder / CONFIG
-    if cfg.resume:
-        if not saved.exists():
-            raise UserError(f"resume={folder} is not a run: it has no config.yaml")
-        if saved.read_text() != identity(cfg):
-            raise UserError(
-                f"resume={folder} was made with another configuration: see {saved}. Start a new run with run_dir=FOLDER"
-            )
-        return checkpoint.latest(folder / CHECKPOINTS)
-    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
-        return None
-    if not saved.exists() or saved.read_text() != identity(cfg):
+    broken = {}
+    for path in reversed(checkpoint.saved(folder / CHECKPOINTS)):
+        if fault := checkpoint.fault(path):
+            broken[path] = fault
+            continue
+        for newer, why in broken.items():
+            if main_process():
+                _say(f"{newer} is not whole ({why}): it is set aside as {folders.set_aside(newer).name}")
+        _say(f"{folder} goes on from {path.name}")
+        return path
+    for path, fault in broken.items():
         raise UserError(
-            f"run_dir={folder} exists and is not an unfinished run of this command: choose another run_dir, or remove it"
+            f"{_option(cfg, folder)}: {path.name} is not whole, and there is no other: {fault}.\n"
+            f"Put it back from a copy, or remove {path} to begin again; nothing was changed"
         )
-    if summary_of(folder):
-        raise UserError(f"run_dir={folder} holds this run, finished: choose another run_dir, or remove it")
-    if newest := checkpoint.latest(folder / CHECKPOINTS):
-        raise UserError(
-            f"run_dir={folder} holds this run, unfinished at {newest.name}: go on with alignzoo train resume={folder}"
-        )
+    if (folder / CONFIG).exists():
+        _say(f"{folder} begins again: no checkpoint yet")
     return None
 
 
-def _begin(cfg: DictConfig, folder: Path) -> None:
-    """A fresh folder: what an attempt killed before its first checkpoint left is removed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    # first, and in one piece: it tells the next attempt whose folder this is
-    write_whole(folder / CONFIG, identity(cfg))
-    write_whole(folder / ENVIRONMENT, json.dumps({"command": command(), **environment()}, indent=1))
+def _say(text: str) -> None:
+    if main_process():
+        print(f"alignzoo: {text}", file=sys.stderr, flush=True)
 
 
 def main_process() -> bool:
@@ -181,11 +212,15 @@ def _commit() -> str | None:
         return None
 
 
+def _ended(trainer: Any) -> bool:
+    return bool(trainer.ended or trainer.state.global_step >= trainer.state.max_steps)
+
+
 def _finish(trainer: Any, setup: RunConfig, folder: Path) -> dict[str, Any]:
     """Save the model and the summary; an interrupted run has its checkpoint already."""
     from alignzoo.engine.cost import peak_memory
 
-    finished = trainer.ended or trainer.state.global_step >= trainer.state.max_steps
+    finished = _ended(trainer)
     cost = trainer.cost.columns()  # a collective: every rank takes part
     summary = {
         **{group: setup.choices[group] for group in ("algorithm", "data", "model", "reward", "reference")},
@@ -203,6 +238,31 @@ def _finish(trainer: Any, setup: RunConfig, folder: Path) -> dict[str, Any]:
         write_whole(folder / SUMMARY, json.dumps(summary, indent=1, default=str))
     trainer.accelerator.wait_for_everyone()
     return summary
+
+
+def _salvage(trainer: Any, folder: Path) -> str:
+    """Keeps what a full disk has room for, first of all by giving up what is half written, and says what that is."""
+    from alignzoo.engine import checkpoint
+
+    folders.sweep(folder)
+    step, kept = trainer.state.global_step, []
+    weights, last = folder / f"{WEIGHTS}{step}", checkpoint.latest(folder / CHECKPOINTS)
+    saved = checkpoint.step_of(last) if last else 0
+    try:
+        if _ended(trainer) and checkpoint.complete(folder / MODEL):  # only the summary had no room
+            checkpoint.place(folder / MODEL, weights)
+        elif step > saved and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+            if hasattr(trainer, "take_weights"):  # of a hosted trainer
+                trainer.take_weights()
+            checkpoint.write(weights, lambda partial: checkpoint.save_main(trainer.trained.main, partial, trainer.tokenizer))
+        kept += [f"the weights of step {step} in {weights}"] if weights.exists() else []
+    except disk.DiskFull:
+        pass
+    kept += [last.name] if last else []
+    lost = f"Steps {saved + 1} to {step} are lost" if step > saved else "No step is lost"
+    what = f"Kept: {' and '.join(kept)}. " if kept else ""
+    goes = f"goes on from {last.name}" if last else "begins again"
+    return f"{what}{'' if weights.exists() else lost + '. '}Free some space: the same command {goes}"
 
 
 def save_model(trainer: Any, folder: Path) -> None:
@@ -226,4 +286,4 @@ def save_model(trainer: Any, folder: Path) -> None:
 def summary_of(folder: Path) -> dict[str, Any] | None:
     """What a finished run says of itself; None where there is none."""
     path = folder / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
+    return dict(folders.read(path)) if path.exists() else None

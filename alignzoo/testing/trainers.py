@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from alignzoo.common.folder import CHECKPOINTS, METRICS, MODEL
+from alignzoo.common.folder import CHECKPOINTS, METRICS, MODEL, rows
 from alignzoo.settings import Model, Rollout
 from alignzoo.testing import search, toys
 from alignzoo.testing.part import Part
@@ -37,8 +36,7 @@ def trains(part: Part) -> None:
     expect(bool(end.isfinite().all()), "finite weights", "NaN or Inf", "an unbounded loss")
     moved = start.shape != end.shape or not torch.equal(start, end)
     expect(moved, "the model to learn", "weights that don't move", "the trainer trains a model that is not `trainer.model`")
-    rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    losses = [row["loss"] for row in rows if "loss" in row]
+    losses = [row["loss"] for row in rows(folder / METRICS) if "loss" in row]
     logged = len(losses) == STEPS and all(map(math.isfinite, losses))
     expect(logged, f"{STEPS} finite losses in metrics.jsonl", f"{losses}", "`arguments` is not given to the trainer")
 

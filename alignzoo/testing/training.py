@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS
+from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, rows
 from alignzoo.contracts import Algorithm, Couples
 from alignzoo.engine import records
 from alignzoo.errors import UserError
@@ -99,8 +98,7 @@ def outcome(trainer: Any, folder: Path) -> Outcome:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    return [{key: value for key, value in row.items() if key not in VOLATILE} for row in rows]
+    return [{key: value for key, value in row.items() if key not in VOLATILE} for row in rows(path)]
 
 
 def numbers(state: Any) -> str:

@@ -21,9 +21,9 @@ import json, os, signal, sys, time
 from pathlib import Path
 
 given = dict(text.split("=", 1) for text in sys.argv[4:])
-folder, home = Path((given.get("resume") or given["run_dir"]).strip("'")), Path("{home}")
+folder, home = Path(given["run_dir"].strip("'")), Path("{home}")
 with open(home / "calls", "a") as calls:
-    calls.write(f"{{folder.name}} {{sys.argv[3]}} {{'resumed' if 'resume' in given else 'started'}}\\n")
+    calls.write(f"{{folder.name}} {{sys.argv[3]}} {{'resumed' if any(folder.glob('checkpoints/*')) else 'started'}}\\n")
 said = json.loads((home / "plan.json").read_text())
 act = said["acts"].get(folder.name)
 if act == "refuse":

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
+from alignzoo.common.folder import Lines
 from alignzoo.engine import checkpoint, records
 from alignzoo.engine.loader import bind
-from alignzoo.engine.logs import Lines
 from alignzoo.settings import UserError
 from alignzoo.testing import toys
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pty
 import re
 import resource
 import shutil
@@ -24,11 +25,13 @@ from alignzoo import compose, train
 from alignzoo.batch import Completions
 from alignzoo.contracts import Algorithm, Kind, Next, Role, Scores
 from alignzoo.engine import checkpoint
+from alignzoo.engine.callbacks import Interrupt
 from alignzoo.settings import Model, UserError
 from alignzoo.testing import toys
 from alignzoo.testing.subject import light_collections
 from alignzoo_plugins.ppo.ppo import PPO
 from alignzoo_plugins.sft.sft import SFT
+from tests.killing import contents, in_child, killed
 from tests.limits import HANG
 
 # two trained roles, a rollout used in halves, a log line, an evaluation and a checkpoint a step
@@ -48,7 +51,7 @@ def config(folder, steps=3, **more):
 
 
 def rows(folder, name="metrics.jsonl"):
-    lines = (folder / name).read_text().splitlines()
+    lines = (folder / name).read_text().rstrip("\n").split("\n")
     return [{k: v for k, v in json.loads(line).items() if k not in VOLATILE} for line in lines]
 
 
@@ -78,73 +81,6 @@ def begun(tmp_path_factory, whole):
     return folder
 
 
-WRITES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
-
-
-def in_child(folder, run, before_change):
-    """Run in a fork that calls `before_change(what)` before each change to a file of the run folder; whether it was killed."""
-    child = os.fork()
-    if child == 0:
-        try:
-            _watch(folder, before_change)
-            run()
-            os._exit(0)
-        finally:
-            os._exit(3)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.waitstatus_to_exitcode(status) == 0, "the child failed by itself"
-    return False
-
-
-def killed(folder, run, at):
-    """Run in a child that kills itself before the first change for which `at(what)` holds; whether it did."""
-
-    def die(what):
-        if at(what):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return in_child(folder, run, die)
-
-
-def _watch(folder, before_change):
-    """Python's audit events for files, and the syncs, which have none. Hooks stay for good: only a child may install one."""
-    busy = []
-
-    def look(what):
-        if not busy:
-            busy.append(what)
-            before_change(what)
-            busy.clear()
-
-    def hook(event, arguments):
-        path = str(arguments[0]) if arguments else ""
-        reads = event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
-        within = str(folder) in path or (
-            event in ("os.remove", "os.rmdir") and arguments[1] != -1
-        )  # rmtree names files by directory
-        if event in WRITES and within and not reads:
-            look(f"{event} {os.path.basename(path)}")
-
-    def synced(handle):
-        look("fsync")
-        return sync(handle)
-
-    def written(target, fill):
-        write(target, fill)
-        look(f"{target.name} is there")
-
-    sync, write = os.fsync, checkpoint.write
-    os.fsync, checkpoint.write = synced, written
-    sys.addaudithook(hook)
-
-
-def contents(folder):
-    return tuple((str(p.relative_to(folder)), p.read_bytes() if p.is_file() else b"") for p in sorted(folder.rglob("*")))
-
-
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_killed_at_any_moment_after_a_checkpoint(whole, begun, tmp_path):
     """What is on disk before each change a resumed run makes to its folder is what a kill would leave there: log lines, every
@@ -159,7 +95,7 @@ def test_killed_at_any_moment_after_a_checkpoint(whole, begun, tmp_path):
     assert not in_child(folder, lambda: train(compose([f"resume={folder}"])), keep)
     names = " ".join(sorted(place.name for place in places.iterdir()))
     for part in (
-        "open manifest.json",
+        "os.rename .manifest.json",
         "os.rename .partial-checkpoint-2",
         "os.remove optimizer.pt",
         "os.rmdir checkpoint-1",
@@ -168,16 +104,16 @@ def test_killed_at_any_moment_after_a_checkpoint(whole, begun, tmp_path):
         assert part in names, f"{part} was not watched: {names}"
     moments = {contents(place): place for place in sorted(places.iterdir(), reverse=True)}
     expected = left_by(whole)
-    for place in moments.values():
+    for number, place in enumerate(moments.values()):
         shutil.rmtree(folder)
         place.rename(folder)
-        train(compose([f"resume={folder}"]))
+        train(config(folder) if number % 2 else compose([f"resume={folder}"]))
         assert left_by(folder) == expected, f"killed before {place.name}"
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize(
-    "moment", ["os.rename .config.yaml", "open .environment.json", "open metrics.jsonl", "open manifest.json"]
+    "moment", ["os.rename .config.yaml", "open .environment.json", "open metrics.jsonl", "open .manifest.json"]
 )
 def test_killed_before_the_first_checkpoint(whole, tmp_path, moment):
     """Started again by the same command, it ends as if nothing had happened."""
@@ -201,7 +137,10 @@ def vowels(completions):
     calls += 1
     if calls == 2 and "WAIT" in os.environ:
         print("sampling", flush=True)
-        sys.stdin.readline()
+        try:
+            sys.stdin.readline()
+        except OSError:  # the terminal has gone
+            pass
     return [float(text.count("a")) for text in completions]
 """
 SIGNALLED = {"reward": "function", "reward.path": "waiting_reward:vowels", "trainer.eval_steps": 0, "trainer.save_steps": 0}
@@ -218,13 +157,18 @@ def rewarded(tmp_path_factory, whole):
         yield folder
 
 
+def signalled(rewarded, run):
+    """The command of a run that waits in its third step, and its environment."""
+    given = [f"run_dir={run}", "trainer.max_steps=5", *(f"{k}={v}" for k, v in SIGNALLED.items())]
+    environment = os.environ | {"WAIT": "1", "PYTHONPATH": os.pathsep.join([str(rewarded), *sys.path])}
+    return [sys.executable, "-m", "alignzoo", "train", *TINY, *given], environment
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_saves_and_says_how_to_go_on(rewarded, number):
     """It comes while the second rollout is sampled, for the third of five steps. Resumed, the run ends as one never stopped."""
     run = rewarded / number.name
-    given = [f"run_dir={run}", "trainer.max_steps=5", *(f"{k}={v}" for k, v in SIGNALLED.items())]
-    environment = os.environ | {"WAIT": "1", "PYTHONPATH": os.pathsep.join([str(rewarded), *sys.path])}
-    command = [sys.executable, "-m", "alignzoo", "train", *TINY, *given]
+    command, environment = signalled(rewarded, run)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
         assert process.stdout.readline() == "sampling\n"
@@ -236,6 +180,60 @@ def test_a_signal_saves_and_says_how_to_go_on(rewarded, number):
     assert not (run / "summary.json").exists()
     assert train(compose([f"resume={run}"]))["status"] == "finished"
     assert left_by(run) == left_by(rewarded / "whole")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_closed_terminal_saves_too(rewarded):
+    """The kernel sends SIGHUP then, and whatever is printed after that fails."""
+    run = rewarded / "closed"
+    command, environment = signalled(rewarded, run)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(command[0], command, environment)
+    shown = b""
+    while b"sampling" not in shown:
+        shown += os.read(terminal, 1000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    assert checkpoint.latest(run / "checkpoints").name == "checkpoint-3"
+    assert train(config(run, steps=5, **SIGNALLED))["status"] == "finished"
+    assert left_by(run) == left_by(rewarded / "whole")
+
+
+def test_nohup_keeps_its_word():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt().listening():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        interrupt = Interrupt()
+        with interrupt.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupt.requested and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+# --- text of any kind in what is logged ---
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_prompts_with_other_ends_of_lines_come_back_bit_for_bit(whole, tmp_path):
+    """U+2028, U+0085 and a carriage return are ends of lines to `str.splitlines`."""
+    data = tmp_path / "pairs.jsonl"
+    texts = [f"a{end}b{number}" for number, end in enumerate("\u2028\u2029\u0085\r\x0b\x0c\x1c" * 2)]
+    data.write_text("".join(json.dumps({"prompt": text, "chosen": "yes", "rejected": "no"}) + "\n" for text in texts))
+    trainer = [text for text in TINY if text.startswith(("trainer.", "model.", "generation."))]
+    given = ["algorithm=dpo", "data=jsonl", f"data.path={data}", "data.heldout=0.5", *trainer, "trainer.max_steps=3"]
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    train(compose([*given, "trainer.eval_prompts=7", f"run_dir={whole}"]))
+    cfg = compose([*given, "trainer.eval_prompts=7", f"run_dir={folder}"])
+    assert killed(folder, lambda: train(cfg), "checkpoint-2 is there".__eq__)
+    train(cfg)
+    assert left_by(folder) == left_by(whole)
+    written = (whole / "completions.jsonl").read_bytes()
+    assert (folder / "completions.jsonl").read_bytes() == written
+    assert "\u2028".encode() in written and len(rows(whole, "completions.jsonl")) == 4 * 7
 
 
 # --- a disk that is full ---
@@ -256,7 +254,9 @@ def test_a_full_disk_leaves_what_was_there(begun, tmp_path):
             told.write_text(str(error))
 
     assert not in_child(folder, run, lambda what: None)
-    assert re.match("the disk is full: .*checkpoint-2 was not written.*; earlier checkpoints are intact", told.read_text())
+    first, second = told.read_text().split("\n")
+    assert re.match(rf"the disk is full: {folder}/checkpoints/checkpoint-2 was not written \(\d+ MiB are free\)\.$", first)
+    assert second == "Kept: checkpoint-1. Steps 2 to 2 are lost. Free some space: the same command goes on from checkpoint-1"
     assert contents(folder / "checkpoints") == before
 
 
