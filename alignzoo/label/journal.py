@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignzoo.common.folder import line, objects
 from alignzoo.errors import UserError
 from alignzoo.label.items import Answer, Item, Kind, Scale, item, parsed, written
 
@@ -33,12 +33,12 @@ class Journal:
         self.path = path
 
     def append(self, rater: str, about: Item, answer: Answer, scale: Scale) -> None:
-        line = {**about.described(), "rater": rater, "answer": written(answer, about.kind)}
+        row = {**about.described(), "rater": rater, "answer": written(answer, about.kind)}
         if about.kind is Kind.ratings:
-            line["scale"] = [scale.low, scale.high]
+            row["scale"] = [scale.low, scale.high]
         if about.writers:
-            line["written_by"] = list(about.writers)
-        self._write(line)
+            row["written_by"] = list(about.writers)
+        self._write(row)
 
     def withdraw(self, rater: str, about: Item) -> None:
         """As if the rater had not been asked."""
@@ -47,14 +47,14 @@ class Journal:
     def given(self) -> list[Given]:
         """The answers that stand, in the order in which they were given. Raises UserError for lines of another origin."""
         standing: dict[tuple[str, str], Given] = {}
-        for number, line in lines(self.path):
-            if line is None:
+        for number, row in objects(self.path):
+            if row is None:
                 continue
             try:
-                place = str(line["id"]), str(line["rater"])
+                place = str(row["id"]), str(row["rater"])
                 standing.pop(place, None)
-                if not line.get("withdrawn"):
-                    standing[place] = Given(_item(line), place[1], _answer(line))
+                if not row.get("withdrawn"):
+                    standing[place] = Given(_item(row), place[1], _answer(row))
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{self.path}, line {number}: no answer that alignzoo label wrote ({error})") from None
         return list(standing.values())
@@ -70,23 +70,15 @@ class Journal:
 
     def scale(self) -> Scale | None:
         """That of the ratings in it; None where there are none."""
-        return next((_scale(line) for _, line in lines(self.path) if line and "scale" in line), None)
+        return next((_scale(row) for _, row in objects(self.path) if row and "scale" in row), None)
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, row: dict[str, Any]) -> None:
         with self.path.open("ab+") as file:
             if file.tell() and not _ended(file):
                 file.write(b"\n")  # behind what a crash left
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            file.write(line(row))
             file.flush()
             os.fsync(file.fileno())
-
-
-def lines(path: Path) -> list[tuple[int, dict[str, Any] | None]]:
-    """(number, object) of each line that isn't blank; None for what is no JSON object."""
-    if not path.exists():
-        return []
-    text = path.read_bytes().decode("utf-8", "replace")
-    return [(number, _object(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def data_rows(given: Sequence[Given]) -> list[dict[str, Any]]:
@@ -133,14 +125,6 @@ def _answer(line: dict[str, Any]) -> Answer:
 
 def _scale(line: dict[str, Any]) -> Scale:
     return Scale(*map(float, line["scale"])) if "scale" in line else Scale()
-
-
-def _object(line: str) -> dict[str, Any] | None:
-    try:
-        made = json.loads(line)
-    except ValueError:
-        return None
-    return made if isinstance(made, dict) else None
 
 
 def _ended(file: Any) -> bool:

@@ -7,17 +7,18 @@ request-0001-1a2b3c4d.answers.jsonl   answers, {"id", "answer"} a line; `alignzo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignzoo.common import folder as folders
 from alignzoo.common.disk import write_whole
+from alignzoo.common.folder import objects
 from alignzoo.errors import UserError, nearest
 from alignzoo.label import tables
 from alignzoo.label.items import Item, Kind, Scale, item, parsed
-from alignzoo.label.journal import Given, lines
+from alignzoo.label.journal import Given
 
 PREFIX = "request-"
 SOMEONE = "someone"  # who answers without giving a name
@@ -60,13 +61,13 @@ def write(path: Path, request: Request) -> None:
     tables.write(table_of(path), request.items)
     scale = {"scale": [request.scale.low, request.scale.high]} if request.items[0].kind is Kind.ratings else {}
     asked = [{**one.described(), **scale, "raters": request.raters} for one in request.items]
-    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in asked))
+    write_whole(path, b"".join(map(folders.line, asked)))
 
 
 def read(path: Path) -> Request:
     """What it asks. Raises UserError for a file that is no request."""
     items, line = [], dict[str, Any]()
-    for number, found in lines(path):
+    for number, found in objects(path):
         try:
             if found is None:
                 raise ValueError("it isn't JSON")
@@ -97,7 +98,7 @@ def answers(request: Path, complain: Complain) -> list[Given]:
     except UserError as error:
         complain(str(error))
     by_id = {one.id: one for one in items}
-    for number, line in lines(answers_of(request)):
+    for number, line in objects(answers_of(request)):
         where = f"{answers_of(request)}, line {number}"
         try:
             place = _place(line, by_id, where)

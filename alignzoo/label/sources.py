@@ -10,11 +10,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from alignzoo.common.folder import COMPLETIONS, SUMMARY, result_step
+from alignzoo.common.folder import COMPLETIONS, SUMMARY, objects, read, result_step, rows
 from alignzoo.errors import UserError, nearest
 from alignzoo.label import requests
 from alignzoo.label.items import Item, Kind, Text, item
-from alignzoo.label.journal import lines
 
 COLUMNS = ("completion", "completions", "chosen", "rejected")
 
@@ -74,10 +73,9 @@ def _of_run(folder: Path, beside_start: bool) -> Iterator[tuple[Text, Text, str]
     path = folder / COMPLETIONS
     if not path.is_file():
         raise UserError(f"{folder} is no run with completions: it has no completions.jsonl")
-    rows = [line for _, line in lines(path) if line]
-    summary = folder / SUMMARY
-    last = result_step(rows, json.loads(summary.read_text("utf-8")) if summary.is_file() else {})
-    for row in rows:
+    written, summary = rows(path), folder / SUMMARY
+    last = result_step(written, read(summary) if summary.is_file() else {})
+    for row in written:
         if row["step"] == last:
             yield row["prompt"], row["completion"], str(folder.name)
         elif beside_start and row["step"] == 0:
@@ -89,7 +87,7 @@ def _of_file(path: Path) -> Iterator[tuple[Text, Text, str]]:
     if not path.is_file():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"{path}: no such run or file.{nearest(path.name, siblings)}")
-    for number, row in lines(path):
+    for number, row in objects(path):
         where = f"{path}, line {number}"
         if row is None:
             raise UserError(f"{where}: not a JSON object {{prompt, completion or completions}}")

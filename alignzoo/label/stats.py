@@ -11,10 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from alignzoo.common.folder import objects
 from alignzoo.data.raters import RATED, Vote, collected, compared, preferences, reported
 from alignzoo.data.rows import canonical
 from alignzoo.errors import UserError
-from alignzoo.label.journal import lines
 from alignzoo.statistics.agreement import agreement
 
 
@@ -44,7 +44,7 @@ def _votes(paths: Sequence[Path]) -> list[Vote]:
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: no such file: give what alignzoo label made")
-        for number, line in lines(path):
+        for number, line in objects(path):
             if line is None:
                 raise UserError(f"{path}, line {number}: not a JSON object")
             rows.append(canonical(line, f"{path}, line {number}", {}))

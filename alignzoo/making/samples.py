@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from alignzoo import __version__
 from alignzoo.common.disk import write_whole
+from alignzoo.common.folder import rows
 
 BLOCK = 256  # draws of a file: what an interruption loses at most
 PROVENANCE = "provenance.json"
@@ -81,7 +82,4 @@ class Store:
 
 
 def _read(path: Path) -> list[Draw]:
-    if not path.exists():
-        return []
-    rows = map(json.loads, path.read_text("utf-8").splitlines())
-    return [Draw(row["number"], row["prompt"], [Sample(**sample) for sample in row["samples"]]) for row in rows]
+    return [Draw(row["number"], row["prompt"], [Sample(**sample) for sample in row["samples"]]) for row in rows(path)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.common import reference_samples
-from alignzoo.common.folder import FRONTIER
+from alignzoo.common.folder import FRONTIER, read
 from alignzoo.runs.results import Run
 from alignzoo.statistics.frontier import Point, area, best_of_n_estimate, envelope, reward_at
 from alignzoo.statistics.intervals import Summary, summarize
@@ -153,4 +152,4 @@ def _start(runs: Sequence[Run], one_a_seed: Sequence[Run], curve: Sequence[Point
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return dict(read(path)) if path.is_file() else {}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alignzoo.common.folder import RELIABILITY, read
 from alignzoo.report.analysis import Analysis
 from alignzoo.report.figures import GREY, Style, draw
 from alignzoo.report.sections import Table
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FILE = "reliability.json"
 CAPTION = (
     "Accuracy by confidence on held-out comparisons, of all seeds together; the larger the point, the more comparisons. "
     "Grey: as often right as it is sure."
@@ -46,8 +45,8 @@ def reliability(runs: Sequence[Run]) -> list[Bin]:
     """The diagram's bins, of several runs together; none where no run has any."""
     found: dict[float, list[dict[str, Any]]] = {}
     for run in runs:
-        path = run.folder / FILE
-        for one in json.loads(path.read_text("utf-8")).get("bins", []) if path.is_file() else []:
+        path = run.folder / RELIABILITY
+        for one in read(path).get("bins", []) if path.is_file() else []:
             found.setdefault(one["low"], []).append(one)
     return [_pooled(found[low]) for low in sorted(found)]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from alignzoo.common import reference_samples
-from alignzoo.common.folder import COMPLETIONS, lines
+from alignzoo.common.folder import COMPLETIONS, rows
 from alignzoo.runs.results import Run
 from alignzoo.statistics.frontier import best_of_n_estimate
 from alignzoo.statistics.intervals import Summary, deviation, summarize
@@ -140,7 +140,7 @@ class _Scale:
 def _completions(run: Run) -> list[list[dict[str, Any]]]:
     """By evaluation, the completions of the prompts that both judges scored at every one."""
     steps: dict[int, dict[Any, dict[str, Any]]] = {}
-    for row in lines(run.folder / COMPLETIONS):
+    for row in rows(run.folder / COMPLETIONS):
         if row.get("gold") is not None and row.get("reward") is not None:
             steps.setdefault(row["step"], {})[row["row"]] = row
     common = set.intersection(*(set(own) for own in steps.values())) if steps else set()

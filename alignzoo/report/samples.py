@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignzoo.common.folder import COMPLETIONS, lines, result_step
+from alignzoo.common.folder import COMPLETIONS, result_step, rows
 from alignzoo.runs.results import Run
 
 PROMPTS = 6
@@ -51,9 +51,9 @@ def _scores(row: dict[str, Any], prefix: str) -> str:
 
 def _last(run: Run) -> dict[str, dict[str, Any]]:
     """{prompt: row} of what the run's result wrote."""
-    rows = lines(run.folder / COMPLETIONS)
-    last = result_step(rows, run.summary)
-    return {row["prompt"]: row for row in rows if row["step"] == last}
+    written = rows(run.folder / COMPLETIONS)
+    last = result_step(written, run.summary)
+    return {row["prompt"]: row for row in written if row["step"] == last}
 
 
 def _cut(text: str) -> str:

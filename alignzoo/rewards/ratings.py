@@ -35,7 +35,7 @@ class Ratings(TextReward):
 
     def setup(self, context: Context) -> None:
         found: dict[Key, list[float]] = defaultdict(list)
-        for number, line in enumerate(Path(str(self.path)).expanduser().read_text("utf-8").splitlines(), 1):
+        for number, line in enumerate(Path(str(self.path)).expanduser().read_text("utf-8").split("\n"), 1):
             if line.strip():
                 key, rating = self._entry(line, f"reward.path={self.path}, line {number}")
                 found[key].append(rating)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Iterator, Sequence
@@ -11,10 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alignzoo.common.folder import CONFIG, ENVIRONMENT, METRICS, SUMMARY, lines
+from alignzoo.common.disk import write_whole
+from alignzoo.common.folder import CONFIG, ENVIRONMENT, METRICS, SUMMARY, line, objects, read, rows
 from alignzoo.errors import UserError
 
 TRIALS, STAGES = "tuning", "stages"
+ROWS = "results.jsonl"
 COSTS = ("steps", "samples", "tokens", "flops", "seconds")
 
 
@@ -66,7 +67,7 @@ class Run:
     @cached_property
     def _evaluated(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl that are evaluations."""
-        return [row for row in lines(self.folder / METRICS) if any(name.startswith("eval/") for name in row)]
+        return [row for row in rows(self.folder / METRICS) if any(name.startswith("eval/") for name in row)]
 
     @cached_property
     def evaluations(self) -> list[dict[str, float]]:
@@ -117,7 +118,9 @@ def find(folders: Sequence[Path]) -> Found:
             continue
         try:
             runs.append(_read(folder))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (UserError, OSError) as error:
+            skipped[str(folder)] = f"can't be read: {error}"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             skipped[str(folder)] = f"can't be read: {error!r}"
     used = {Path(stage).name for run in runs for stage in (run.config.get("stages") or {}).values()}
     given = {path.resolve() for path in folders}
@@ -139,18 +142,26 @@ def _run_folders(given: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path) -> Run:
-    import yaml
-
     environment = folder / ENVIRONMENT
     run = Run(
         folder=folder,
-        config=by_stage(yaml.safe_load((folder / CONFIG).read_text("utf-8"))),
-        summary=json.loads((folder / SUMMARY).read_text("utf-8")),
-        environment=json.loads(environment.read_text("utf-8")) if environment.is_file() else {},
+        config=by_stage(_config(folder / CONFIG)),
+        summary=read(folder / SUMMARY),
+        environment=read(environment) if environment.is_file() else {},
     )
+    _ = run.evaluations  # while a damaged line of one run can still leave the others be
     if not isinstance(run.summary["metrics"], dict) or not run.algorithm or run.seed is None:
         raise ValueError("summary.json is not one of a run")
     return run
+
+
+def _config(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        return dict(yaml.safe_load(path.read_text("utf-8")))
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {str(error).split(chr(10))[0]}") from None
 
 
 def by_stage(config: dict[str, Any]) -> dict[str, Any]:
@@ -204,8 +215,13 @@ def write_rows(rows: Sequence[dict[str, Any]], folder: Path) -> None:
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
     full = [{name: row.get(name) for name in columns} for row in rows]
-    (folder / "results.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in full), "utf-8")
+    write_whole(folder / ROWS, b"".join(map(line, full)))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(full), folder / "results.parquet")
+
+
+def are_rows(path: Path) -> bool:
+    """Whether `write_rows` has written this file."""
+    return any(row is not None and {"run", "label", "condition", "budget"} <= row.keys() for _, row in objects(path)[:1])
 
 
 def _finite(value: Any) -> Any:

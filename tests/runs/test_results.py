@@ -43,6 +43,28 @@ def test_what_cant_be_read_is_passed_over_by_name(tmp_path):
     assert len(found.runs) == 1 and "can't be read" in found.skipped[str(broken)]
 
 
+def test_a_torn_last_line_costs_no_run_and_a_damaged_one_its_own(tmp_path, capfd):
+    torn, damaged, whole = (write_run(tmp_path / f"dpo-{seed}", "dpo", seed, 0.8) for seed in range(3))
+    with (torn / "metrics.jsonl").open("ab") as file:
+        file.write('{"step": 120, "text": "é'.encode()[:-1])
+    lines = (damaged / "metrics.jsonl").read_bytes().split(b"\n")
+    (damaged / "metrics.jsonl").write_bytes(b"\n".join([lines[0], b"\0" * 30, *lines[2:]]))
+    found = find([tmp_path])
+    assert [run.folder for run in found.runs] == [torn, whole]
+    assert found.runs[0].evaluations == found.runs[1].evaluations and len(found.runs[0].evaluations) == 5
+    assert found.skipped.keys() == {str(damaged)} and "metrics.jsonl, line 2: damaged" in found.skipped[str(damaged)]
+    assert f"{torn}/metrics.jsonl: its last line was torn when the run was stopped" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["choices: {algorithm: \0", "", "- a list\n", "\udcff"])
+def test_a_config_that_cant_be_read_is_passed_over_too(tmp_path, text):
+    write_run(tmp_path / "dpo-0", "dpo", 0, 0.8)
+    broken = write_run(tmp_path / "dpo-1", "dpo", 1, 0.8)
+    (broken / "config.yaml").write_text(text, errors="surrogateescape")
+    found = find([tmp_path])
+    assert len(found.runs) == 1 and "config.yaml is damaged" in found.skipped[str(broken)]
+
+
 def test_no_run_at_all(tmp_path):
     with pytest.raises(UserError, match="no finished run"):
         find([tmp_path])
