@@ -16,8 +16,8 @@ from alignzoo.bench.suite import pairs_of
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import CONFIG
 from alignzoo.errors import UserError
-from alignzoo.report.main import writable
-from alignzoo.report.study import FILE
+from alignzoo.report import study
+from alignzoo.report.main import unharmed, writable
 from alignzoo.runs import single
 from alignzoo.runs.results import flat
 
@@ -36,6 +36,8 @@ def prepare(request: Request, runs: Sequence[Run], first: Sequence[Run] = ()) ->
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise UserError(f"folder={request.folder} holds runs of another bench ({names}{more}): choose another folder=")
     _check_settings(first or runs)
+    study.read([request.folder])  # bench.json, of a bench
+    unharmed(request.folder / "report", f"folder={request.folder}", consent="")
     writable(request.folder, "folder=")
     (request.folder / STOP).unlink(missing_ok=True)
 
@@ -51,7 +53,7 @@ def _check_settings(runs: Sequence[Run]) -> None:
             known[r.shared] = r.seed, single.identity(r.config)
         seed, text = known[r.shared]
         # composing takes a while: most often only the seed differs
-        there, likely = saved.read_text("utf-8"), text.replace(f"\nseed: {seed}\n", f"\nseed: {r.seed}\n")
+        there, likely = saved.read_text("utf-8", "replace"), text.replace(f"\nseed: {seed}\n", f"\nseed: {r.seed}\n")
         if there != likely and there != single.identity(r.config):
             what = _difference(there, single.identity(r.config))
             raise UserError(f"{r.folder} holds a run with other settings ({what}): choose another folder=, or remove it")
@@ -84,4 +86,4 @@ def write(request: Request, runs: Sequence[Run], tuning: Sequence[dict[str, Any]
         "tuning": list(tuning),
         "failed": failures(request, runs), "threshold": request.suite.threshold,
     }  # fmt: skip
-    write_whole(request.folder / FILE, json.dumps(said, indent=1))
+    write_whole(request.folder / study.FILE, json.dumps(said, indent=1))

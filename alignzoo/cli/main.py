@@ -29,6 +29,8 @@ QUIET = {
 MAKE = """Write pairs, ratings, rankings or demonstrations made by sampling and labelling.
 
   alignzoo make making=pairs data=stories model=stories gold=sentiment out=pairs.jsonl
+
+Files that exist are written over with overwrite=true only.
 """
 PATIENCE = 20.0  # seconds after which a rank other than the first tells its own mistake: on a busy machine they drift apart
 
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not disk.is_full(error):
             raise
-        return _complain(f"the disk is full: {_named_file(error)}. Free some space; what was saved before is unharmed")
+        return _complain(f"the disk is full: {disk.unwritten(error)}. Free some space; what was saved before is unharmed")
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -172,7 +174,10 @@ def _sample(argv: list[str]) -> int:
     )
     parser.add_argument("--judge", nargs="+", default=[], help="with --against: who judges, such as gold=sentiment")
     parser.add_argument("--out", type=Path, help="write everything here: JSON Lines, or JSON with --against")
+    parser.add_argument("--overwrite", action="store_true", help="also where --out exists")
     args = parser.parse_args(argv)
+    if args.out:
+        disk.keep_existing("--out", args.out, args.overwrite)
     if args.against:
         if args.prompt or args.file or args.no_scores:
             raise UserError("--against compares on held-out prompts: leave --prompt, --file and --no-scores out")
@@ -260,8 +265,3 @@ def _complain(message: str) -> int:
         time.sleep(PATIENCE)  # where the first rank has the same to say, torchrun ends this one meanwhile
     print(f"alignzoo: {message}", file=sys.stderr, flush=True)
     return 2
-
-
-def _named_file(error: BaseException) -> str:
-    names = [name for e in disk.chain(error) if (name := getattr(e, "filename", None))]
-    return f"{names[0]} could not be written" if names else str(error).splitlines()[0]

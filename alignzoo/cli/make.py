@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alignzoo.common.disk import write_whole
+from alignzoo.common.disk import keep_existing, write_whole
+from alignzoo.common.folder import line as as_line
 from alignzoo.config.composition import compose
 from alignzoo.config.run import instantiate
 from alignzoo.engine.build import Builder, arguments
@@ -19,15 +20,22 @@ from alignzoo.settings import Made
 
 
 def main(overrides: Sequence[str], cache: Path) -> dict[str, Any]:
-    """Write the rows that `overrides`, those of `alignzoo train` and `out=FILE.jsonl`, describe: of training prompts to that
-    file, of held-out ones to FILE.heldout.jsonl, and beside them where they are from. Returns the last, with the files."""
+    """Write the rows that `overrides`, those of `alignzoo train`, `out=FILE.jsonl` and `overwrite=true`, describe: of training
+    prompts to that file, of held-out ones to FILE.heldout.jsonl, and beside them where they are from. Returns the last, with
+    the files. Raises UserError for files that exist, unless they are to be written over."""
     given = [text.removeprefix("out=") for text in overrides if text.startswith("out=")]
+    consent = [text.removeprefix("overwrite=") for text in overrides if text.startswith("overwrite=")]
+    if consent and consent[-1] not in ("true", "false"):
+        raise UserError(f"overwrite={consent[-1]} is not true or false")
     if not given or not given[-1].endswith(".jsonl"):
         raise UserError(f"out={given[-1] if given else ''} must name a file to write to: give out=FILE.jsonl")
     out = Path(given[-1]).expanduser()
     if not out.parent.is_dir():
         raise UserError(f"out={out}: there is no folder {out.parent}")
-    composed = compose([text for text in overrides if not text.startswith("out=")])
+    heldout, provenance = out.with_suffix(".heldout.jsonl"), out.with_suffix(".provenance.json")
+    for path in (out, heldout, provenance):
+        keep_existing(f"out={given[-1]}", path, consent[-1:] == ["true"], "overwrite=true")
+    composed = compose([text for text in overrides if not text.startswith(("out=", "overwrite="))])
     if composed.pipeline.stages:
         raise UserError("one run makes rows: leave pipeline=NAME out, and give model.path=RUN/model of the stage that writes")
     setup = instantiate(composed)
@@ -38,13 +46,13 @@ def main(overrides: Sequence[str], cache: Path) -> dict[str, Any]:
     made = make(setup, setup.data, context)
     files = {"path": _write(out, made.train, setup.making.raters)}
     if made.heldout and made.heldout.labels:
-        files["heldout_path"] = _write(out.with_suffix(".heldout.jsonl"), made.heldout, setup.making.raters)
+        files["heldout_path"] = _write(heldout, made.heldout, setup.making.raters)
     said = {"files": files, **report(setup, made), "provenance": made.train.store.provenance}
-    write_whole(out.with_suffix(".provenance.json"), json.dumps(said, indent=1))
+    write_whole(provenance, json.dumps(said, indent=1))
     return said
 
 
 def _write(path: Path, side: Labelled, raters: int) -> str:
     rows = [line(label, side.asked.rows[side.asked.prompt_of(label.draw.number)], raters) for label in side.labels]
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(path, b"".join(map(as_line, rows)))
     return str(path)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.common.disk import write_whole
+from alignzoo.common.disk import keep_existing, write_whole
+from alignzoo.common.folder import line
 from alignzoo.errors import UserError
 from alignzoo.label import requests, sources, stats, tables
 from alignzoo.label.items import Item, Kind, Scale
@@ -47,7 +47,7 @@ class Work:
             return
         with self.journal.alone():
             rows = data_rows(self.journal.given())
-            write_whole(self.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            write_whole(self.out, b"".join(map(line, rows)))
 
     def open_to(self, rater: str) -> list[Item]:
         """Without what enough others have answered."""
@@ -64,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
     if args.stats:
         stats.show(paths)
         return 0
+    if args.export:
+        keep_existing("--export", Path(args.export), args.overwrite)
     work = _work(args, paths)
     rater = args.rater or _login()
     screen = Screen()
@@ -86,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "--as", dest="kind", choices=[kind.value for kind in Kind], help="what is asked; a request says it itself"
     )
     parser.add_argument("--out", default="labels.jsonl", help="the data that is made (default: labels.jsonl)")
+    parser.add_argument("--overwrite", action="store_true", help="also a file of --out or --export that label did not make")
     parser.add_argument("--rater", help="who answers; the default is the login name")
     parser.add_argument("--scale", nargs=2, type=float, metavar=("LOW", "HIGH"), help="of ratings (default: 1 5)")
     parser.add_argument("--limit", type=int, default=0, help="ask no more than so many; 0: all")
@@ -106,8 +109,8 @@ def _work(args: argparse.Namespace, paths: Sequence[Path]) -> Work:
         raise UserError("say what is asked: --as pairs, --as ratings or --as rankings")
     out = Path(args.out).expanduser()
     journal, kind = Journal(out.with_suffix(".answers.jsonl")), Kind(args.kind)
-    if out.exists() and not journal.path.exists():
-        raise UserError(f"--out {out}: not made by alignzoo label, which keeps {journal.path.name} beside; choose another name")
+    if not journal.path.exists():  # which is beside what label has made
+        keep_existing("--out", out, args.overwrite)
     scale = _scale(args.scale, journal, kind)
     return Work(sources.items(paths, kind, args.seed, args.limit), scale, journal, out)
 

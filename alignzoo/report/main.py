@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignzoo.common.disk import keep_existing
 from alignzoo.common.folder import CONFIG
 from alignzoo.errors import UserError
 from alignzoo.report import study, table
@@ -24,22 +26,28 @@ def main(argv: Sequence[str]) -> int:
         "--out", metavar="FOLDER", help="where the report goes; none: report/ in the first folder that is no run"
     )
     parser.add_argument("--metric", help="what to compare; none: gap_closed where all runs have it, else gold, else reward")
+    parser.add_argument("--overwrite", action="store_true", help="also files in --out that no report has left")
     args = parser.parse_args(list(argv))
     folders = [Path(run) for run in args.runs]
     out = Path(args.out) if args.out else _beside(folders[0])
-    page = write(folders, out, args.metric, command=shlex.join(["alignzoo", "report", *argv]))
+    page = write(folders, out, args.metric, overwrite=args.overwrite, command=shlex.join(["alignzoo", "report", *argv]))
     print(f"\n{page}")
     return 0
 
 
-def write(folders: Sequence[Path], out: Path, metric: str | None = None, command: str = "") -> Path:
+def write(
+    folders: Sequence[Path], out: Path, metric: str | None = None, command: str = "", overwrite: bool = False
+) -> Path:  # fmt: skip
     """Writes report.html, report.md, plots/, results.jsonl and results.parquet into `out`, and returns the page's path.
 
-    The same runs give the same files. Raises UserError for runs that can't be compared and for a folder that can't be written.
+    The same runs give the same files. Raises UserError for runs that can't be compared, for a folder that can't be written, and
+    for files of these names that no report has left, unless they are to be written over.
     """
     from alignzoo.report import answer, page, sections
     from alignzoo.report.analysis import analyse
 
+    if not overwrite:
+        unharmed(out)
     about = study.read(folders)
     given = results.find(folders)
     for name, why in given.skipped.items():
@@ -62,13 +70,19 @@ def write(folders: Sequence[Path], out: Path, metric: str | None = None, command
     return page.write(page.Content(runs, analyses, about, given.skipped | about.failed, command), out)
 
 
+def unharmed(out: Path, option: str = "--out", consent: str = "--overwrite") -> None:
+    """Raises UserError where a report in `out` would write over files that none has left."""
+    if not results.are_rows(out / results.ROWS):  # the first that a report writes
+        for name in (results.ROWS, "results.parquet", "report.html", "report.md", "plots"):
+            keep_existing(option, out / name, overwrite=False, consent=consent)
+
+
 def writable(out: Path, option: str = "--out") -> None:
     """Makes the folder that `option` gives. Raises UserError where nothing can be written into it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".probe"
-        probe.write_text("")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
         raise UserError(f"can't write into {out}: {error.strerror}. Choose another folder by {option}") from None
 

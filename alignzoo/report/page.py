@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignzoo.common.disk import write_whole
 from alignzoo.report import across, answer, climbed, costs, judging, plots, reach, sections, tuning
 from alignzoo.report.analysis import AREA, Analysis, averaged
 from alignzoo.report.figures import Style, save, styles
@@ -125,7 +126,7 @@ def write(content: Content, out: Path) -> Path:
             lstrip_blocks=True,
         )
         environment.filters.update(md=markdown, tied=tied)
-        (out / name).write_text(environment.get_template(name).render(**values), "utf-8")
+        write_whole(out / name, environment.get_template(name).render(**values))
     return out / "report.html"
 
 

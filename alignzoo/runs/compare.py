@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from alignzoo.common.disk import write_whole
 from alignzoo.config.composition import compose
 from alignzoo.config.run import instantiate
 from alignzoo.errors import UserError, require
@@ -158,7 +159,7 @@ def show(found: Against, out: Path | None = None, shown: int = SHOWN) -> None:
     of = f", {found.demonstrations} held-out demonstrations" if found.demonstrations else ""
     console.print(f"{found.prompts} held-out prompts{of}; judged by the run's {found.judge}", highlight=False)
     if out:
-        out.write_text(found.to_json() + "\n", "utf-8")
+        write_whole(out, found.to_json() + "\n")
 
 
 def _short(run: str) -> str:

@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.common.folder import MODEL
+from alignzoo.common.disk import write_whole
+from alignzoo.common.folder import MODEL, line
 from alignzoo.common.noise import Noise
 from alignzoo.setup import RunConfig
 from alignzoo.config.run import instantiate
@@ -173,7 +174,7 @@ def show(
             found.append(sample)
     show_means(found)
     if out:
-        out.write_text("".join(json.dumps(vars(sample), ensure_ascii=False) + "\n" for sample in found), "utf-8")
+        write_whole(out, b"".join(line(vars(sample)) for sample in found))
 
 
 def read(file: str) -> Iterator[str]:
@@ -182,7 +183,7 @@ def read(file: str) -> Iterator[str]:
     if not path.is_file():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"--file {file} does not exist.{nearest(path.name, siblings)}")
-    found = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    found = [line for line in path.read_text("utf-8").split("\n") if line.strip()]
     if not found:
         raise UserError(f"--file {file} holds no prompts")
     for number, line in enumerate(found, 1):

@@ -223,3 +223,17 @@ def test_completion_in_bash() -> None:
     alignzoo = f'alignzoo() {{ "{sys.executable}" -m alignzoo "$@"; }}\n'
     done = subprocess.run(["bash", "-c", alignzoo + completion.BASH + script], capture_output=True, text=True, check=True)
     assert done.stdout == "sft\n"  # bash replaces what follows the "="
+
+
+@pytest.mark.parametrize("more", [[], ["--against", "other"]])
+def test_samples_are_not_written_over_a_file_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    """That is known before anything is read."""
+    out = tmp_path / "samples.jsonl"
+    out.write_text("mine")
+    assert cli.main(["sample", "nowhere", *more, "--out", str(out)]) == 2
+    told = f"alignzoo: --out: {out} exists: choose another name, or write over it with --overwrite\n"
+    assert capsys.readouterr().err == told and out.read_text() == "mine"
+    assert cli.main(["sample", "nowhere", *more, "--out", str(out), "--overwrite"]) == 2
+    assert "nowhere is not the folder of a run" in capsys.readouterr().err

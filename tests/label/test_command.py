@@ -201,7 +201,8 @@ def filled(cell):
         (["single.jsonl", "--as", "pairs"], "there are no two different completions of any prompt: nothing to ask"),
         (["single.jsonl", "--as", "ratings", "--scale", "5", "1"], "--scale 5 1: the lowest rating must be below"),
         (["single.jsonl", "--as", "ratings", "--limit", "-1"], "--limit -1: must be >= 0"),
-        (["single.jsonl", "--as", "ratings", "--out", "rows.jsonl"], "--out rows.jsonl: not made by alignzoo label"),
+        (["single.jsonl", "--as", "ratings", "--out", "rows.jsonl"], "--out: rows.jsonl exists: choose another name, or write"),
+        (["single.jsonl", "--as", "ratings", "--export", "rows.jsonl"], "--export: rows.jsonl exists: choose another name, or"),
         (["noprompt.jsonl", "--as", "ratings"], "noprompt.jsonl, line 1: no 'prompt'; it has completion"),
         (["prompts.jsonl", "--as", "ratings"], "prompts.jsonl, line 1: no 'completion' or 'completions' or 'chosen'"),
         (["number.jsonl", "--as", "ratings"], "number.jsonl, line 1: 7 must be a string, or a list of messages"),
@@ -357,3 +358,24 @@ def test_help_says_what_it_takes():
     done = subprocess.run([sys.executable, "-m", "alignzoo", "label", "--help"], capture_output=True, text=True, check=True)
     for word in ("--as {pairs,ratings,rankings}", "--export", "--import", "--stats", "reward=human"):
         assert word in done.stdout
+
+
+def test_a_file_of_somebody_else_is_written_over_where_that_is_wanted(typed):
+    Path("mine.jsonl").write_text("mine")
+    typed("1")
+    assert label("rows.jsonl", "--as", "pairs", "--out", "mine.jsonl", "--overwrite") == 0
+    assert [row["chosen"].split()[0] in ("one", "two") for row in read("mine.jsonl")] == [True]
+    assert label("rows.jsonl", "--as", "pairs", "--export", "mine.jsonl", "--overwrite", "--out", "other.jsonl") == 0
+    assert Path("mine.jsonl").read_text().startswith("id,prompt,first,second")
+
+
+def test_completions_whose_last_line_was_torn_are_asked_about(typed, capfd):
+    """Inside a character of several bytes; ends of lines in a text are none of the file."""
+    rows = [{"step": step, "row": 0, "prompt": "p\u2028q", "completion": f"é\u2028{step}"} for step in (0, 5)]
+    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    Path("run").mkdir()
+    Path("run/completions.jsonl").write_bytes(data + '{"step": 5, "prompt": "é'.encode()[:-1])
+    typed("1")
+    assert label("run", "--as", "pairs") == 0
+    assert {row[side] for row in read() for side in ("chosen", "rejected")} == {"é\u20280", "é\u20285"}
+    assert "alignzoo: run/completions.jsonl: its last line was torn" in capfd.readouterr().err

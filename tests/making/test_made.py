@@ -286,8 +286,29 @@ def test_the_command_writes_files_that_are_read_as_data(tmp_path, monkeypatch, c
         tokenizer=byte_level(), seed=0, sampling=Sampling(max_new_tokens=6), context_length=128, cache=tmp_path / "cache"
     )
     assert len(read.tables(Pairs, context).train) == len(lines)
-    assert cli.main(["make", *options, f"out={out}"]) == 2
+    assert cli.main(["make", *options, f"out={out}", "overwrite=true"]) == 2
     assert "say what with making=pairs" in capsys.readouterr().err
     assert cli.main(["make", *options, "making=pairs", "out=pairs.csv"]) == 2
-    assert cli.main(["make", "pipeline=rlhf", f"out={out}"]) == 2
+    assert cli.main(["make", "pipeline=rlhf", f"out={out}", "overwrite=true"]) == 2
     assert "leave pipeline=NAME out" in capsys.readouterr().err
+
+
+def test_the_command_writes_over_no_file_unasked(tmp_path, monkeypatch, capsys):
+    """Not over what it reads either; nor over what it writes beside."""
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "pairs.jsonl"
+    write(rows, PROMPTS)
+    for name in ("pairs.heldout.jsonl", "pairs.provenance.json"):
+        (tmp_path / name).write_text("mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    options = ["make", "data=jsonl", f"data.path={rows}", "gold=length", "generation.max_new_tokens=6", "making=pairs"]
+    remedy = "exists: choose another name, or write over it with overwrite=true"
+    for given, named in ((rows, rows), (out, tmp_path / "pairs.heldout.jsonl")):
+        for consent in ([], ["overwrite=false"]):
+            assert cli.main([*options, f"out={given}", *consent]) == 2
+            assert capsys.readouterr().err == f"alignzoo: out={given}: {named} {remedy}\n"
+    assert cli.main([*options, f"out={out}", "overwrite=yes"]) == 2
+    assert "overwrite=yes is not true or false" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert cli.main([*options, "data.heldout=0.3", f"out={out}", "overwrite=true"]) == 0
+    assert all((tmp_path / name).read_text() != "mine" for name in ("pairs.heldout.jsonl", "pairs.provenance.json"))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from alignzoo.cli import main as cli
 from alignzoo.report import main as report
 from alignzoo.report import page, sections
 from alignzoo.report.main import write
@@ -205,6 +206,44 @@ def test_a_folder_that_cant_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"can't write into .*file"):
         write([tmp_path / "dpo-0"], tmp_path / "file")
+
+
+def test_files_that_no_report_has_left_are_written_over_only_if_asked(tmp_path, capsys):
+    """Those of a report are, one that was killed half way included."""
+    write_run(tmp_path / "dpo-0", "dpo", 0, 0.5)
+    out = tmp_path / "out"
+    for name in ("report.md", "results.jsonl", "plots"):
+        (out / "plots").mkdir(parents=True) if name == "plots" else out.mkdir()
+        if name != "plots":
+            (out / name).write_text('{"mine": 1}\n')
+        assert cli.main(["report", str(tmp_path / "dpo-0"), "--out", str(out)]) == 2
+        assert f"--out: {out / name} exists: choose another name, or write over it with --overwrite" in capsys.readouterr().err
+        assert [path.name for path in out.rglob("*")] == [name]
+        shutil.rmtree(out)
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / ".probe").write_text("mine")
+    command = ["report", str(tmp_path / "dpo-0"), "--out", str(out)]
+    assert cli.main(command) == 0
+    (out / "report.html").unlink()
+    assert cli.main(command) == 0 and (out / "report.html").exists()
+    (out / "results.jsonl").write_text("mine")
+    assert cli.main(command) == 2
+    assert cli.main([*command, "--overwrite"]) == 0
+    assert [(out / name).read_text() for name in ("notes.txt", ".probe")] == ["mine", "mine"]
+
+
+def test_a_torn_last_line_in_one_run_stops_no_report(tmp_path, capfd):
+    for seed in (0, 1):
+        write_run(tmp_path / f"dpo-{seed}", "dpo", seed, 0.5)
+    for name in ("completions.jsonl", "metrics.jsonl"):
+        with (tmp_path / "dpo-0" / name).open("ab") as file:
+            file.write('{"step": 100, "prompt": "é'.encode()[:-1])
+    assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [row["seed"] for row in rows] == [0, 1]
+    said = capfd.readouterr().err
+    assert said.count("its last line was torn") == 2 and "completions.jsonl" in said and "metrics.jsonl" in said
 
 
 def test_runs_from_anywhere_make_one_report_and_unfinished_ones_are_named(tmp_path, capsys):
