@@ -52,7 +52,7 @@ alignzoo train [group=option] [key=value] ...
   alignzoo train algorithm=ppo --help              the settings of PPO; data=jsonl --help, trainer=default --help, ...
   alignzoo train algorithm=ppo --cfg job           the whole config, without running it
   alignzoo train -m algorithm=ppo,dpo seed=0,1,2   one run after the other
-  alignzoo train resume=RUN                        go on from the last checkpoint
+  alignzoo train resume=RUN                        go on from the last checkpoint, as the same command does
   alignzoo train pipeline=rlhf                     sft, then a reward model, then PPO on it; the same command goes on
   alignzoo train pipeline=rlhf --stages            those runs, without making them: settings, folders, how far each is
   alignzoo train pipeline=rlhf stage.policy.seed=1 'stage.sft=[seed=0,trainer.epochs=1]'   settings of single stages
