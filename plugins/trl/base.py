@@ -17,7 +17,8 @@ from alignzoo.contracts import Hosting, TrainerPlugin, UserError
 
 from .rows import Row, dataset
 
-LEAST = (1, 16)  # the version of TRL that was read for this
+# The TRL that was read for this; with an older transformers its trainers sum the gradients of micro-batches, not average them.
+LEAST = {"trl": (1, 16), "transformers": (5, 19)}
 OUTSIDE = -1e4  # the logit of a token outside the support: its probability is 0 in every precision, and 0 times it is 0
 
 
@@ -41,7 +42,7 @@ class Hosted(TrainerPlugin):
 
     def check(self, settings: Any, ranks: int) -> None:
         name = settings.choices["algorithm"]
-        _check_version(name)
+        check_versions(name)
         if ranks > 1:
             raise UserError(f"{name} runs in one process, not in {ranks}: TRL would deal out other rows to each of them")
         if settings.peft.enabled:
@@ -154,12 +155,13 @@ def in_order(trainer: type) -> type:
     return type(trainer.__name__, (trainer,), {"_get_train_sampler": sampler})
 
 
-def _check_version(name: str) -> None:
-    try:
-        found = metadata.version("trl")
-    except metadata.PackageNotFoundError as error:
-        raise UserError(f"{name} hosts TRL, which is not installed: pip install trl") from error
-    numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
-    if numbers < LEAST:
-        wanted = ".".join(map(str, LEAST))
-        raise UserError(f"{name} needs TRL {wanted} or later, and {found} is installed: pip install -U trl")
+def check_versions(name: str) -> None:
+    """Raises UserError where what is installed is too old to be hosted under this name."""
+    for package, least in LEAST.items():
+        try:
+            installed = metadata.version(package)
+        except metadata.PackageNotFoundError as error:
+            raise UserError(f"{name} hosts TRL, which is not installed: pip install trl") from error
+        if tuple(int(part) for part in installed.split(".")[:2] if part.isdigit()) < least:
+            wanted = ".".join(map(str, least))
+            raise UserError(f"{name} needs {package} {wanted} or later, and {installed} is installed: pip install -U {package}")

@@ -1,6 +1,7 @@
 """Runs of TRL's trainers: they learn, are interrupted and resumed, and refuse what they can't do."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -136,9 +137,12 @@ def test_several_processes_and_old_versions_are_mistakes(monkeypatch: pytest.Mon
     setup = instantiate(compose(["algorithm=trl_dpo", *EXACT]))
     with pytest.raises(UserError, match=r"trl_dpo runs in one process, not in 2"):
         setup.algorithm.check(setup, 2)
-    monkeypatch.setattr(base, "metadata", SimpleNamespace(version=lambda name: "1.12.0", PackageNotFoundError=ImportError))
-    with pytest.raises(UserError, match=r"trl_dpo needs TRL 1\.16 or later, and 1\.12\.0 is installed: pip install -U trl"):
-        setup.algorithm.check(setup, 1)
+    for package, installed, needed in (("trl", "1.12.0", "1.16"), ("transformers", "5.18.3", "5.19")):
+        versions = {"trl": "1.16.0", "transformers": "5.19.0", package: installed}
+        monkeypatch.setattr(base, "metadata", SimpleNamespace(version=versions.get, PackageNotFoundError=ImportError))
+        expected = f"trl_dpo needs {package} {needed} or later, and {installed} is installed: pip install -U {package}"
+        with pytest.raises(UserError, match=re.escape(expected)):
+            setup.algorithm.check(setup, 1)
 
 
 def test_completions_that_are_not_all_the_policys_are_refused() -> None:
