@@ -110,7 +110,7 @@ def test_a_bench_that_is_stopped_goes_on_by_the_same_command(
     pretend: Pretend, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     pretended = pretend(ARGV, {"dpo-1": "wait"})
-    interrupting = threading.Thread(target=interrupt, args=(pretended.home / "dpo-1.begun", number))
+    interrupting = threading.Thread(target=interrupt, args=(pretended.home / "dpo-1.begun", number), daemon=True)
     interrupting.start()
     assert cli.main(["bench", *ARGV]) == INTERRUPTED
     interrupting.join()
@@ -153,7 +153,7 @@ def test_as_many_at_a_time_as_there_are_jobs(pretend: Pretend) -> None:
             threading.Event().wait(0.01)
         (pretended.home / "go").touch()
 
-    watching = threading.Thread(target=let_go)
+    watching = threading.Thread(target=let_go, daemon=True)
     watching.start()
     assert bench.main(argv) == 0
     watching.join()

@@ -67,7 +67,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_from_there(pretend: Prete
             threading.Event().wait(0.01)
         Path("here", STOP).touch()
 
-    asking = threading.Thread(target=stop)
+    asking = threading.Thread(target=stop, daemon=True)
     asking.start()
     assert job()() == INTERRUPTED
     asking.join()
@@ -86,7 +86,7 @@ def test_a_run_that_outlived_its_bench_is_waited_for(pretend: Pretend) -> None:
     with one.log.open("ab") as log:  # as the run left over from a bench that was killed holds it
         fcntl.flock(log, fcntl.LOCK_EX)
         codes: list[int] = []
-        waiting = threading.Thread(target=lambda: codes.append(one()))
+        waiting = threading.Thread(target=lambda: codes.append(one()), daemon=True)
         waiting.start()
         waiting.join(0.3)
         assert waiting.is_alive() and pretended.calls() == []

@@ -109,7 +109,7 @@ def test_the_csv_of_a_request_may_be_filled_in(tmp_path):
             writer.writeheader()
             writer.writerows({**row, "rating": rating(row["completion"])} for row in rows)
 
-    thread = threading.Thread(target=fill)
+    thread = threading.Thread(target=fill, daemon=True)
     thread.start()
     assert asker(tmp_path).ratings(TEXTS) == [3.0, 5.0, 5.0]
     thread.join()
