@@ -472,8 +472,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("alignzoo/rewards/metrics.py", "effective_order=True", "effective_order=False", "tests/rewards/test_overlap.py"),
     (
         "alignzoo/rewards/penalties.py",
-        "len(set(grams)) / len(grams) - 1",
-        "len(set(grams)) / len(words) - 1",
+        "len(grams) / grams.total() - 1",
+        "len(grams) / len(words(one.text)) - 1",
         "tests/rewards/test_judged.py",
     ),
     (

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation, Overflow
 from fractions import Fraction
 
+from alignzoo.common.words import JOINED
 from alignzoo.errors import UserError, require
 from alignzoo.rewards.texts import TextReward, Written, references
 
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
-NUMBER = re.compile(rf"(?:(?<!\w)-)?(?:{DIGITS}|(?<!\d)\.\d+)")
+NUMBER = re.compile(rf"(?:(?<!{JOINED})-)?(?:{DIGITS}|(?<!\d)\.\d+)")
+MINUS = str.maketrans("\u2212\uff0d", "--")
 SIGNS = {"x": "*", "\u00d7": "*", "\u00f7": "/", "\u2212": "-"}
 SIGN = rf"[-+*/{''.join(SIGNS)}]"
-STATEMENT = re.compile(rf"(?<![\w.,])(-?{DIGITS}(?:\s*{SIGN}\s*-?{DIGITS})+)\s*=\s*(-?{DIGITS})(?![\d,]*\d)")
+STATEMENT = re.compile(rf"(?<!{JOINED})(?<![.,])(-?{DIGITS}(?:\s*{SIGN}\s*-?{DIGITS})+)\s*=\s*(-?{DIGITS})(?![\d,]*\d)")
 
 
 @dataclass(kw_only=True)
@@ -26,7 +29,7 @@ class ExactMatch(TextReward):
     reference: str = field(default="reference", metadata={"help": "data column with a text or a list of texts"})
     marker: str = field(default="", metadata={"help": "what comes before an answer, such as ####; none: all of it is compared"})
     ignore_case: bool = field(default=False, metadata={"help": "whether upper and lower case are the same"})
-    ignore_punctuation: bool = field(default=False, metadata={"help": "whether ASCII punctuation is left out of both"})
+    ignore_punctuation: bool = field(default=False, metadata={"help": "whether punctuation is left out of both"})
 
     def rate(self, one: Written) -> float | None:
         wanted = references(one, self.reference)
@@ -38,7 +41,7 @@ class ExactMatch(TextReward):
     def _bare(self, text: str) -> str:
         text = text.rpartition(self.marker)[2] if self.marker else text
         text = text.lower() if self.ignore_case else text
-        text = text.translate(str.maketrans("", "", string.punctuation)) if self.ignore_punctuation else text
+        text = "".join(c for c in text if not _punctuates(c)) if self.ignore_punctuation else text
         return " ".join(text.split())
 
 
@@ -102,10 +105,20 @@ class Arithmetic(TextReward):
         return sum(held) / len(held) if held else self.none
 
 
+def numbers_in(text: str) -> list[str]:
+    """As they are written, with a hyphen for every minus sign."""
+    return NUMBER.findall(text.translate(MINUS))
+
+
+def _punctuates(character: str) -> bool:
+    """In any script; and the signs that ASCII has among its punctuation."""
+    return character in string.punctuation or unicodedata.category(character)[0] == "P"
+
+
 def answer(text: str, marker: str = "####") -> Fraction | None:
     """The number that a solution ends with, or None."""
     _, found, after = text.rpartition(marker) if marker else ("", "", "")
-    numbers = NUMBER.findall(after if found else text)
+    numbers = numbers_in(after if found else text)
     return _exact(numbers[0] if found else numbers[-1]) if numbers else None
 
 

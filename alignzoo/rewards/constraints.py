@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from alignzoo.common.words import WORD
+from alignzoo.common.words import whole, words
 from alignzoo.errors import UserError, nearest, require
 from alignzoo.rewards.texts import TextReward, Written, column
 
@@ -59,7 +58,7 @@ class Constraints(TextReward):
         return replace(self, **asked)
 
     def _held(self, text: str) -> list[bool]:
-        count = len(WORD.findall(text))
+        count = len(words(text))
         held = [count >= self.least_words] if self.least_words else []
         held += [count <= self.most_words] if self.most_words else []
         held += [_contains(text, phrase) for phrase in self.include]
@@ -70,4 +69,4 @@ class Constraints(TextReward):
 
 def _contains(text: str, phrase: str) -> bool:
     """As whole words: "cat" is not in "category"."""
-    return re.search(rf"(?<!\w){re.escape(phrase.strip())}(?!\w)", text, re.IGNORECASE) is not None
+    return whole(phrase.strip()).search(text) is not None

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from alignzoo.batch import Completions
+from alignzoo.common.words import whole
 from alignzoo.contracts import Reward, Scores, Source
 from alignzoo.errors import UserError, require
-from alignzoo.rewards.answers import NUMBER
+from alignzoo.rewards.answers import numbers_in
 from alignzoo.rewards.remote import NoAnswer, Remote
 from alignzoo.rewards.texts import Written, column, scores, written
 
@@ -91,7 +92,7 @@ class Judge(Remote):
     def _score(self, reply: str) -> float:
         if self.verdicts:
             return self._verdict(reply)
-        numbers = [float(number.replace(",", "")) for number in NUMBER.findall(reply)]
+        numbers = [float(number.replace(",", "")) for number in numbers_in(reply)]
         if not numbers:
             raise NoAnswer(f"no number in the reply {reply[:60]!r}")
         if (self.low is not None and numbers[-1] < self.low) or (self.high is not None and numbers[-1] > self.high):
@@ -99,8 +100,7 @@ class Judge(Remote):
         return numbers[-1]
 
     def _verdict(self, reply: str) -> float:
-        by_length = sorted(self.verdicts, key=len, reverse=True)
-        found = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, by_length))})(?!\w)", reply, re.IGNORECASE)
+        found = whole(*self.verdicts).findall(reply)
         if not found:
             raise NoAnswer(f"none of {', '.join(self.verdicts)} in the reply {reply[:60]!r}")
         return {name.lower(): score for name, score in self.verdicts.items()}[found[-1].lower()]

@@ -5,13 +5,17 @@ Each is a metric class of `evaluate`, made here, so that nothing is fetched from
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from typing import Any
 
 from alignzoo.batch import Completions
+from alignzoo.common.words import ALONE, words
 from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.errors import UserError, require
 from alignzoo.rewards.texts import references, scores, written
@@ -49,6 +53,17 @@ class Metric(Reward):
         return scores(numbers, c)
 
 
+class Tokenizer(Enum):
+    """Of sacrebleu, whose name for it is the value."""
+
+    auto = "auto"
+    standard = "13a"
+    intl = "intl"
+    zh = "zh"
+    char = "char"
+    none = "none"
+
+
 @dataclass(kw_only=True)
 class Bleu(Metric):
     """BLEU of each completion (Papineni et al. 2002), as sacrebleu has it for sentences, in [0, 1].
@@ -58,6 +73,9 @@ class Bleu(Metric):
 
     order: int = field(default=4, metadata={"help": "the longest n-gram"})
     lowercase: bool = field(default=False, metadata={"help": "whether upper and lower case are the same"})
+    tokenizer: Tokenizer = field(
+        default=Tokenizer.auto, metadata={"help": "sacrebleu's; auto: by the script of the references, Chinese by zh"}
+    )
 
     def __post_init__(self) -> None:
         require(self.order >= 1, "reward.order", self.order, ">= 1")
@@ -65,8 +83,25 @@ class Bleu(Metric):
     def rater(self) -> Rate:
         from sacrebleu.metrics import BLEU
 
-        bleu = BLEU(lowercase=self.lowercase, max_ngram_order=self.order, effective_order=True)
-        return lambda text, wanted: bleu.sentence_score(text, wanted).score / 100
+        @cache
+        def bleu(tokenizer: Tokenizer) -> Any:
+            return BLEU(
+                lowercase=self.lowercase, tokenize=tokenizer.value, max_ngram_order=self.order, effective_order=True
+            )  # fmt: skip
+
+        def rate(text: str, wanted: list[str]) -> float:
+            chosen = _by_script(wanted) if self.tokenizer is Tokenizer.auto else self.tokenizer
+            return float(bleu(chosen).sentence_score(text, wanted).score / 100)
+
+        return rate
+
+
+def _by_script(texts: list[str]) -> Tokenizer:
+    """Chinese characters alone go by zh, other scripts without spaces by character, everything else by the standard rules."""
+    alone = {c for c in "".join(texts) if re.match(f"[{ALONE}]", c)}
+    if not alone:
+        return Tokenizer.standard
+    return Tokenizer.zh if all("CJK" in unicodedata.name(c, "CJK") for c in alone) else Tokenizer.char
 
 
 @dataclass(kw_only=True)
@@ -97,7 +132,10 @@ class RougeKind(Enum):
 
 @dataclass(kw_only=True)
 class Rouge(Metric):
-    """ROUGE of each completion (Lin 2004), the F1 as rouge_score has it, in [0, 1]; of several references, the best."""
+    """ROUGE of each completion (Lin 2004), the F1 as rouge_score has it, in [0, 1]; of several references, the best.
+
+    Words of other scripts than Latin, which rouge_score leaves out, are those of `alignzoo.common.words`.
+    """
 
     kind: RougeKind = field(default=RougeKind.rougeL, metadata={"help": "rouge1, rouge2, rougeL or rougeLsum"})
     stem: bool = field(default=False, metadata={"help": "whether words are cut to their stems (Porter), for English"})
@@ -105,8 +143,21 @@ class Rouge(Metric):
     def rater(self) -> Rate:
         from rouge_score.rouge_scorer import RougeScorer
 
-        rouge, kind = RougeScorer([self.kind.value], use_stemmer=self.stem), self.kind.value
+        rouge, kind = RougeScorer([self.kind.value], tokenizer=_RougeWords(self.stem)), self.kind.value
         return lambda text, wanted: max(rouge.score(reference, text)[kind].fmeasure for reference in wanted)
+
+
+class _RougeWords:
+    """A tokenizer for rouge_score, and its own for English, underscores and stems included."""
+
+    def __init__(self, stem: bool) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self.stemmer = PorterStemmer() if stem else None
+
+    def tokenize(self, text: str) -> list[str]:
+        said = words(text.lower().replace("_", " "))
+        return [self.stemmer.stem(word) if self.stemmer and len(word) > 3 else word for word in said]
 
 
 def metric(rate: Rate) -> Any:

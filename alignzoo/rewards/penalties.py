@@ -8,7 +8,7 @@ from enum import Enum
 import torch
 
 from alignzoo.batch import Completions
-from alignzoo.common.words import WORD
+from alignzoo.common.words import ngrams, words
 from alignzoo.contracts import Reward, Scores
 from alignzoo.errors import UserError, require
 from alignzoo.rewards.texts import TextReward, Written
@@ -38,7 +38,7 @@ class Length(TextReward):
 
     def rate(self, one: Written) -> float:
         counted = {LengthUnit.tokens: one.tokens, LengthUnit.characters: len(one.text)}
-        length = counted[self.unit] if self.unit in counted else len(WORD.findall(one.text))
+        length = counted[self.unit] if self.unit in counted else len(words(one.text))
         return -float(max(0, self.least - length) + (0 if self.most is None else max(0, length - self.most)))
 
 
@@ -52,9 +52,8 @@ class Repetition(TextReward):
         require(self.n >= 1, "reward.n", self.n, ">= 1")
 
     def rate(self, one: Written) -> float:
-        words = WORD.findall(one.text.lower())
-        grams = [tuple(words[i : i + self.n]) for i in range(len(words) - self.n + 1)]
-        return len(set(grams)) / len(grams) - 1 if grams else 0.0
+        grams = ngrams(one.text, self.n)
+        return len(grams) / grams.total() - 1 if grams else 0.0
 
 
 @dataclass(kw_only=True)

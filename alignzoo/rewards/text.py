@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
-from alignzoo.common.words import WORD, ngrams
+from alignzoo.common.words import ngrams, words
 
 
 def length(completions: Sequence[str], target: int = 0) -> list[float]:
     """The number of words; with a `target`, minus the distance to it."""
-    counts = [len(WORD.findall(text)) for text in completions]
+    counts = [len(words(text)) for text in completions]
     return [float(-abs(count - target) if target else count) for count in counts]
 
 
 def word_frequency(completions: Sequence[str], word: str) -> list[float]:
     """The share of the words that are `word`, upper or lower case; 0 where there are no words."""
-    counted = [[found.lower() for found in WORD.findall(text)] for text in completions]
-    return [words.count(word.lower()) / len(words) if words else 0.0 for words in counted]
+    counted = [words(text.lower()) for text in completions]
+    return [said.count(word.lower()) / len(said) if said else 0.0 for said in counted]
 
 
 def token_frequency(record: Completions, token: int) -> Tensor:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alignzoo.common.disk import write_whole
+from alignzoo.common.words import words
 from alignzoo.config.composition import compose
 from alignzoo.config.run import instantiate
 from alignzoo.errors import UserError, require
@@ -129,8 +130,8 @@ def _of_texts(samples: Sequence[Sample]) -> list[Measure]:
     repeated = [texts.repetition(side) for side in sides]
     if repeated[0] is not None and repeated[1] is not None:
         found.append(Measure("repetition", repeated[0], repeated[1], repeated[0] - repeated[1]))
-    words = [np.array([len(text.split()) for text in side], dtype=np.float64) for side in sides]
-    return [*found, _difference("words", *words)]
+    lengths = [np.array([len(words(text)) for text in side], dtype=np.float64) for side in sides]
+    return [*found, _difference("words", *lengths)]
 
 
 def _of_demonstrations(surprise: np.ndarray | None) -> list[Measure]:

@@ -1,6 +1,6 @@
 """What completions are like as text: how varied, how repetitive, and how often a judge prefers them to another policy's.
 
-Words are runs of letters, digits and underscores, in lower case, so that nothing depends on a tokenizer.
+Words are those of `alignzoo.common.words`, in lower case, so that nothing depends on a tokenizer.
 """
 
 from __future__ import annotations

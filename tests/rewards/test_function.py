@@ -78,7 +78,7 @@ def test_a_mistake_in_it_is_named(reward, completions, function, message):
         ("length", "reward.path=length: give a callable as module:function"),
         ("alignzoo.rewards.txt:length", "no module 'alignzoo.rewards.txt'"),
         ("alignzoo.rewards.text.lenght", r"has nothing named 'lenght'. Did you mean 'length'\?"),
-        ("alignzoo.rewards.text:WORD", "has nothing callable named 'WORD'"),
+        ("alignzoo.rewards.text:annotations", "has nothing callable named 'annotations'"),
     ],
 )
 def test_a_bad_path_is_an_error_before_anything_loads(source, path, message):
