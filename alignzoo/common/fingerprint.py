@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 LENGTH = 10  # letters
 NOT_MADE_FROM = ("resume", "run_dir", "stages_dir", "pipeline", "stages", "stage", "label")  # where a run is, what it is called
-NAMES_ONLY = ("experiment", "debug", "pipeline")  # groups whose every consequence is a setting
+NAMES_ONLY = ("experiment", "settings", "debug", "pipeline")  # choices whose every consequence is a setting
 FILES = re.compile(r"(?:.*[._])?(?:path|paths|file|files|tokenizer|plugins_dir)(?:\.\d+)?|roles\..*|making\.model")
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from alignzoo.common.fingerprint import NAMES_ONLY
 from alignzoo.common.folder import CONFIG
 from alignzoo.config import messages, stages
 from alignzoo.config.grammar import parse, searching, value_of
@@ -45,7 +46,7 @@ def tied(overrides: Sequence[str] = ()) -> dict[str, str]:
 def load_run(folder: str | Path) -> DictConfig:
     """The config that a run was started with, typed. Raises UserError where the folder holds none."""
     saved = _saved(Path(folder))
-    choices = {group: name for group, name in saved["choices"].items() if group not in ("experiment", "debug", "pipeline")}
+    choices = {group: name for group, name in saved["choices"].items() if group not in NAMES_ONLY}
     given = [f"{group}={name}" for group, name in choices.items()]
     cfg = compose(given + ([f"plugins_dir={saved['plugins_dir']}"] if saved.get("plugins_dir") else []))
     try:

@@ -99,6 +99,14 @@ class Registry:
             reason = f"{type(error).__name__}: {first_line(error)}{circular}"
             raise UserError(f"the plugin {plugin.name!r} ({plugin.origin}) can't be imported: {reason}") from error
 
+    def settings(self, experiment: str, algorithm: str) -> Path | None:
+        """The file of the settings that an algorithm, or the plugin it is a preset of, brings for an experiment:
+        EXPERIMENT.yaml beside it, in a folder of its own."""
+        found = self._plugins["algorithm"].get(algorithm, [])
+        source = found[0].source if len(found) == 1 else None
+        file = source.with_name(f"{experiment}.yaml") if source and _own_folder(source) else None
+        return file if file and file.is_file() else None
+
     def everything(self, group: str) -> list[Plugin]:
         """All plugins and presets of a group, by name; a name that two have comes twice."""
         return [plugin for name in self.names(group) for plugin in self._plugins[ALIASES.get(group, group)][name]]
@@ -168,9 +176,12 @@ def _installed(group: str, points: Any) -> Iterator[Plugin]:
 
 def _presets(plugin: Plugin) -> Iterator[Plugin]:
     folder = plugin.source.parent / "presets" if plugin.source else None
-    own_folder = plugin.source is not None and plugin.source.parent.name == plugin.source.stem
-    for path in sorted(folder.glob("*.yaml")) if folder and own_folder else []:
+    for path in sorted(folder.glob("*.yaml")) if folder and plugin.source and _own_folder(plugin.source) else []:
         yield Plugin(plugin.group, path.stem, plugin.module, plugin.attribute, str(path), plugin.source, preset=path)
+
+
+def _own_folder(source: Path) -> bool:
+    return source.parent.name == source.stem
 
 
 def _source(module: str) -> Path | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -47,9 +48,17 @@ def complete(cfg: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
     """What Hydra composed, resolved, with the options chosen. Raises UserError for a key that no dataclass has."""
     with open_dict(cfg):
         cfg.choices = {group: choice for group, choice in choices.items() if group.isidentifier()}
+        if cfg.choices.experiment:
+            cfg.choices.settings = _settings(str(choices["experiment@_global_"]))
     OmegaConf.resolve(cfg)
     messages.check_keys(cfg)
     return cfg
+
+
+def _settings(name: str) -> str | None:
+    """What sets the algorithm's values for the experiment, as EXPERIMENT/ALGORITHM; None where it runs on its defaults."""
+    loader: Any = GlobalHydra.instance().config_loader()
+    return name if loader.repository.config_exists(f"experiment/{name}") else None
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from alignzoo.config.registry import GROUPS, Registry
 from alignzoo.setup import RunConfig
 
+EXPERIMENT = "experiment"
 plugins_dir: ContextVar[str] = ContextVar("plugins_dir", default="")
 
 
@@ -36,7 +38,14 @@ class ZooSource(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         group, _, name = _split(config_path)
+        if group == EXPERIMENT:
+            return self._settings(name) is not None
         return name in self.registry.names(group) if group in GROUPS else config_path.removesuffix(".yaml") == "schema"
+
+    def _settings(self, name: str) -> Path | None:
+        """Of EXPERIMENT/ALGORITHM, what a plugin brings."""
+        experiment, _, algorithm = name.partition("/")
+        return self.registry.settings(experiment, algorithm) if algorithm else None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         group = config_path.strip("/")
@@ -47,10 +56,10 @@ class ZooSource(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         group, _, name = _split(config_path)
         header: dict[str, str | None] = {"package": None}
-        if group not in GROUPS:
+        if group not in (*GROUPS, EXPERIMENT):
             node = OmegaConf.structured(RunConfig)
-        elif preset := self.registry.get(group, name).preset:
-            text = preset.read_text("utf-8")
+        elif file := self._settings(name) if group == EXPERIMENT else self.registry.get(group, name).preset:
+            text = file.read_text("utf-8")
             header, node = self._get_header_dict(text), OmegaConf.create(text)
         else:
             node = _open(OmegaConf.structured(self.registry.load(group, name)))

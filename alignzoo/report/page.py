@@ -41,6 +41,7 @@ class Part:
     headline: str
     details: list[str]
     bill: sections.Table
+    on_defaults: str
     results: sections.Table
     comparisons: sections.Table
     costs: list[sections.Table]
@@ -105,12 +106,12 @@ def write(content: Content, out: Path) -> Path:
     (out / "plots").mkdir(exist_ok=True)
     several = len(content.analyses) > 1
     mean = averaged(content.analyses, content.about) if several else None
-    parts = [_part(a, f"{i}-" if several else "", out) for i, a in enumerate(content.analyses)]
+    parts = [_part(a, f"{i}-" if several else "", out, content.about) for i, a in enumerate(content.analyses)]
     seed, samples = side_by_side([run for run in content.runs if run.condition == content.analyses[-1].condition])
     values = {
         "title": content.about.suite or "report", "counts": sections.counts(content.runs),
         "parts": parts, "samples": samples, "sample_seed": seed,
-        "whole": _whole(content.analyses, mean, out) if several else None,
+        "whole": _whole(content.analyses, mean, out, content.about) if several else None,
         "method": sections.method(content.runs, content.analyses, content.about), "settings": sections.settings(content.runs),
         "statistics": sections.statistics(content.analyses[0], mean),
         "tuning": tuning.section(content.about.tuning), "machine": sections.machine(content.runs),
@@ -130,10 +131,11 @@ def write(content: Content, out: Path) -> Path:
     return out / "report.html"
 
 
-def _part(a: Analysis, prefix: str, out: Path) -> Part:
+def _part(a: Analysis, prefix: str, out: Path, about: Study) -> Part:
     style = styles([entry.label for entry in a.entries])
     return Part(
-        a, answer.headline(a), [text for text in answer.details(a) if text], sections.bill(a), sections.results(a),
+        a, answer.headline(a), [text for text in answer.details(a) if text], sections.bill(a),
+        sections.on_defaults(a, about), sections.results(a),
         sections.comparisons(a), costs.tables(a),
         _plots([(f"{prefix}scores", SCORES, plots.scores(a, style))], out),
         _plots(_curves(a, prefix, style), out),
@@ -148,7 +150,7 @@ def _part(a: Analysis, prefix: str, out: Path) -> Part:
     )  # fmt: skip
 
 
-def _whole(analyses: Sequence[Analysis], mean: Analysis | None, out: Path) -> Whole:
+def _whole(analyses: Sequence[Analysis], mean: Analysis | None, out: Path, about: Study) -> Whole:
     style = styles(sorted({entry.label for a in analyses for entry in a.entries}))
     said = [text for text in answer.details(mean) if text] if mean else []
     shown = plots.conditions_by_setting(analyses, style)
@@ -158,7 +160,7 @@ def _whole(analyses: Sequence[Analysis], mean: Analysis | None, out: Path) -> Wh
         [*said, *across.sentences(analyses), *([sections.FAMILIES] if mean and mean.comparisons else [])],
         across.table(analyses, mean),
         _plots([(f"conditions-{key}" if i else "conditions", caption, found) for i, (key, found) in enumerate(shown)], out),
-        _part(mean, "mean-", out) if mean else None,
+        _part(mean, "mean-", out, about) if mean else None,
     )
 
 

@@ -53,6 +53,17 @@ def results(a: Analysis) -> Table:
     return Table([*columns, *(text for _, text in shown), *to_threshold], rows)
 
 
+def on_defaults(a: Analysis, about: Study) -> str:
+    """Which algorithms nothing sets values for in this experiment, while it does for others; not known of older runs."""
+    choices = {e.label: e.runs[0].config.get("choices", {}) for e in a.entries}
+    without = [label for label, chosen in choices.items() if chosen.get("experiment") and chosen.get("settings", "") is None]
+    if about.tuning or not without or len(without) == len(choices):
+        return ""
+    whose, them = ("its", "it") if len(without) == 1 else ("their", "them")
+    name = choices[without[0]]["experiment"]
+    return f"On {whose} defaults: {', '.join(without)}. Experiment {name} has settings for the others, and none for {them}."
+
+
 def bill(a: Analysis) -> Table:
     """What a run of each took, in short: the mean over runs."""
     names = [name for name in ("samples", "tokens", "flops", "seconds") if any(e.cost(name) is not None for e in a.entries)]

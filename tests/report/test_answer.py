@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 from alignzoo.report import across, answer, sections
 from alignzoo.report.analysis import analyse, averaged, natural, possible
@@ -101,6 +103,25 @@ def test_one_seed_shows_no_interval_and_says_why(tmp_path):
         [f"{100 * e.summary.mean:.1f} (no interval: one seed)"] * 2 + ["1"] for e in a.entries
     ]
     assert "one common seed" in answer.details(a)[0]
+
+
+def test_who_ran_on_defaults_beside_tuned_ones_is_said(tmp_path):
+    settings = {"ppo": "exact/ppo", "mine": None, "other": None}
+    for algorithm, found in settings.items():
+        folder = write_run(tmp_path / algorithm, algorithm, 0, 0.5)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["choices"] = {**config.get("choices", {}), "experiment": "exact", "settings": found}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (a,) = analyse(named(find([tmp_path]).runs), Study())
+    line = sections.on_defaults(a, Study())
+    assert line == "On their defaults: mine, other. Experiment exact has settings for the others, and none for them."
+    assert sections.on_defaults(a, Study(tuning=[{}])) == ""
+    alike = replace(a, entries=[e for e in a.entries if e.label != "ppo"])
+    assert sections.on_defaults(alike, Study()) == ""
+
+
+def test_older_runs_say_nothing_of_defaults(tmp_path):
+    assert sections.on_defaults(analysed(tmp_path, {"ppo": 0.9, "dpo": 0.5}, 1), Study()) == ""
 
 
 def test_one_algorithm_alone(tmp_path):
