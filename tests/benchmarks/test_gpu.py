@@ -28,7 +28,7 @@ Line = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
-    """The lines that the script leaves; `out` of the first is where."""
+    """The lines that the script leaves."""
     out = tmp_path_factory.mktemp("gpu")
     script = {
         "SMALL": "1",
