@@ -59,7 +59,8 @@ class Prompts(Batch):
     """Prompts, padded on the left.
 
     ids (P, L) and attended (P, L) bool; row (P,) identifies the draw within a rollout (the seed of its randomness; modulo the
-    data's length it is the row number); `columns` holds the data's other columns, one list entry a prompt.
+    data's length it is the row number); `columns` holds the data's columns, one list entry a prompt; `made_of`, where it is
+    known, the text, or the messages, that each prompt was made of.
     """
 
     ids: Tensor
@@ -67,6 +68,7 @@ class Prompts(Batch):
     row: Tensor
     columns: Mapping[str, list[Any]] = field(default_factory=dict)
     decode: Decode | None = field(default=None, repr=False)
+    made_of: list[Any] | None = field(default=None, repr=False)
 
     @property
     def text(self) -> list[str]:
@@ -78,7 +80,8 @@ class Prompts(Batch):
         start = self.ids.shape[1] - _longest(taken["attended"].flip(1))
         taken |= {name: taken[name][:, start:] for name in ("ids", "attended")}
         columns = {name: [values[i] for i in rows.tolist()] for name, values in self.columns.items()}
-        return replace(self, **taken | {"columns": columns})
+        made_of = None if self.made_of is None else [self.made_of[i] for i in rows.tolist()]
+        return replace(self, **taken | {"columns": columns, "made_of": made_of})
 
     @classmethod
     def cat(cls, batches: Sequence[Self]) -> Self:
@@ -87,7 +90,9 @@ class Prompts(Batch):
         rest = {f.name: _cat([getattr(b, f.name) for b in batches]) for f in fields(first) if f.name not in (*left, "columns")}
         columns = {name: [v for b in batches for v in b.columns[name]] for name in first.columns}
         padded = {name: torch.cat(values) for name, values in left.items()}
-        return replace(first, **rest | padded | {"columns": columns, "decode": first.decode})
+        texts = [b.made_of for b in batches]
+        made_of = None if None in texts else [text for part in texts for text in part or []]
+        return replace(first, **rest | padded | {"columns": columns, "decode": first.decode, "made_of": made_of})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -256,6 +256,8 @@ class Context:
     records: Table | None = None  # the data in the reward's `view`, where it has one
     label: Callable[[Completions], Scores] | None = None  # asks `gold`, the human judge of the run, and counts the labels
     folder: Path | None = None  # the run's, where there is one
+    encoder_decoder: bool = False  # whether the model reads prompts by an encoder of their own
+    encoder: Any = None  # how text becomes tokens, where the data is text; None until its tables are read
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ FRONTIER = "frontier.json"
 SUMMARY = "summary.json"  # only of a finished run
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
+ENCODER = "encoder.json"  # beside a model: how it reads text
 TENSORBOARD = "tensorboard"
 WEIGHTS = "weights-"  # and a step: what a full disk had room for, kept whatever comes after
 LOCK = ".lock"

@@ -80,7 +80,7 @@ class Mixture(TextSource):
                 rows += _in_view(Pairs, [part])[0].heldout
             except UserError:
                 continue
-        return self._heldout_pairs(rows, self.encoder(context.tokenizer), context)
+        return self._heldout_pairs(rows, self.encoder(context), context)
 
     def _parts(self, view: type[Batch] | None) -> list[Part]:
         if not self.sources:

@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
 
-from alignzoo.batch import Batch, Pairs, Prompts
+from alignzoo.batch import Batch, Completions, Pairs, Prompts
 from alignzoo.contracts import Context, Table, Tables
 from alignzoo.data.encode import Encoder, Tokens
+from alignzoo.data.messages import Text, whole
 from alignzoo.data.rows import Row
 from alignzoo.data.tables import PromptTable, Ragged, WholeTable, completion_table
 from alignzoo.data.views import RECIPES, Example, Recipe, derived, examples, recipe, together
 from alignzoo.errors import UserError
 
+T = TypeVar("T")
+PROMPT = (
+    "the prompt has {size} tokens, more than the context: {room} is what generation.max_new_tokens leaves of it{more}\n"
+    "keep the end of long prompts with data.max_prompt_tokens={room}, choose a longer model.context_length"
+)
+WHOLE = (
+    "prompt and completion have {size} tokens, more than the context of {room}{more}\n"
+    "cut them with data.max_prompt_tokens and data.max_completion_tokens (together at most {room}), "
+    "choose a longer model.context_length"
+)
+
 
 @dataclass(kw_only=True)
 class Preparation:
     """Makes tables of one view. Prompts longer than `max_prompt_tokens` lose their beginning, completions longer than
-    `max_completion_tokens` their end, and both are counted; 0 cuts nothing. What then exceeds the context is an error."""
+    `max_completion_tokens` their end, and both are counted; 0 cuts nothing. A row that then exceeds the context, or that the
+    template refuses, is an error that names it, or with `drop` left out and counted."""
 
     view: type[Batch]
     encoder: Encoder
     context: Context
     max_prompt_tokens: int = 0
     max_completion_tokens: int = 0
+    drop: bool = False
     counts: Counter[str] = field(default_factory=Counter)
 
     def tables(self, train: list[Row], heldout: list[Row], asked: list[Row] | None = None) -> Tables:
@@ -58,8 +73,7 @@ class Preparation:
 
     def prompts(self, rows: list[Row]) -> tuple[list[Row], PromptTable]:
         """Every prompt of these rows once, as a row and as tokens that leave room to sample."""
-        unique = _unique([row for row in rows if row.values.get("prompt")])
-        return unique, self._prompts(unique)
+        return self._prompts(_unique([row for row in rows if row.values.get("prompt")]))
 
     def _table(self, rows: list[Row], chosen: Recipe | None) -> Table:
         if chosen is None:
@@ -67,8 +81,12 @@ class Preparation:
         if self.view is Prompts:
             usable = [row for row in rows if row["prompt"]]
             self.counts["empty_prompts_dropped"] += len(rows) - len(usable)
-            return self._prompts(usable if derived(Prompts, chosen, rows) is None else _unique(usable))
-        return self._completions(examples(rows, chosen))
+            return self._prompts(usable if derived(Prompts, chosen, rows) is None else _unique(usable))[1]
+        made = [part for example in examples(rows, chosen) for part in self._trainable(example)]
+        try:
+            return self._completions(made)
+        except UserError:  # of one row, and which one is not said
+            return self._completions(self._taken(made))
 
     def _own(self, rows: list[Row]) -> Table:
         collate = getattr(self.view, "collate", None)
@@ -79,23 +97,51 @@ class Preparation:
             )
         return WholeTable(records=collate(rows, self.encoder))
 
+    def _trainable(self, example: Example) -> list[Example]:
+        """The example, or, of a demonstration whose earlier turns the template rewrites, one for each answer."""
+        if self.view is not Completions:
+            return [example]
+        parts = self._of_row(example.row, lambda: self.encoder.records(example.prompt, example.completions[0])) or []
+        self.counts["records_of_single_turns"] += len(parts) if len(parts) > 1 else 0
+        row = example.row
+        return [Example(replace(row, values=row.values | {"prompt": prompt}), [answer]) for prompt, answer in parts]
+
+    def _taken(self, made: list[Example]) -> list[Example]:
+        """Those that the template takes."""
+        return [e for e in made if self._of_row(e.row, partial(self.encoder.encode, [e.prompt], [e.completions])) is not None]
+
+    def _of_row(self, row: Row, encoded: Callable[[], T]) -> T | None:
+        """What is made of a row; None where it is refused, and such rows are dropped. Raises UserError that names the row."""
+        try:
+            return encoded()
+        except UserError as error:
+            if not self.drop:
+                raise UserError(f"{row.where}: {error}") from error
+            self.counts["rows_refused_by_the_template_dropped"] += 1
+            return None
+
     def _completions(self, made: list[Example]) -> Table:
         """Rows with the same prompt and the same remaining columns share one prompt, which has the columns of the first."""
-        keys = [json.dumps([e.prompt, e.row.remaining], sort_keys=True, default=str) for e in made]
+        keys = [json.dumps([whole(e.prompt), e.row.remaining], sort_keys=True, default=str) for e in made]
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
         places = sorted(first.values())
         number = {keys[place]: i for i, place in enumerate(places)}
-        owners = [made[place].row for place in places]
-        raw = self.encoder.prompts([row["prompt"] for row in owners])
-        prompts = self._cut_prompts(raw, owners)
         prompt_of = [number[key] for key in keys]
-        flat = [(e.prompt, raw[place], c) for e, place in zip(made, prompt_of, strict=True) for c in e.completions]
-        encoded = iter(self.encoder.completions(*zip(*flat, strict=True))) if flat else iter(())
-        completions = [[self._cut(next(encoded)) for _ in e.completions] for e in made]
-        self._check_lengths(made, [prompts[place] for place in prompt_of], completions)
-        kept = [i for i, row in enumerate(completions) if not (self.view is Pairs and row[0].ids == row[1].ids)]
-        if len(kept) < len(made):
-            self.counts["pairs_equal_once_cut_dropped"] += len(made) - len(kept)
+        groups: list[list[Text]] = [[] for _ in places]
+        for example, place in zip(made, prompt_of, strict=True):
+            groups[place] += example.completions
+        encoded = self.encoder.encode([made[place].prompt for place in places], groups)
+        owners = [made[place].row for place in places]
+        prompts = [self._cut_prompt(row["prompt"], ids) for row, (ids, _) in zip(owners, encoded, strict=True)]
+        tokens = [iter(completions) for _, completions in encoded]
+        completions = [
+            [self._cut(next(tokens[place])) for _ in e.completions] for e, place in zip(made, prompt_of, strict=True)
+        ]
+        sizes = [len(prompts[p]) + max(len(c.ids) for c in row) for p, row in zip(prompt_of, completions, strict=True)]
+        kept = self._within([e.row for e in made], sizes, self.context.context_length, WHOLE)
+        equal = {i for i in kept if self.view is Pairs and completions[i][0].ids == completions[i][1].ids}
+        self.counts["pairs_equal_once_cut_dropped"] += len(equal)
+        kept = [i for i in kept if i not in equal]
         return completion_table(
             self.view,
             self._prompt_table(owners, prompts),
@@ -110,12 +156,12 @@ class Preparation:
         if not unique:
             return None
         if self.view is Prompts:
-            return self._prompts(unique)
-        ids = self._cut_prompts(self.encoder.prompts([row["prompt"] for row in unique]), unique, counted=False)
-        long = sum(len(prompt) > self._room for prompt in ids)
-        if long:
-            self.counts["heldout_prompts_cut_to_sample"] += long
-        return self._prompt_table(unique, [prompt[-self._room :] for prompt in ids])
+            return self._prompts(unique)[1]
+        limit = min(self.max_prompt_tokens or self._room, self._room)
+        raw = self.encoder.prompts([row["prompt"] for row in unique])
+        self.counts["heldout_prompts_cut_to_sample"] += sum(len(ids) > self._room for ids in raw)
+        cut = [self._end_of(row["prompt"], ids, limit) for row, ids in zip(unique, raw, strict=True)]
+        return self._prompt_table(unique, [ids[-limit:] for ids in cut])
 
     @property
     def _room(self) -> int:
@@ -127,20 +173,31 @@ class Preparation:
             )
         return length - new
 
-    def _prompts(self, rows: list[Row]) -> PromptTable:
-        room = self._room
-        ids = self._cut_prompts(self.encoder.prompts([row["prompt"] for row in rows]), rows)
-        self._refuse_long(ids, rows, room, "generation.max_new_tokens leaves of it")
-        return self._prompt_table(rows, ids)
+    def _prompts(self, rows: list[Row]) -> tuple[list[Row], PromptTable]:
+        try:
+            raw = self.encoder.prompts([row["prompt"] for row in rows])
+        except UserError:  # of one row, and which one is not said
+            rows = [r for r in rows if self._of_row(r, partial(self.encoder.prompts, [r["prompt"]])) is not None]
+            raw = self.encoder.prompts([row["prompt"] for row in rows])
+        ids = [self._cut_prompt(row["prompt"], prompt) for row, prompt in zip(rows, raw, strict=True)]
+        kept = self._within(rows, [len(prompt) for prompt in ids], self._room, PROMPT)
+        rows = [rows[i] for i in kept]
+        return rows, self._prompt_table(rows, [ids[i] for i in kept])
 
-    def _cut_prompts(self, ids: list[list[int]], rows: list[Row], counted: bool = True) -> list[list[int]]:
-        limit = self.max_prompt_tokens
-        if not limit:
-            self._refuse_long(ids, rows, self.context.context_length - 1, "a completion leaves of it")
+    def _cut_prompt(self, prompt: Text, ids: list[int]) -> list[int]:
+        limit = self.max_prompt_tokens or len(ids)
+        self.counts["prompts_truncated"] += len(ids) > limit
+        return self._end_of(prompt, ids, limit)
+
+    def _end_of(self, prompt: Text, ids: list[int], limit: int) -> list[int]:
+        """At most `limit` tokens: of a conversation the latest messages, after the system's and within the template's frame; of
+        a text its end, after BOS."""
+        if len(ids) <= limit:
             return ids
-        if counted:
-            self.counts["prompts_truncated"] += sum(len(prompt) > limit for prompt in ids)
-        return [prompt[-limit:] for prompt in ids]
+        if not self.encoder.plain(prompt):
+            return self.encoder.prompts([self.encoder.shortened(prompt, limit)])[0]
+        opening = ids[: ids[0] == self.encoder.tokenizer.bos_token_id]
+        return [*opening, *ids[len(ids) - limit + len(opening) :]]
 
     def _cut(self, tokens: Tokens) -> Tokens:
         if not self.max_completion_tokens:
@@ -149,26 +206,14 @@ class Preparation:
         self.counts["completions_truncated"] += cut.truncated
         return cut
 
-    def _refuse_long(self, ids: list[list[int]], rows: list[Row], room: int, why: str) -> None:
-        long = [i for i, prompt in enumerate(ids) if len(prompt) > room]
-        if long:
-            raise UserError(
-                f"{rows[long[0]].where}: the prompt has {len(ids[long[0]])} tokens, more than the context: {room} is what {why}"
-                f"{_others(long)}\nkeep the end of long prompts with data.max_prompt_tokens={room}, "
-                "or choose a longer model.context_length"
-            )
-
-    def _check_lengths(self, made: Sequence[Example], prompts: list[list[int]], completions: list[list[Tokens]]) -> None:
-        length = self.context.context_length
-        sizes = [len(prompt) + max(len(c.ids) for c in row) for prompt, row in zip(prompts, completions, strict=True)]
-        long = [i for i, size in enumerate(sizes) if size > length]
-        if long:
-            raise UserError(
-                f"{made[long[0]].row.where}: prompt and completion have {sizes[long[0]]} tokens, "
-                f"more than the context of {length}{_others(long)}\n"
-                f"cut them with data.max_prompt_tokens and data.max_completion_tokens (together at most {length}), "
-                "or choose a longer model.context_length"
-            )
+    def _within(self, rows: Sequence[Row], sizes: Sequence[int], room: int, why: str) -> list[int]:
+        """The places of rows that fit. Raises UserError for the first that does not, or counts those that are dropped."""
+        long = [i for i, size in enumerate(sizes) if size > room]
+        if long and not self.drop:
+            told = why.format(size=sizes[long[0]], room=room, more=f" (so do {len(long) - 1} more)" if len(long) > 1 else "")
+            raise UserError(f"{rows[long[0]].where}: {told}, or drop such rows with data.unusable=drop")
+        self.counts["rows_too_long_dropped"] += len(long)
+        return [i for i, size in enumerate(sizes) if size <= room]
 
     def _prompt_table(self, rows: list[Row], ids: list[list[int]]) -> PromptTable:
         names = dict.fromkeys(name for row in rows for name in row.columns)
@@ -176,6 +221,7 @@ class Preparation:
         return PromptTable(
             ids=Ragged(ids),
             columns={name: [row.columns.get(name) for row in rows] for name in names},
+            made_of=[row["prompt"] for row in rows],
             decode=lambda batch: tokenizer.batch_decode(batch, skip_special_tokens=True),
             size=len(rows),
         )
@@ -187,7 +233,3 @@ def _unique(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         first.setdefault(row.key, row)
     return list(first.values())
-
-
-def _others(long: list[int]) -> str:
-    return f" (so do {len(long) - 1} more)" if len(long) > 1 else ""

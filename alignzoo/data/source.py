@@ -89,6 +89,10 @@ class RowSource(TextSource):
                 known = ", ".join(COLUMNS)
                 raise UserError(f"data.columns.{name}: no such canonical column.{nearest(name, COLUMNS)} There are {known}")
 
+    @property
+    def drops(self) -> bool:
+        return self.unusable is Unusable.drop
+
     @abstractmethod
     def read(self, heldout: bool) -> Iterable[RawRow] | None:
         """The training data, or data of its own to hold out, if there is any."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.data.encode import Tokens
+from alignzoo.data.rows import Text
 
 
 class Ragged:
@@ -39,6 +40,7 @@ class PromptTable:
     columns: dict[str, list[Any]]
     decode: Callable[[list[list[int]]], list[str]]
     size: int
+    made_of: list[Text] | None = None
 
     def __len__(self) -> int:
         return self.size
@@ -49,7 +51,8 @@ class PromptTable:
     def prompts(self, places: Tensor, row: Tensor) -> Prompts:
         ids, attended = self.ids.padded(places, left=True)
         columns = {name: [values[i] for i in places.tolist()] for name, values in self.columns.items()}
-        return Prompts(ids=ids, attended=attended, row=row, columns=columns, decode=self.decode)
+        made_of = None if self.made_of is None else [self.made_of[i] for i in places.tolist()]
+        return Prompts(ids=ids, attended=attended, row=row, columns=columns, decode=self.decode, made_of=made_of)
 
 
 @dataclass(kw_only=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from alignzoo.batch import Batch, Completions, Pairs, Prompts
 from alignzoo.contracts import Context, Models, Source, Table, Tables
 from alignzoo.data.encode import Encoder
 from alignzoo.data.prepare import Preparation
-from alignzoo.data.rows import Row
+from alignzoo.data.rows import Row, UnusableRow
+from alignzoo.data.turns import Turns, last_turn
 from alignzoo.errors import UserError, nearest, require
 from alignzoo.models.tokenizers import check, train_bpe
 
@@ -40,6 +42,15 @@ class TextSource(Source):
     template_options: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "handed to the template, such as enable_thinking"}
     )
+
+    turns: Turns = field(
+        default=Turns.all, metadata={"help": "of conversations all answers after the prompt are trained, or the last alone"}
+    )
+
+    @property
+    def drops(self) -> bool:
+        """Whether rows that can't be used are left out and counted, rather than an error."""
+        return False
 
     def __post_init__(self) -> None:
         self._pairs: Table | None = None
@@ -75,21 +86,36 @@ class TextSource(Source):
         """These rows as tables, whoever made them; `asked` are the held-out rows whose prompts evaluation samples from, where
         they are others than `heldout`."""
         self._device, self._shown = context.device, heldout if asked is None else asked
-        encoder = self.encoder(context.tokenizer)
+        encoder = context.encoder = self.encoder(context, train)
+        dropped: Counter[str] = Counter()
+        if self.turns is Turns.last:
+            train, heldout = self._last_turns(train, dropped), self._last_turns(heldout, dropped)
         made = self._preparation(view, encoder, context).tables(train, heldout, asked)
         self._pairs = made.heldout if view is Pairs else self._heldout_pairs(heldout, encoder, context)
-        return Tables(train=made.train, heldout=made.heldout, prompts=made.prompts, report={**counts, **made.report})
+        return Tables(train=made.train, heldout=made.heldout, prompts=made.prompts, report={**counts, **dropped, **made.report})
 
-    def encoder(self, tokenizer: Any) -> Encoder:
+    def encoder(self, context: Context, rows: Sequence[Row] = ()) -> Encoder:
         template = existing(self.chat_template, "data.chat_template").read_text("utf-8") if self.chat_template else None
         return Encoder(
-            tokenizer=tokenizer, chat=self.chat, system=self.system, template=template, options=self.template_options
-        )
+            tokenizer=context.tokenizer, chat=self.chat, system=self.system, template=template, options=self.template_options,
+            encoder_decoder=context.encoder_decoder, messages=any(isinstance(row.values.get("prompt"), list) for row in rows),
+        )  # fmt: skip
+
+    def _last_turns(self, rows: list[Row], dropped: Counter[str]) -> list[Row]:
+        kept = []
+        for row in rows:
+            try:
+                kept.append(last_turn(row))
+            except UnusableRow:
+                if not self.drops:
+                    raise
+                dropped["rows_of_other_histories_dropped"] += 1
+        return kept
 
     def prompts(self, rows: list[Row], context: Context) -> tuple[list[Row], Table]:
         """Every prompt of these rows once, as a row and as the tokens that a model is given."""
         check(context.tokenizer)
-        return self._preparation(Prompts, self.encoder(context.tokenizer), context).prompts(rows)
+        return self._preparation(Prompts, self.encoder(context), context).prompts(rows)
 
     @torch.no_grad()
     def evaluate(self, models: Models) -> dict[str, float]:
@@ -111,10 +137,11 @@ class TextSource(Source):
             context=context,
             max_prompt_tokens=self.max_prompt_tokens,
             max_completion_tokens=self.max_completion_tokens,
+            drop=self.drops,
         )
 
     def heldout_demonstrations(self, context: Context) -> Table | None:
-        rows, encoder = self.demonstrated()[:COMPARED], self.encoder(context.tokenizer)
+        rows, encoder = self.demonstrated()[:COMPARED], self.encoder(context)
         try:
             return self._preparation(Completions, encoder, context).table(rows)
         except UserError:

@@ -33,6 +33,7 @@ from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.models.roles import Models, Trained, main_role, together
 from alignzoo.models.sampling import vllm_loop
 from alignzoo.models.scorer import ScorerNetwork, scorer
+from alignzoo.models.tokenizers import padding
 from alignzoo.models.vocabulary import decoder, ends, support
 from alignzoo.rewards.checked import Checked, checked
 from alignzoo.settings import Decoding, Made, Sampling, Training, Unit
@@ -77,7 +78,7 @@ class Builder:
         flow = Flow(setup.training, interrupt)
         trainer = AlignTrainer(
             trained=trained, args=args, algorithm=self.algorithm, models=models, reward=self.reward,
-            learning_rates=self._learning_rates(trained), tokenizer=context.tokenizer,
+            learning_rates=self._learning_rates(trained), tokenizer=context.tokenizer, encoder=context.encoder,
             evaluator=self._evaluator(tables, context),
             folder=self.folder, training=setup.training, budget=setup.budget,
             callbacks=[flow, Show(show), *self._tensorboard()],
@@ -135,7 +136,7 @@ class Builder:
         length = modules.context_length(self.setup.model, config)
         context = Context(
             tokenizer=tokenizer, seed=self.setup.seed, sampling=self.sampling, context_length=length, cache=self.cache,
-            device=args.device, folder=self.folder,
+            device=args.device, folder=self.folder, encoder_decoder=config.is_encoder_decoder,
         )  # fmt: skip
         return context, config
 
@@ -203,12 +204,14 @@ class Builder:
 
     def _models(self, context: Context, config: Any) -> tuple[Models, Trained, dict[str, Any]]:
         setup = self.setup
-        writes, pad = self.main == "policy", context.tokenizer.pad_token_id
+        writes, pad = self.main == "policy", padding(context.tokenizer)
+        if not writes:  # whoever loads the scorer must pad as it was made to see
+            context.tokenizer.pad_token_id = pad
         made = modules.policy(setup.model, config, setup.seed) if writes else scorer(setup.model, config, pad, setup.seed)
         module = made.to(context.device)
         shared = Shared(
             Noise(setup.seed),
-            ends(context.tokenizer, module),
+            ends(context, module),
             self._temperature(),
             support(self.source, context, config.vocab_size),
             forward=setup.model.forward,

@@ -16,6 +16,7 @@ from torch import nn
 
 from alignzoo.common import disk
 from alignzoo.common.folder import MANIFEST, PARTIAL, remove_sealed, set_aside
+from alignzoo.data.encode import Encoder
 from alignzoo.errors import UserError
 
 PREFIX = "checkpoint-"
@@ -98,9 +99,13 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix(PREFIX))
 
 
-def save_main(module: Any, folder: Path, tokenizer: Any) -> None:
-    """Policy or scorer as any Hugging Face tool loads it: the model, or where it has one, its adapter; and the tokenizer."""
+def save_main(module: Any, folder: Path, tokenizer: Any, encoder: Encoder | None = None) -> None:
+    """Policy or scorer as any Hugging Face tool loads it: the model, or where it has one, its adapter; the tokenizer, with the
+    template it was trained with; and how it was made to read text."""
     module.save_pretrained(folder)
+    if encoder is not None:
+        tokenizer.chat_template = encoder.settings["template"]
+        encoder.save(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from alignzoo.batch import Completions
 from alignzoo.common import reference_samples
 from alignzoo.contracts import Metric, Scores, Source, Table, Tables
+from alignzoo.data.readable import originals, readable
 from alignzoo.engine import judging
 from alignzoo.engine.beside import Beside
 from alignzoo.engine.meters import Meter
@@ -68,9 +69,10 @@ class Evaluator:
                 c: Completions = trainer.roles.policy.generate(prompts, sampling)
                 judged = {name: _scores(name, judge(c), c) for name, judge in judges.items()}
                 usable = torch.stack([known[name].cpu() for name, (_, known) in judged.items()])
-                whole = usable.all(0).view(len(prompts.text), -1).all(1)
+                asked = [readable(text) for text in originals(prompts)]
+                whole = usable.all(0).view(len(asked), -1).all(1)
                 for name, (measures, _) in judged.items():
-                    rows = zip(prompts.text, measures[name].view(len(whole), -1).tolist(), whole.tolist(), strict=True)
+                    rows = zip(asked, measures[name].view(len(whole), -1).tolist(), whole.tolist(), strict=True)
                     found[name] |= {text: scores for text, scores, known in rows if known}
         parts = gather_objects(found)
         return {name: {text: row for part in parts for text, row in part[name].items()} for name in judges}
@@ -114,7 +116,11 @@ class Evaluator:
         measures |= {f"metric/{name}": metric(c) for name, metric in self.metrics.items()}
         for name, values in measures.items():
             meter.add(name, values, known[name].to(values.device).double() if name in known else 1.0)
-        columns: dict[str, list[Any]] = {"row": c.row.tolist(), "prompt": prompts.text, "completion": c.text}
+        made_of = originals(prompts)
+        asked = [readable(text) for text in made_of]
+        columns: dict[str, list[Any]] = {"row": c.row.tolist(), "prompt": asked, "completion": c.text}
+        if any(isinstance(text, list) for text in made_of):
+            columns["messages"] = [text if isinstance(text, list) else None for text in made_of]
         columns |= self.beside(models, prompts) if self.beside else {}
         for name, values in measures.items():
             told = known[name].tolist() if name in known else [True] * len(c)

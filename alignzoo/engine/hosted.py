@@ -14,7 +14,7 @@ from transformers import PrinterCallback, Trainer
 
 from alignzoo.batch import Completions
 from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, PARTIAL, Lines
-from alignzoo.contracts import Hosting, Scores, Tables
+from alignzoo.contracts import Context, Hosting, Scores, Tables
 from alignzoo.engine import budget, checkpoint, checks, records
 from alignzoo.engine.budget import Allowance
 from alignzoo.engine.build import Builder, arguments, keywords
@@ -82,9 +82,7 @@ class HostBuilder(Builder):
         watch_networks(cost, models, self.reward, setup.gold)
         watch_trainer(cost, foreign, self.main)
         flow = HostedFlow(setup.training, interrupt)
-        flow.trainer = Hosted(
-            foreign, trained, models, self._evaluator(tables, context), tables, context.tokenizer, self.folder
-        )
+        flow.trainer = Hosted(foreign, trained, models, self._evaluator(tables, context), tables, context, self.folder)
         flow.trainer.stopping = Stopping(setup.early_stop)
         if foreign.is_fsdp_enabled or foreign.is_deepspeed_enabled:
             checks.refuse_sharded(setup.early_stop)
@@ -114,11 +112,12 @@ class Hosted:
     renamed: Mapping[str, str | None]
 
     def __init__(
-        self, foreign: Trainer, trained: Trained, models: Models, evaluator: Evaluator, tables: Tables, tokenizer: Any,
+        self, foreign: Trainer, trained: Trained, models: Models, evaluator: Evaluator, tables: Tables, context: Context,
         folder: Path,
     ) -> None:  # fmt: skip
         self.foreign, self.trained, self.roles, self.evaluator = foreign, trained, models, evaluator
-        self.tables_report, self.tokenizer, self.folder = tables.report, tokenizer, folder
+        self.tables_report, self.folder = tables.report, folder
+        self.tokenizer, self.encoder = context.tokenizer, context.encoder
         self.model_wrapped = trained
         self.metrics_file = Lines(folder / METRICS, foreign.is_world_process_zero())
         self.completions_file = Lines(folder / COMPLETIONS, foreign.is_world_process_zero())

@@ -13,6 +13,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from alignzoo.batch import Batch
 from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, MODEL, Lines
 from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, OnlineAlgorithm, Reward
+from alignzoo.data.encode import Encoder
 from alignzoo.engine import allocator, checkpoint, records
 from alignzoo.engine.budget import Allowance
 from alignzoo.engine.cost import Cost, peak_memory, tokens_in
@@ -35,7 +36,8 @@ class AlignTrainer(Trainer):
 
     def __init__(
         self, *, trained: Trained, args: TrainingArguments, algorithm: Algorithm, models: Models, reward: Reward | None,
-        learning_rates: dict[str, float], tokenizer: Any, evaluator: Callable[[AlignTrainer], dict[str, float]], folder: Path,
+        learning_rates: dict[str, float], tokenizer: Any, encoder: Encoder | None,
+        evaluator: Callable[[AlignTrainer], dict[str, float]], folder: Path,
         training: Training, budget: Budget, callbacks: list[TrainerCallback],
     ) -> None:  # fmt: skip
         super().__init__(model=trained, args=args, callbacks=callbacks)
@@ -48,7 +50,7 @@ class AlignTrainer(Trainer):
             evaluator,
             training,
         )
-        self.roles, self.reward = models, reward
+        self.roles, self.reward, self.encoder = models, reward, encoder
         self.scored: Checked | None = None
         self.lessons: Any = None  # `engine.lessons.Lessons`, where the reward learns apart from the policy
         self.learning_rates = learning_rates
@@ -321,7 +323,7 @@ class AlignTrainer(Trainer):
         records.save(state, folder / "state")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        checkpoint.save_main(self.trained.main, Path(output_dir or self.folder / MODEL), self.tokenizer)
+        checkpoint.save_main(self.trained.main, Path(output_dir or self.folder / MODEL), self.tokenizer, self.encoder)
 
     def _other_roles(self) -> dict[str, nn.Module]:
         trained = {name: module for name, module in self.trained.roles.items() if module is not self.trained.main}

@@ -9,14 +9,8 @@ from rich.console import Console, Group
 from rich.panel import Panel
 from rich.text import Text as Styled
 
+from alignzoo.data.readable import readable
 from alignzoo.label.items import Item, Text
-
-
-def plain(text: Text) -> str:
-    """A text as it is; a conversation as a line for each message."""
-    if isinstance(text, str):
-        return text
-    return "\n".join(f"{message.get('role', '')}: {message.get('content') or ''}" for message in text)
 
 
 def visible(text: str) -> str:
@@ -48,4 +42,4 @@ class Screen:
 
 
 def _panel(text: Text, title: str, style: str = "") -> Panel:
-    return Panel(Styled(visible(plain(text))), title=title, title_align="left", border_style=style or "none")
+    return Panel(Styled(visible(readable(text))), title=title, title_align="left", border_style=style or "none")

@@ -73,13 +73,16 @@ def _of_run(folder: Path, beside_start: bool) -> Iterator[tuple[Text, Text, str]
     path = folder / COMPLETIONS
     if not path.is_file():
         raise UserError(f"{folder} is no run with completions: it has no completions.jsonl")
-    written, summary = rows(path), folder / SUMMARY
-    last = result_step(written, read(summary) if summary.is_file() else {})
-    for row in written:
+    kept, summary = rows(path), folder / SUMMARY
+    last = result_step(kept, read(summary) if summary.is_file() else {})
+    for row in kept:
+        messages = row.get("messages")
+        prompt = row["prompt"] if messages is None else messages
+        written = row["completion"] if messages is None else [{"role": "assistant", "content": row["completion"]}]
         if row["step"] == last:
-            yield row["prompt"], row["completion"], str(folder.name)
+            yield prompt, written, str(folder.name)
         elif beside_start and row["step"] == 0:
-            yield row["prompt"], row["completion"], "start"
+            yield prompt, written, "start"
 
 
 def _of_file(path: Path) -> Iterator[tuple[Text, Text, str]]:

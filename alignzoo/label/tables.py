@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.common.disk import write_whole
+from alignzoo.data.readable import readable
 from alignzoo.errors import UserError, nearest
 from alignzoo.label.items import Answer, Item, Kind, Scale, parsed
 from alignzoo.label.journal import Given
-from alignzoo.label.shown import plain
 
 ANSWER = {Kind.pairs: "preferred", Kind.ratings: "rating", Kind.rankings: "ranks"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
@@ -27,7 +27,7 @@ def write(path: Path, items: Sequence[Item]) -> None:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for one in items:
-        texts = [_cell(plain(text)) for text in (one.prompt, *one.completions)]
+        texts = [_cell(readable(text)) for text in (one.prompt, *one.completions)]
         writer.writerow([one.id, *texts, *[""] * (len(columns) - len(texts) - 1)])
     write_whole(path, out.getvalue())
 

@@ -60,7 +60,7 @@ def writer(setup: RunConfig, source: Source, context: Context) -> Writer:
     own = replace(context, tokenizer=tokenizer, sampling=sampling, context_length=length)
     module = build.policy(model, made, setup.seed).to(context.device)
     shared = Shared(
-        Noise(making.seed), ends(tokenizer, module), sampling.temperature or 1.0, support(source, own, made.vocab_size),
+        Noise(making.seed), ends(own, module), sampling.temperature or 1.0, support(source, own, made.vocab_size),
         forward=model.forward,
     )  # fmt: skip
     own.policy, own.shared = module, shared

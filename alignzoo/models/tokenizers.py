@@ -42,23 +42,20 @@ def train_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
 
 
 def check(tokenizer: Any) -> None:
-    """Raises UserError unless the tokenizer has an end and a padding token of their own."""
+    """Raises UserError where nothing could end a completion. Padding needs no token: masks say what is there."""
     name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"the tokenizer {name} has no EOS token, so completions could not end\n"
             "name one in its tokenizer_config.json (eos_token), or choose another with model.tokenizer=PATH"
         )
-    if tokenizer.pad_token_id is None:
-        raise UserError(
-            f"the tokenizer {name} has no padding token; EOS can't stand in for it, or no completion would learn to end\n"
-            "name one in its tokenizer_config.json (pad_token), or choose another with model.tokenizer=PATH"
-        )
-    if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise UserError(
-            f"the tokenizer {name} pads with its EOS token {tokenizer.eos_token!r}, so an end could not be told from padding\n"
-            "name another pad_token in its tokenizer_config.json, or choose another with model.tokenizer=PATH"
-        )
+
+
+def padding(tokenizer: Any) -> int:
+    """A token that no text ends with, for models that find their last token by what pads: the padding token, unless it is EOS
+    too, as of many chat models; then another special one, or the first of all."""
+    candidates = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, *sorted(tokenizer.all_special_ids), 0)
+    return next(int(token) for token in candidates if token not in (None, tokenizer.eos_token_id))
 
 
 def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:

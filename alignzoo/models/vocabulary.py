@@ -15,13 +15,14 @@ def decoder(tokenizer: Any) -> Callable[[list[list[int]]], list[str]]:
     return lambda ids: tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
-def ends(tokenizer: Any, policy: nn.Module) -> set[int]:
-    """Tokens that end a completion: the tokenizer's, and those the model's generation config adds (chat models have
-    several).
+def ends(context: Context, policy: nn.Module) -> set[int]:
+    """Tokens that end a completion: the tokenizer's EOS, the chat template's end of a turn, and those that the model's
+    generation config adds (chat models have several).
     """
     more = getattr(getattr(policy, "generation_config", None), "eos_token_id", None)
     listed = more if isinstance(more, list) else [more]
-    return {tokenizer.eos_token_id, *(token for token in listed if token is not None)}
+    turn = None if context.encoder is None else context.encoder.turn_end
+    return {context.tokenizer.eos_token_id, *(token for token in (turn, *listed) if token is not None)}
 
 
 def support(source: Any, context: Context, vocabulary: int) -> torch.Tensor | None:

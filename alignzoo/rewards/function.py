@@ -15,6 +15,7 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores, ScoringError, Source
+from alignzoo.data.readable import originals, readable
 from alignzoo.errors import UserError, nearest
 
 
@@ -158,5 +159,5 @@ def _numbers(returned: Any, c: Completions, path: str) -> list[float | None]:
 
 
 def _prompts(c: Completions) -> list[str]:
-    texts = c.prompts.text
+    texts = [readable(prompt) for prompt in originals(c.prompts)]
     return [texts[i] for i in c.prompt_of.tolist()]

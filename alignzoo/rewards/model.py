@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +12,8 @@ from torch import Tensor
 from alignzoo.batch import Completions
 from alignzoo.contracts import Context, Reward, Scores, Source
 from alignzoo.data.encode import Encoder
+from alignzoo.data.readable import originals, readable
+from alignzoo.data.rows import Text
 from alignzoo.errors import UserError, require
 from alignzoo.rewards.pretrained import pretrained
 from alignzoo.settings import Dtype, embedded
@@ -28,10 +28,10 @@ class Level(Enum):
 class RewardModel(Reward):
     """A sequence-classification model: one score a completion, or, with level=token, its head's score at every token.
 
-    With one label the score is the logit; with several, the log-probability of `label`. A model with the policy's vocabulary
-    reads the policy's tokens; any other reads the text, through its own chat template where the data's `prompt` column holds
-    messages, and as in training, with EOS after a completion that ended, where alignzoo trained it. A text longer than the
-    model's context has no score.
+    With one label the score is the logit; with several, the log-probability of `label`. A model that reads text as the policy
+    does reads the policy's tokens. Any other reads prompt and completion as it was trained to where alignzoo trained it
+    (`encoder.json` beside it), else messages through its own chat template, and text as it is. A text longer than the model's
+    context has no score.
     """
 
     path: str | None = field(default=None, metadata={"help": "a folder or hub name"})
@@ -57,17 +57,17 @@ class RewardModel(Reward):
 
     def setup(self, context: Context) -> None:
         self._device = context.device
-        self._model, self._tokenizer = _load(str(self.path), self.dtype)
+        self._model, self._tokenizer = pretrained("AutoModelForSequenceClassification", str(self.path), self.dtype)
         self._model.to(context.device)
-        self._reads_tokens = self._tokenizer.get_vocab() == context.tokenizer.get_vocab()
+        self._encoder = Encoder.beside(str(self.path), self._tokenizer)
+        alike = self._encoder is None or context.encoder is None or self._encoder.settings == context.encoder.settings
+        self._reads_tokens = alike and self._tokenizer.get_vocab() == context.tokenizer.get_vocab()
         labels = int(self._model.config.num_labels)
         if labels > 1 and self.label >= labels:
             raise UserError(f"reward.label={self.label}: {self.path} has labels 0 to {labels - 1}")
         if self.level is Level.token and not (self._reads_tokens and hasattr(self._model, "score")):
             why = "has no head that scores every token" if self._reads_tokens else "has another vocabulary than the policy"
             raise UserError(f"reward.level=token: {self.path} {why}; use reward.level=sequence")
-        self._pad = context.tokenizer.pad_token_id if self._reads_tokens else self._tokenizer.pad_token_id
-        self._model.config.pad_token_id = self._pad
         self._longest = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
 
     @torch.no_grad()
@@ -102,8 +102,10 @@ class RewardModel(Reward):
         return logits[..., 0] if logits.shape[-1] == 1 else logits.log_softmax(-1)[..., self.label]
 
     def _padded(self, ids: list[list[int]]) -> dict[str, Tensor]:
-        width = max(len(row) for row in ids)
-        padded = torch.tensor([row + [self._pad] * (width - len(row)) for row in ids], device=self._device)
+        width, used = max(len(row) for row in ids), {token for row in ids for token in row}
+        # the model finds its last token by the first padding: that must be no token of a text, as EOS often is
+        pad = self._model.config.pad_token_id = next(token for token in range(len(used) + 1) if token not in used)
+        padded = torch.tensor([row + [pad] * (width - len(row)) for row in ids], device=self._device)
         attended = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=self._device)
         return {"input_ids": padded, "attention_mask": attended}
 
@@ -113,30 +115,24 @@ class RewardModel(Reward):
         return [prompts[i] + completion for i, completion in zip(c.prompt_of.tolist(), completions, strict=True)]
 
     def _encoded(self, c: Completions) -> list[list[int]]:
-        prompts = c.prompts.columns.get("prompt", c.prompts.text)
-        texts = c.prompts.text
-        written = zip(c.prompt_of.tolist(), c.text, c.truncated.tolist(), strict=True)
-        return [self._text(prompts[i], texts[i], completion, truncated) for i, completion, truncated in written]
+        """As the model was trained to read prompt and completion; the end is left out of one that was cut."""
+        prompts = originals(c.prompts)
+        rows = zip(c.prompt_of.tolist(), c.text, c.truncated.tolist(), strict=True)
+        return [self._text(prompts[i], completion, truncated) for i, completion, truncated in rows]
 
-    def _text(self, prompt: Any, text: str, completion: str, truncated: bool) -> list[int]:
-        if isinstance(prompt, Sequence) and not isinstance(prompt, str) and self._tokenizer.chat_template:
-            messages = [*prompt, {"role": "assistant", "content": completion}]
-            rendered = self._tokenizer.apply_chat_template(messages, tokenize=False)
-            ids: list[int] = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
-        elif getattr(self._model.config, "reads_ended_completions", False):
-            encoder = Encoder(tokenizer=self._tokenizer)
-            (begun,) = encoder.prompts([text])
-            (ended,) = encoder.completions([text], [begun], [completion])
-            ids = begun + (ended.ids[:-1] if truncated else ended.ids)
-        else:
-            ids = self._tokenizer(text + completion)["input_ids"]
+    def _text(self, prompt: Text, completion: str, truncated: bool) -> list[int]:
+        if self._encoder is None:
+            return self._foreign(prompt, completion)
+        prompt = self._encoder.typed(prompt)
+        answer = completion if isinstance(prompt, str) else [{"role": "assistant", "content": completion}]
+        ((begun, (ended,)),) = self._encoder.encode([prompt], [[answer]])
+        return begun + (ended.ids[:-1] if truncated else ended.ids)
+
+    def _foreign(self, prompt: Text, completion: str) -> list[int]:
+        """As such models are used: the whole conversation through the template, or the text as it is."""
+        messages = not isinstance(prompt, str) and bool(self._tokenizer.chat_template)
+        text = readable(prompt) + completion
+        if messages:
+            text = self._tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": completion}], tokenize=False)
+        ids: list[int] = self._tokenizer(text, add_special_tokens=not messages)["input_ids"]
         return ids
-
-
-def _load(path: str, dtype: Dtype) -> tuple[Any, Any]:
-    model, tokenizer = pretrained("AutoModelForSequenceClassification", path, dtype)
-    if tokenizer.pad_token_id is None:
-        raise UserError(
-            f"reward.path={path}: its tokenizer has no padding token; name one in its tokenizer_config.json (pad_token)"
-        )
-    return model, tokenizer

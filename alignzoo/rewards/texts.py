@@ -11,6 +11,7 @@ import torch
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores
+from alignzoo.data.readable import originals, readable
 from alignzoo.errors import UserError, nearest
 
 
@@ -27,7 +28,7 @@ class Written:
 
 def written(c: Completions) -> list[Written]:
     """The completions of a batch as text."""
-    prompts, texts, columns = c.prompts.text, c.text, c.prompts.columns
+    prompts, texts, columns = [readable(p) for p in originals(c.prompts)], c.text, c.prompts.columns
     lengths, cut = c.length.int().tolist(), c.truncated.tolist()
     return [
         Written(texts[i], prompts[p], {name: values[p] for name, values in columns.items()}, lengths[i], cut[i])

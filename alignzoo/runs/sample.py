@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from alignzoo.data.rows import Text
+from alignzoo.data.readable import originals, readable
 from alignzoo.batch import Completions, Prompts
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import MODEL, line
@@ -69,12 +71,13 @@ class Sampler:
             sampling=self.sampling,
             context_length=build.context_length(final, config),
             cache=cache_folder(),
+            encoder_decoder=config.is_encoder_decoder,
         )
         # reading the tables first is what a run does: a task knows its prompts from then on
         self.heldout = self.setup.data.tables(Prompts, self.context).prompts
         start, policy = build.policy(first, start_config, self.setup.seed), build.policy(final, config, self.setup.seed)
         allowed = support(self.setup.data, self.context, config.vocab_size)
-        shared = Shared(Noise(seed), ends(tokenizer, policy), self.sampling.temperature or 1.0, allowed)
+        shared = Shared(Noise(seed), ends(self.context, policy), self.sampling.temperature or 1.0, allowed)
         self.context.policy, self.context.shared = start, shared
         if not against:
             self.setup.data.start(start, self.context)
@@ -99,15 +102,15 @@ class Sampler:
             raise UserError("the run holds out no prompts: give some with --prompt or --file")
         return self.heldout.batch(range(min(count, len(self.heldout))))
 
-    def prompts(self, texts: Sequence[str]) -> Prompts:
+    def prompts(self, texts: Sequence[Text]) -> Prompts:
         """Texts as the run's data source would hand them to the model."""
-        tokenizer, data = self.context.tokenizer, self.setup.data
-        encoder = data.encoder(tokenizer) if hasattr(data, "encoder") else Encoder(tokenizer=tokenizer)
-        ids = encoder.prompts(list(texts))
+        encoder = self.context.encoder or Encoder(tokenizer=self.context.tokenizer)
+        asked = [encoder.typed(text) for text in texts]
+        ids = encoder.prompts(asked)
         width = max(len(row) for row in ids)
         padded = torch.tensor([[0] * (width - len(row)) + row for row in ids])
         attended = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in ids])
-        return Prompts(ids=padded, attended=attended, row=torch.arange(len(ids)), decode=decoder(tokenizer))
+        return Prompts(ids=padded, attended=attended, row=torch.arange(len(ids)), made_of=asked, decode=decoder(encoder.tokenizer))
 
     @torch.no_grad()
     def __call__(self, prompts: Prompts) -> list[Sample]:
@@ -116,7 +119,8 @@ class Sampler:
             some = prompts.take(range(start, min(start + CHUNK, len(prompts))))
             written = [self._written(network, some) for network in (self.policy, self.reference)]
             scores = [{name: self._said(judge, c) for name, judge in self.judges.items()} for c in written]
-            for i, (prompt, policy, reference) in enumerate(zip(some.text, *(c.text for c in written), strict=True)):
+            shown = map(readable, originals(some))
+            for i, (prompt, policy, reference) in enumerate(zip(shown, *(c.text for c in written), strict=True)):
                 sides = [{name: said[i] for name, said in side.items()} for side in scores]
                 found.append(Sample(prompt, policy, reference, dict(zip(SIDES, sides, strict=True)) if self.judges else {}))
         return found
@@ -177,8 +181,8 @@ def show(
         write_whole(out, b"".join(line(vars(sample)) for sample in found))
 
 
-def read(file: str) -> Iterator[str]:
-    """The prompts of a file: the column `prompt` of JSON Lines, or a prompt a line. Raises UserError where there are none."""
+def read(file: str) -> Iterator[Text]:
+    """The prompts of a file: the column `prompt` of JSON Lines, text or messages, or a prompt a line. Raises UserError where there are none."""
     path = Path(file).expanduser()
     if not path.is_file():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -190,14 +194,15 @@ def read(file: str) -> Iterator[str]:
         yield _prompt(line, f"{file}, line {number}") if path.suffix == ".jsonl" else line
 
 
-def _prompt(line: str, where: str) -> str:
+def _prompt(line: str, where: str) -> Text:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise UserError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
-        raise UserError(f"{where}: has no text in a column 'prompt'")
-    return str(row["prompt"])
+    prompt = row.get("prompt") if isinstance(row, dict) else None
+    if not isinstance(prompt, str) and not (isinstance(prompt, list) and all("role" in message for message in prompt)):
+        raise UserError(f"{where}: has no text, nor messages, in a column 'prompt'")
+    return prompt
 
 
 def show_one(sample: Sample, names: Sequence[str] = SIDES) -> None:

@@ -273,7 +273,7 @@ def save_model(trainer: Any, folder: Path) -> None:
     merged = copy.deepcopy(main).merge_and_unload() if hasattr(main, "merge_and_unload") else main
 
     def fill(partial: Path) -> None:
-        checkpoint.save_main(merged, partial, trainer.tokenizer)
+        checkpoint.save_main(merged, partial, trainer.tokenizer, trainer.encoder)
         for name, module in trainer.trained.roles.items():
             if module is not main:
                 checkpoint.save_module(module, partial / name)

@@ -79,7 +79,7 @@ def test_a_prompt_keeps_its_tokens_where_the_joint_would_merge_them():
 
 
 def test_an_encoder_decoder_tokenizer_ends_prompt_and_completion_once_each():
-    prompt, completion = encode(Encoder(tokenizer=words(ends=True)), "hi", "there")
+    prompt, completion = encode(Encoder(tokenizer=words(ends=True), encoder_decoder=True), "hi", "there")
     assert (prompt, completion.ids) == ([2, 1], [3, 1])
 
 

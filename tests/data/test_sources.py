@@ -113,7 +113,7 @@ def test_what_exceeds_the_context_is_refused(source, context):
     long = [{"prompt": "p" * 40, "completion": "c" * 24}]
     with pytest.raises(UserError, match=r"line 1: prompt and completion have 65 tokens, more than the context of 64"):
         source(long).tables(Completions, context)
-    with pytest.raises(UserError, match="line 1: the prompt has 70 tokens"):
+    with pytest.raises(UserError, match="line 1: prompt and completion have 72 tokens"):
         source([{"prompt": "p" * 70, "completion": "c"}]).tables(Completions, context)
 
 
@@ -195,9 +195,9 @@ def test_settings_out_of_range_are_refused():
             JsonLines(path="x", **settings)
 
 
-def test_a_tokenizer_without_padding_is_refused_before_anything_is_read(context):
-    context.tokenizer.pad_token = None
-    with pytest.raises(UserError, match="no padding token"):
+def test_a_tokenizer_without_an_end_is_refused_before_anything_is_read(context):
+    context.tokenizer.eos_token = None
+    with pytest.raises(UserError, match="no EOS token"):
         JsonLines(path="missing").tables(Prompts, context)
 
 

@@ -5,7 +5,7 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
-from alignzoo.models.tokenizers import byte_level, check, train_bpe
+from alignzoo.models.tokenizers import byte_level, check, padding, train_bpe
 from alignzoo.settings import UserError
 
 TEXTS = ["", "  two  spaces \n\t", "<eos> is text, <pad> too", "don't.,!'s", "é€𝄞", "".join(map(chr, range(2000)))]
@@ -47,15 +47,12 @@ def test_bpe_smaller_than_the_bytes_is_refused():
         train_bpe(["text"], 100)
 
 
-def test_a_tokenizer_must_have_an_end_and_a_padding_token_of_its_own():
-    check(byte_level())
+@pytest.mark.parametrize("pad", ["<pad>", "<eos>", None])
+def test_a_tokenizer_must_have_an_end_and_may_pad_with_it(pad):
     tokenizer = byte_level()
-    tokenizer.pad_token = tokenizer.eos_token
-    with pytest.raises(UserError, match="pads with its EOS token '<eos>'"):
-        check(tokenizer)
-    tokenizer.pad_token = None
-    with pytest.raises(UserError, match=r"no padding token; EOS can't stand in for it(.|\n)*model\.tokenizer=PATH"):
-        check(tokenizer)
+    tokenizer.pad_token = pad
+    check(tokenizer)
+    assert padding(tokenizer) == (0 if pad == "<pad>" else tokenizer.bos_token_id)
     tokenizer.eos_token = None
     with pytest.raises(UserError, match="no EOS token, so completions could not end"):
         check(tokenizer)

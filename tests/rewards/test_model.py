@@ -1,6 +1,6 @@
 """Reward models: the policy's tokens or the text, a score a completion or a token."""
 
-import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,7 @@ def ready(path, context, **settings):
 
 def one_by_one(model, sequences):
     """The model's logits of each sequence by itself, unpadded."""
+    model.config.pad_token_id = None
     with torch.no_grad():
         return torch.cat([model(input_ids=torch.tensor([ids])).logits for ids in sequences])
 
@@ -85,10 +86,20 @@ def test_another_vocabulary_reads_the_text(tmp_path, context, completions):
 def test_another_vocabulary_reads_messages_through_its_own_template(tmp_path, context, completions):
     tokenizer = train_bpe(["the cat the dog"] * 5, 268)
     model = saved(tmp_path, tokenizer)
-    completions.prompts.columns["prompt"] = [[{"role": "user", "content": "p"}], "qq"]
+    made_of = [[{"role": "user", "content": "p"}], "qq"]
+    completions = replace(completions, prompts=replace(completions.prompts, made_of=made_of))
     texts = ["user: p\nassistant: the cat", "qqa", "qqThe the dog"]
     expected = one_by_one(model, [tokenizer(text).input_ids for text in texts])[:, 0]
     torch.testing.assert_close(ready(tmp_path, context)(completions).total, expected)
+
+
+@pytest.mark.parametrize("pad", [None, "<eos>"])
+def test_padding_is_no_token_of_a_text(pad, tmp_path, context, completions):
+    """Chat models pad with EOS, with which every completion ends."""
+    tokenizer = byte_level()
+    tokenizer.pad_token = pad
+    model = saved(tmp_path, tokenizer)
+    torch.testing.assert_close(ready(tmp_path, context)(completions).total, one_by_one(model, SEQUENCES)[:, 0])
 
 
 def test_text_longer_than_the_models_context_has_no_score(tmp_path, context, completions):
@@ -101,14 +112,9 @@ def test_text_longer_than_the_models_context_has_no_score(tmp_path, context, com
 def test_what_cannot_be_a_reward_model_is_named(tmp_path, context, source):
     saved(tmp_path / "bytes", byte_level(), labels=2)
     saved(tmp_path / "bpe", train_bpe(["the"] * 5, 261))
-    unpadded = copy.deepcopy(byte_level())
-    saved(tmp_path / "unpadded", unpadded)
-    unpadded.pad_token = None
-    unpadded.save_pretrained(tmp_path / "unpadded")
     for settings, message in (
         ({"path": tmp_path / "bytes", "label": 2}, "reward.label=2: .* has labels 0 to 1"),
         ({"path": tmp_path / "bpe", "level": Level.token}, "has another vocabulary than the policy; use reward.level=sequence"),
-        ({"path": tmp_path / "unpadded"}, "its tokenizer has no padding token"),
         ({"path": "no/such"}, "reward.path=no/such: "),
     ):
         with pytest.raises(UserError, match=message):
