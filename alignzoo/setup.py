@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from alignzoo.common.fingerprint import PARTS
+from alignzoo.errors import UserError, nearest
 from alignzoo.settings import Budget, EarlyStop, Generation, Making, Model, Peft, Rollout, Scoring, Training
 
 
@@ -42,6 +44,7 @@ class RunConfig:
     label: str | None = None  # what comparisons call it; none: by its algorithm
     run_dir: str | None = None
     resume: str | None = None
+    accept: list[str] = field(default_factory=list)  # parts of fingerprint.json that may differ where a run goes on
     plugins_dir: str | None = None
     metrics: list[str] = field(default_factory=list)  # further measures of evaluation, by the names of metric plugins
     pipeline: Pipeline = field(default_factory=Pipeline)
@@ -53,6 +56,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         self.measures: dict[str, Callable[..., Any]] = {}  # the functions that `metrics` names; filled in by `instantiate`
+        for part in self.accept:
+            if part not in PARTS:
+                raise UserError(f"accept={part}: no such part of a run.{nearest(part, PARTS)} There are {', '.join(PARTS)}")
 
     @property
     def name(self) -> str:

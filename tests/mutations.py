@@ -643,7 +643,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/models/references.py",
-        "{self.weights}:{self.shared.temperature}",
+        "{self.identity}:{self.shared.temperature}",
         "{self.shared.temperature}",
         "tests/models/test_references.py",
     ),
@@ -869,7 +869,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/runs/results.py",
-        "if not {TRIALS, STAGES} & {*path.relative_to(given).parts}]",
+        "if not {TRIALS, STAGES, REPLACED} & {*path.relative_to(given).parts}]",
         "]",
         "tests/runs/test_results.py",
     ),
@@ -1232,13 +1232,13 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/making/samples.py",
-        "found = _read(path)[:wanted]",
-        "found = _read(path)[:0]",
+        "found = _read(path, start)[:wanted]",
+        "found = _read(path, start)[:0]",
         "tests/making/test_made.py",
     ),
     (
-        "alignzoo/making/made.py",
-        '"weights": author.digest(), ',
+        "alignzoo/making/writer.py",
+        '"weights": weights(module), ',
         "",
         "tests/making/test_made.py",
     ),

@@ -15,6 +15,7 @@ from alignzoo.bench import shared
 from alignzoo.bench.job import INTERRUPTED, STOP, Job
 from alignzoo.bench.plan import Run
 from alignzoo.bench.progress import watching
+from alignzoo.bench.renewal import renew
 from alignzoo.bench.request import Request
 from alignzoo.common.signals import caught
 from alignzoo.config import grammar
@@ -25,6 +26,7 @@ def execute(runs: Sequence[Run], request: Request) -> list[int]:
     """Runs those that aren't finished and returns their exit codes. One that fails doesn't stop the others; Ctrl-C and SIGTERM
     let each save and end all.
     """
+    renew(request, runs)
     waiting = [r for r in runs if not r.finished]
     stages = sum(len(level) for level in shared.levels(waiting))
     with _stopping(request.folder), watching(request.folder, len(runs) + stages, len(runs) - len(waiting)):

@@ -19,7 +19,7 @@ from alignzoo.errors import UserError
 from alignzoo.report import study
 from alignzoo.report.main import unharmed, writable
 from alignzoo.runs import single
-from alignzoo.runs.results import flat
+from alignzoo.runs.results import REPLACED, flat
 
 ABSENT = "nothing"
 TUNING = "tuning"  # the folder, in that of the bench, of runs that don't count
@@ -68,7 +68,7 @@ def _difference(there: str, asked: str) -> str:
 
 def _others(folder: Path, mine: set[Path]) -> list[Path]:
     found = [path.parent for path in sorted(folder.glob(f"**/{CONFIG}"))] if folder.is_dir() else []
-    return [path for path in found if path not in mine and path.relative_to(folder).parts[0] not in (TUNING, STAGES)]
+    return [path for path in found if path not in mine and path.relative_to(folder).parts[0] not in (TUNING, STAGES, REPLACED)]
 
 
 def failures(request: Request, runs: Sequence[Run]) -> dict[str, str]:

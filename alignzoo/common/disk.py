@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def keep_existing(option: str, path: Path, overwrite: bool, consent: str = "--ov
     if path.exists() and not overwrite:
         remedy = f", or write over it with {consent}" if consent else ""
         raise UserError(f"{option}: {path} exists: choose another name{remedy}")
+
+
+def set_aside(path: Path, why: object) -> None:
+    """A file of a cache that can't be read is renamed, so that it is made again, and that is told in one line."""
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        path.replace(aside)
+    except FileNotFoundError:  # another process was first
+        return
+    reason = (str(why).strip() or type(why).__name__).splitlines()[0]
+    print(f"alignzoo: {path} is damaged ({reason}): it is {aside.name} now, and made again", file=sys.stderr, flush=True)
 
 
 def is_full(error: BaseException) -> bool:

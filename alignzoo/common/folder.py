@@ -23,6 +23,7 @@ from alignzoo.errors import UserError
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
+FINGERPRINT = "fingerprint.json"
 METRICS = "metrics.jsonl"
 COMPLETIONS = "completions.jsonl"
 RELIABILITY = "reliability.json"
@@ -37,7 +38,7 @@ WEIGHTS = "weights-"  # and a step: what a full disk had room for, kept whatever
 LOCK = ".lock"
 MANIFEST = "manifest.json"  # in a folder that is whole: its files, with size and hash
 PARTIAL = ".partial-"  # before the name of a folder that is being written
-FILES = (CONFIG, ENVIRONMENT, METRICS, COMPLETIONS, RELIABILITY, *REFERENCE.values(), FRONTIER, SUMMARY)
+FILES = (CONFIG, ENVIRONMENT, FINGERPRINT, METRICS, COMPLETIONS, RELIABILITY, *REFERENCE.values(), FRONTIER, SUMMARY)
 NOBODYS = (LOCK, "lost+found")  # what lies in a folder that is free to take: the second, in every one that is a whole disk
 UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # where a file system knows no locks
 

@@ -81,11 +81,13 @@ def _saved(folder: Path) -> dict[str, Any]:
 
 def _resumed(folder: Path, parsed: Sequence[Override]) -> DictConfig:
     cfg = load_run(folder)
-    given = [o for o in parsed if o.get_key_element() not in ("resume", "run_dir")]
+    given = [o for o in parsed if o.get_key_element() not in ("resume", "run_dir", "accept")]
     wanted = [f"{o.get_key_element()}: {_text(o)} here, {_kept(cfg, o)} in the run" for o in given if _text(o) != _kept(cfg, o)]
     if wanted:
         raise UserError(f"resume={folder} goes on with the run's own config; these differ:\n  " + "\n  ".join(wanted[:3]))
     cfg.run_dir = cfg.resume = str(folder)
+    accepted = value_of(parsed, "accept") or []
+    cfg.accept = accepted if isinstance(accepted, list) else [str(accepted)]
     return cfg
 
 

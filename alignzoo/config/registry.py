@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import inspect
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo import API_VERSION, __version__
+from alignzoo.common import imports
 from alignzoo.config import declared
 from alignzoo.config.declared import Card
 from alignzoo.errors import UserError, nearest
@@ -90,7 +90,7 @@ class Registry:
         try:
             if plugin.module.startswith("alignzoo_local_"):
                 self._make_importable(plugin.module)
-            module = importlib.import_module(plugin.module)
+            module = imports.current(plugin.module)
             return _named(module, plugin.attribute) if plugin.attribute else _only(module, plugin)
         except UserError:
             raise

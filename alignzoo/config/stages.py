@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from alignzoo.common import fingerprint
 from alignzoo.config import grammar
+from alignzoo.config.code import code
 from alignzoo.config.overrides import written
 from alignzoo.config.stage_directives import directed
 from alignzoo.config.stage_files import check_references, named
@@ -104,5 +105,7 @@ def _placed(name: str, given: Sequence[str], before: Sequence[Planned], parent: 
     stage = Planned(name, concrete, used, folder or Path())
     if folder:
         return stage
-    digest = fingerprint.of(composed(stage.overrides, name), {str(known[u].folder): known[u].digest for u in used})
+    cfg = composed(stage.overrides, name)
+    settings: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    digest = fingerprint.of(cfg, {str(known[u].folder): known[u].digest for u in used}, code(settings))
     return replace(stage, digest=digest, folder=parent / f"{name}-{digest}")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts
+from alignzoo.common import fingerprint
 from alignzoo.contracts import Context, Models, Source, Table, Tables
 from alignzoo.data.encode import Encoder
 from alignzoo.data.prepare import Preparation
@@ -54,6 +55,9 @@ class TextSource(Source):
 
     def __post_init__(self) -> None:
         self._pairs: Table | None = None
+        self._contents: dict[type[Batch] | None, dict[str, Any]] = {}
+        self._ahead: dict[type[Batch] | None, tuple[list[Row], list[Row], dict[str, Any]]] = {}  # and not yet made into tables
+        self._trained: Any = None  # the tokenizer
         self._shown: list[Row] = []  # held out, as the data has them
         self._device = torch.device("cpu")
         for name in ("max_prompt_tokens", "max_completion_tokens", "vocabulary"):
@@ -69,15 +73,25 @@ class TextSource(Source):
 
     def tokenizer(self) -> Any:
         """Trained on the training rows alone, or None."""
-        if not self.vocabulary:
-            return None
-        train, _, _ = self.rows()
-        return train_bpe(sorted({text for row in train for text in row.texts()}), self.vocabulary)
+        if self.vocabulary and self._trained is None:
+            train, _, _ = self.rows()
+            self._trained = train_bpe(sorted({text for row in train for text in row.texts()}), self.vocabulary)
+        return self._trained
 
     def tables(self, view: type[Batch], context: Context) -> Tables:
         check(context.tokenizer)
-        train, heldout, counts = self.rows_for(view)
-        return self.tables_of(view, context, train, heldout, counts)
+        self.content(view)
+        return self.tables_of(view, context, *self._ahead.pop(view, None) or self.rows_for(view))
+
+    def content(self, view: type[Batch] | None) -> dict[str, Any]:
+        """{file: number and hash of its rows in their order}, as an algorithm that learns from this view gets them; of None, as
+        what is made of their prompts does. Rows are read, and hashed, once for this and for the tables that follow."""
+        if view not in self._contents:
+            rows = self.rows() if view is None else self.rows_for(view)
+            self._ahead = {view: rows}
+            both = [row for side in rows[:2] for row in side]
+            self._contents[view] = fingerprint.of_rows((_file(row), [row.values, row.remaining]) for row in both)
+        return self._contents[view]
 
     def tables_of(
         self, view: type[Batch], context: Context, train: list[Row], heldout: list[Row], counts: Mapping[str, Any],
@@ -157,6 +171,11 @@ class TextSource(Source):
             return self._preparation(Pairs, encoder, context).table(heldout)
         except UserError:
             return None
+
+
+def _file(row: Row) -> str:
+    """Where a row is from, without its number."""
+    return row.where.rpartition(", ")[0] or "rows"
 
 
 def existing(path: str, key: str) -> Path:

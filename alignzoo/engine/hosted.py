@@ -129,10 +129,11 @@ class Hosted:
 
     def train(self, resume_from_checkpoint: str | None = None) -> None:
         if resume_from_checkpoint:
+            folder = Path(resume_from_checkpoint)
+            self.cost.load_state_dict(records.of_rank(records.load(folder / COST), self.foreign.accelerator))
+            self.stopping.load_state_dict(records.load(folder / STOPPING))
             for lines in (self.metrics_file, self.completions_file):
-                lines.cut(checkpoint.step_of(Path(resume_from_checkpoint)))
-            self.cost.load_state_dict(records.load(Path(resume_from_checkpoint) / COST)[self.foreign.accelerator.process_index])
-            self.stopping.load_state_dict(records.load(Path(resume_from_checkpoint) / STOPPING))
+                lines.cut(checkpoint.step_of(folder))
         self.cost.started()
         with self.cost.phase("training"):
             self.foreign.train(resume_from_checkpoint=resume_from_checkpoint)

@@ -31,6 +31,16 @@ def load(path: Path) -> Any:
     return _unpack(json.loads(path.with_suffix(".json").read_text()), tensors)
 
 
+def of_rank(states: list[Any], accelerator: Any) -> Any:
+    """This process's of the states of all. Raises UserError where other processes than those of now wrote them."""
+    if len(states) != accelerator.num_processes:
+        raise UserError(
+            f"the checkpoint was written by {len(states)} process(es), and {accelerator.num_processes} are to go on from it: "
+            f"a run goes on with as many (torchrun --nproc-per-node {len(states)})"
+        )
+    return states[accelerator.process_index]
+
+
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = str(len(tensors))

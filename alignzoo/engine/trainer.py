@@ -345,35 +345,29 @@ class AlignTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
+        state = records.load(folder / "state")
+        window, cost, self._rng = (records.of_rank(state[name], self.accelerator) for name in ("window", "cost", "rng"))
         checkpoint.load_main(self.trained.main, folder)
         for name, module in self._other_roles().items():
             checkpoint.load_module(module, folder / name)
-        state = records.load(folder / "state")
         self.loader.load_state_dict(state["loader"])
         self.algorithm.load_state_dict(state["algorithm"])
         if self.reward:
             self.reward.load_state_dict(state["reward"])
         if self.lessons:
             self.lessons.load_state_dict(state["lessons"])
-        self.window.load_state_dict(_own(state["window"], self.accelerator.process_index))
-        self.cost.load_state_dict(_own(state["cost"], self.accelerator.process_index))
+        self.window.load_state_dict(window)
+        self.cost.load_state_dict(cost)
         self.logged_tokens, self.logged_seconds = state["logged"]
         self.drawn_before, self.drawn_last = state["drawn"]
         self.stopping.load_state_dict(state["early_stop"])
         self.saved_step = checkpoint.step_of(folder)
         for lines in (self.metrics_file, self.completions_file):
             lines.cut(self.saved_step)
-        self._rng = _own(state["rng"], self.accelerator.process_index)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             torch.random.set_rng_state(self._rng)
-
-
-def _own(states: list[Any], rank: int) -> Any:
-    if rank >= len(states):
-        raise UserError(f"the checkpoint was written by {len(states)} process(es): resume with as many")
-    return states[rank]
 
 
 def measured(run: Any, inner: Trainer) -> dict[str, float]:

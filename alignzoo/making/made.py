@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -16,9 +14,12 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alignzoo.batch import Batch, Completions
+from alignzoo.common import fingerprint
+from alignzoo.config.code import of_object
 from alignzoo.contracts import Context, Source, Tables
 from alignzoo.data.files import JsonLines
 from alignzoo.data.raters import Votes, settled
+from alignzoo.data.reading import reading
 from alignzoo.data.rows import Row
 from alignzoo.data.text import TextSource
 from alignzoo.errors import UserError
@@ -113,15 +114,18 @@ class _Maker:
         self.reward.setup(author.context)
         how = ("is", "decoding", "server")  # changes nothing about what is drawn
         sampling = {name: value for name, value in described(author.sampling).items() if name not in how}
+        settings = described(given)
         self.origins: dict[str, Any] = {
-            "weights": author.digest(), "sampling": sampling, "seed": setup.making.seed,
-            "labeller": {"name": self.name, "settings": described(given), "scoring": described(setup.scoring)},
+            **author.origins(), "sampling": sampling, "seed": setup.making.seed,
+            "encoder": reading(source, author.context.tokenizer),
+            "labeller": {"name": self.name, "settings": settings, "scoring": described(setup.scoring),
+                         "code": of_object(self.name.partition("=")[0], given, settings)},
         }  # fmt: skip
         self.notes = {"model": setup.making.model or setup.model.path, "data": setup.choices["data"]}
 
     def draws(self, asked: Asked, count: int) -> tuple[Store, list[Draw]]:
         content = [[r["prompt"], r.remaining] for r in asked.rows]
-        prompts = {"count": len(asked.rows), "hash": _hash(json.dumps(content, sort_keys=True, default=str).encode())}
+        prompts = {"count": len(asked.rows), "hash": fingerprint.of_json(content)[:16]}
         origins = self.origins | {"prompts": prompts, "purpose": asked.purpose}
         store = Store(self.author.context.cache, origins, self.notes, self._make(asked))
         with _shown(f"{asked.purpose}: {count} prompts x {self.setup.making.samples} samples", count) as done:
@@ -171,7 +175,7 @@ def described(settings: Any) -> Any:
         return settings.value
     if isinstance(settings, str):
         path = Path(embedded(settings).partition(":")[0]).expanduser()
-        return {"content": _hash(*_contents(path))} if ("/" in settings or path.suffix) and path.exists() else settings
+        return {"content": _content(path)} if ("/" in settings or path.suffix) and path.exists() else settings
     if isinstance(settings, Mapping):
         return {str(name): described(value) for name, value in settings.items()}
     if isinstance(settings, list | tuple):
@@ -179,17 +183,9 @@ def described(settings: Any) -> Any:
     return settings if isinstance(settings, int | float | None) else str(type(settings))
 
 
-def _contents(path: Path) -> Iterator[bytes]:
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            yield file.name.encode() + file.read_bytes()
-
-
-def _hash(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:16]
+def _content(path: Path) -> str:
+    files = [file for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()]
+    return fingerprint.of_json([[file.name, fingerprint.of_file(file)] for file in files])[:16]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +12,8 @@ from typing import Any
 from filelock import FileLock
 
 from alignzoo import __version__
-from alignzoo.common.disk import write_whole
-from alignzoo.common.folder import rows
+from alignzoo.common import fingerprint
+from alignzoo.common.disk import set_aside, write_whole
 
 BLOCK = 256  # draws of a file: what an interruption loses at most
 PROVENANCE = "provenance.json"
@@ -48,7 +47,7 @@ class Store:
 
     def __init__(self, cache: Path, origins: dict[str, Any], notes: dict[str, Any], make: Make) -> None:
         self.origins, self.notes, self.make = origins, notes, make
-        self.key = hashlib.sha256(json.dumps([__version__, origins], sort_keys=True, default=str).encode()).hexdigest()[:16]
+        self.key = fingerprint.of_json([__version__, origins])[:16]
         self.folder = cache / "made" / self.key
         self.reused = 0
 
@@ -61,13 +60,19 @@ class Store:
     @property
     def provenance(self) -> dict[str, Any]:
         """By which version and when the newest of the draws were made, and of what."""
-        told: dict[str, Any] = json.loads((self.folder / PROVENANCE).read_text("utf-8"))
-        return told
+        path = self.folder / PROVENANCE
+        try:
+            written: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        except (ValueError, FileNotFoundError) as error:
+            set_aside(path, error)
+            self._tell(sum(block.read_bytes().count(b"\n") for block in self.folder.glob("*.jsonl")))
+            return self.provenance
+        return written
 
     def _blocks(self, count: int, done: Callable[[int], None]) -> Iterator[list[Draw]]:
         for start in range(0, count, BLOCK):
             wanted, path = min(BLOCK, count - start), self.folder / f"{start // BLOCK:05d}.jsonl"
-            found = _read(path)[:wanted]
+            found = _read(path, start)[:wanted]
             self.reused += len(found)
             if len(found) < wanted:
                 found = found + self.make(range(start + len(found), start + wanted))
@@ -81,5 +86,16 @@ class Store:
         write_whole(self.folder / PROVENANCE, json.dumps(said | self.notes | self.origins, indent=1, default=str))
 
 
-def _read(path: Path) -> list[Draw]:
-    return [Draw(row["number"], row["prompt"], [Sample(**sample) for sample in row["samples"]]) for row in rows(path)]
+def _read(path: Path, start: int) -> list[Draw]:
+    """The draws of a block, which are numbered from `start` on; none where the file is damaged, which is then set aside."""
+    if not path.exists():
+        return []
+    try:
+        rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+        draws = [Draw(row["number"], row["prompt"], [Sample(**sample) for sample in row["samples"]]) for row in rows]
+        if [draw.number for draw in draws] != [*range(start, start + len(draws))]:
+            raise ValueError("its draws are not numbered in order")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        set_aside(path, error)
+        return []
+    return draws

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from alignzoo.common.noise import Noise
 from alignzoo.contracts import Context, Source
 from alignzoo.errors import UserError
 from alignzoo.models import build
+from alignzoo.models.computation import computation, weights
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.models.vocabulary import ends, support
 from alignzoo.settings import Sampling
@@ -36,14 +36,14 @@ class Writer:
         with self.network.shared.noise.during(purpose, 0), torch.no_grad():
             return self.network.generate(prompts.to(self.context.device), self.sampling)
 
-    def digest(self) -> str:
-        """A hash of the weights, and of the precision they compute in."""
-        digest = hashlib.sha256()
-        for name, value in self.network.module.state_dict().items():
-            whole = value.detach().cpu().contiguous()
-            digest.update(f"{name} {whole.dtype} {tuple(whole.shape)}".encode())
-            digest.update(whole.view(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+    def origins(self) -> dict[str, Any]:
+        """All that says which tokens it writes after a prompt, but for the sampling settings and the seed."""
+        module, shared = self.network.module, self.network.shared
+        kept = None if shared.support is None else shared.support.nonzero()[:, 0].tolist()
+        return {
+            "weights": weights(module), "network": computation(module), "forward": shared.forward.value,
+            "ends": sorted(shared.ends), "support": kept,
+        }  # fmt: skip
 
 
 def writer(setup: RunConfig, source: Source, context: Context) -> Writer:

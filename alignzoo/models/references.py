@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions
+from alignzoo.common import fingerprint
+from alignzoo.common.disk import set_aside
 from alignzoo.contracts import Context, Reference
 from alignzoo.models import build
+from alignzoo.models.computation import computation, weights
 from alignzoo.models.networks import AdapterOffNetwork, PolicyNetwork, Shared
 
 ALL = frozenset({"logprobs", "tokens", "generate"})
@@ -44,7 +50,7 @@ class AdapterOff(Reference):
 
 @dataclass(kw_only=True)
 class Cached(Reference):
-    """Log-probs kept on disk by weights and token ids, computed once and shared by runs: sweeps pay for the reference once."""
+    """Log-probs kept on disk by network and token ids, computed once and shared by runs: sweeps pay for the reference once."""
 
     offers: ClassVar[frozenset[str]] = frozenset({"logprobs"})
     path: str | None = field(default=None, metadata={"help": "the cache file; none: reference.sqlite in the cache folder"})
@@ -72,7 +78,7 @@ class CachedNetwork(PolicyNetwork):
     def __init__(self, module: nn.Module, shared: Shared, store: _Store) -> None:
         super().__init__(module, shared, frozen=True)
         self.store = store
-        self.weights = weights_hash(module)
+        self.identity = fingerprint.of_json([weights(module), computation(module), shared.forward.value])
 
     def view(self, frozen: bool) -> CachedNetwork:
         return self
@@ -81,7 +87,7 @@ class CachedNetwork(PolicyNetwork):
         if self.shared.noise.purpose.startswith("eval"):
             return super().logprobs(c)
         keys = self._keys(c)
-        rows = self.store.get(keys)
+        rows = self.store.get(keys, c.scored.sum(1).tolist())
         missing = [i for i, row in enumerate(rows) if row is None]
         if missing:
             part = c.take(missing)
@@ -97,9 +103,9 @@ class CachedNetwork(PolicyNetwork):
         return out.masked_scatter(c.scored, found.to(out))
 
     def _keys(self, c: Completions) -> list[bytes]:
-        """One key a record: the weights, the distribution and the token ids."""
+        """One key a record: the network, the distribution and the token ids."""
         support = b"" if self.shared.support is None else self.shared.support.cpu().numpy().tobytes()
-        salt = f"{self.weights}:{self.shared.temperature}".encode() + support
+        salt = f"{self.identity}:{self.shared.temperature}".encode() + support
         prompts = [ids[mask].tolist() for ids, mask in zip(c.prompts.ids, c.prompts.attended, strict=True)]
         columns = zip(c.prompt_of.tolist(), c.ids, c.attended, c.scored, strict=True)
         return [
@@ -109,35 +115,63 @@ class CachedNetwork(PolicyNetwork):
 
 
 class _Store:
-    """Vectors of float64 by key, in one SQLite file that several runs may use at once."""
+    """Vectors of float64 by key, in one SQLite file that several runs may use at once. What is damaged is as if not there: a
+    file is set aside, a vector written again."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.connection = sqlite3.connect(path, timeout=60)
-        self.connection.execute("CREATE TABLE IF NOT EXISTS logprobs (key BLOB PRIMARY KEY, value BLOB)")
+        self.path = path
+        with self._whole():
+            self._connect()
 
-    def get(self, keys: list[bytes]) -> list[Tensor | None]:
-        query = "SELECT value FROM logprobs WHERE key = ?"
-        rows = [self.connection.execute(query, (key,)).fetchone() for key in keys]
-        return [_vector(row[0]) if row else None for row in rows]
+    def get(self, keys: list[bytes], lengths: list[int]) -> list[Tensor | None]:
+        query, blobs = "SELECT value FROM logprobs WHERE key = ?", [None] * len(keys)
+        with self._whole():
+            blobs = [(self.connection.execute(query, (key,)).fetchone() or [None])[0] for key in keys]
+        return [_vector(blob, length) for blob, length in zip(blobs, lengths, strict=True)]
 
     def put(self, rows: Iterable[tuple[bytes, Tensor]]) -> None:
-        with self.connection:
-            values = [(key, vector.numpy().tobytes()) for key, vector in rows]
-            self.connection.executemany("INSERT OR IGNORE INTO logprobs VALUES (?, ?)", values)
+        values = [(key, _blob(vector)) for key, vector in rows]
+        with self._whole(), self.connection:
+            self.connection.executemany("INSERT OR REPLACE INTO logprobs VALUES (?, ?)", values)
+
+    def _connect(self) -> None:
+        self.connection = sqlite3.connect(self.path, timeout=60)
+        self.connection.execute("CREATE TABLE IF NOT EXISTS logprobs (key BLOB PRIMARY KEY, value BLOB)")
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What finds the file damaged inside ends there, with a new file in its place."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise
+            with FileLock(f"{self.path}.lock"):  # of several processes the first sets it aside
+                self.connection.close()
+                if _damaged(self.path):
+                    set_aside(self.path, error)
+                self._connect()
 
 
-def weights_hash(module: nn.Module) -> str:
-    """A hash of every weight by name, dtype, shape and value."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _damaged(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as connection:
+            return connection.execute("PRAGMA quick_check").fetchone() != ("ok",)
+    except sqlite3.DatabaseError:
+        return True
 
 
-def _vector(data: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.float64) if data else torch.empty(0, dtype=torch.float64)
+def _blob(vector: Tensor) -> bytes:
+    content = vector.numpy().tobytes()
+    return zlib.crc32(content).to_bytes(4) + content
+
+
+def _vector(blob: bytes | None, length: int) -> Tensor | None:
+    """None where there is none of so many values with its checksum."""
+    if blob is None or len(blob) != 4 + 8 * length or zlib.crc32(blob[4:]).to_bytes(4) != blob[:4]:
+        return None
+    return torch.frombuffer(bytearray(blob[4:]), dtype=torch.float64) if length else torch.empty(0, dtype=torch.float64)
 
 
 def _policy(context: Context) -> Any:

@@ -42,7 +42,7 @@ def run(cfg: DictConfig) -> list[dict[str, Any]]:
 
 def _make(stage: Stage, log: record.Record) -> dict[str, Any]:
     if stage.status == UNFINISHED:
-        cfg = compose([f"resume={written(stage.folder)}"])
+        cfg = compose([f"resume={written(stage.folder)}", f"accept={written(list(stage.config.accept))}"])
     else:
         cfg = stage.config
         _clear(stage)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import sys
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
+from alignzoo.common import imports
 from alignzoo.contracts import Reward, Scores, ScoringError, Source
 from alignzoo.data.readable import originals, readable
 from alignzoo.errors import UserError, nearest
@@ -131,7 +131,7 @@ def load(path: str | None, key: str) -> Callable[..., Any]:
     if not told:
         print(f"alignzoo: {key}={path} runs the code of {module_name}", file=sys.stderr, flush=True)
     try:
-        module = importlib.import_module(module_name)
+        module = imports.current(module_name)
     except ModuleNotFoundError as error:
         raise UserError(
             f"{key}={path}: no module {error.name!r}, looking in the current folder and what is installed"

@@ -18,9 +18,9 @@ from alignzoo.common.words import words
 from alignzoo.config.composition import compose
 from alignzoo.config.run import instantiate
 from alignzoo.errors import UserError, require
+from alignzoo.runs.sample import CHUNK, Sample, Sampler, show_one
 from alignzoo.statistics import texts
 from alignzoo.statistics.intervals import Ends, mean_interval
-from alignzoo.runs.sample import CHUNK, Sample, Sampler, show_one
 
 SHOWN = 10
 

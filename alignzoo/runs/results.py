@@ -14,7 +14,7 @@ from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import CONFIG, ENVIRONMENT, METRICS, SUMMARY, line, objects, read, rows
 from alignzoo.errors import UserError
 
-TRIALS, STAGES = "tuning", "stages"
+TRIALS, STAGES, REPLACED = "tuning", "stages", "replaced"  # folders of a bench whose runs don't count
 ROWS = "results.jsonl"
 COSTS = ("steps", "samples", "tokens", "flops", "seconds")
 
@@ -135,8 +135,8 @@ def _run_folders(given: Path) -> Iterator[Path]:
     if not given.exists():
         raise UserError(f"{given} does not exist")
     named = [given] if (given / CONFIG).is_file() else [path.parent for path in sorted(given.glob(f"**/{CONFIG}"))]
-    # what a bench tried or made before its runs lies beside them, and doesn't count
-    named = [path for path in named if not {TRIALS, STAGES} & {*path.relative_to(given).parts}]
+    # what a bench tried, made before its runs or made again lies beside them, and doesn't count
+    named = [path for path in named if not {TRIALS, STAGES, REPLACED} & {*path.relative_to(given).parts}]
     for path in map(Path.resolve, named):
         yield path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 

@@ -13,25 +13,25 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from alignzoo.data.rows import Text
-from alignzoo.data.readable import originals, readable
 from alignzoo.batch import Completions, Prompts
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import MODEL, line
 from alignzoo.common.noise import Noise
-from alignzoo.setup import RunConfig
-from alignzoo.config.run import instantiate
 from alignzoo.config.composition import load_run
+from alignzoo.config.run import instantiate
 from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.data.encode import Encoder
+from alignzoo.data.readable import originals, readable
+from alignzoo.data.rows import Text
 from alignzoo.engine.beside import changes
-from alignzoo.rewards.checked import checked
 from alignzoo.errors import UserError, nearest, require
 from alignzoo.models import build
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.models.vocabulary import decoder, ends, support
+from alignzoo.rewards.checked import checked
 from alignzoo.runs.single import cache_folder
 from alignzoo.settings import Sampling
+from alignzoo.setup import RunConfig
 
 CHUNK = 64  # prompts at once
 SIDES = ("policy", "reference")
@@ -110,7 +110,9 @@ class Sampler:
         width = max(len(row) for row in ids)
         padded = torch.tensor([[0] * (width - len(row)) + row for row in ids])
         attended = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in ids])
-        return Prompts(ids=padded, attended=attended, row=torch.arange(len(ids)), made_of=asked, decode=decoder(encoder.tokenizer))
+        return Prompts(
+            ids=padded, attended=attended, row=torch.arange(len(ids)), made_of=asked, decode=decoder(encoder.tokenizer)
+        )
 
     @torch.no_grad()
     def __call__(self, prompts: Prompts) -> list[Sample]:

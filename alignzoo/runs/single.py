@@ -16,15 +16,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignzoo.setup import RunConfig
 from alignzoo.common import disk
 from alignzoo.common import folder as folders
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, MODEL, SUMMARY, WEIGHTS
 from alignzoo.errors import UserError
+from alignzoo.setup import RunConfig
 
 PACKAGES = ("alignzoo", "torch", "transformers", "accelerate", "trl", "peft", "datasets", "hydra-core", "numpy")
-VOLATILE = ("resume", "run_dir", "stages_dir", "pipeline")  # say where a run is and how it was started, not what it is
+VOLATILE = (
+    "resume",
+    "accept",
+    "run_dir",
+    "stages_dir",
+    "pipeline",
+)  # say where a run is and how it was started, not what it is
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -43,8 +49,9 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from transformers.utils.logging import disable_progress_bar
 
     from alignzoo.config.run import instantiate
-    from alignzoo.runs.display import Display
     from alignzoo.engine.callbacks import Interrupt
+    from alignzoo.runs import made_of
+    from alignzoo.runs.display import Display
 
     disable_progress_bar()  # of saving and loading: ours shows the run
     checkpoint = _starting_point(cfg, folder)
@@ -52,6 +59,9 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         folders.sweep(folder)
     fresh = checkpoint is None and main_process()
     setup, interrupt, displays = instantiate(cfg), Interrupt(), list[Display]()
+    builder = _builder(setup)(setup, folder, cache_folder())
+    if checkpoint and main_process():
+        origin = made_of.checked(setup, contents(cfg), folder, checkpoint)
 
     def show(step: int, row: dict[str, float]) -> None:
         for display in displays:
@@ -59,10 +69,12 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     with interrupt.listening():
         with folders.begun(folder, identity(cfg)) if fresh else nullcontext():
-            trainer = _builder(setup)(setup, folder, cache_folder()).trainer(interrupt, show)
+            trainer = builder.trainer(interrupt, show)
         if trainer.is_world_process_zero():
             if fresh:
+                origin = made_of.Origin(folder, made_of.parts(setup, contents(cfg)))
                 write_whole(folder / ENVIRONMENT, json.dumps({"command": command(), **environment()}, indent=1))
+            origin.write()
             total = None if trainer.allowance.limited else trainer.args.max_steps
             displays.append(Display(total, f"{setup.choices['algorithm']} on {setup.choices['data']}"))
         trainer.accelerator.wait_for_everyone()

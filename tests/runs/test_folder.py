@@ -210,7 +210,9 @@ def test_the_default_folder_is_taken_up_too(counting, tmp_path, monkeypatch, cap
 # --- whose folder it is ---
 
 
-@pytest.mark.parametrize("name", [".git/config", ".env", ".config.yaml.old", "notes.txt", "checkpoints/notes", "config.yaml", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "name", [".git/config", ".env", ".config.yaml.old", "notes.txt", "checkpoints/notes", "config.yaml", "metrics.jsonl"]
+)
 def test_a_folder_with_something_else_in_it_is_not_touched(counting, tmp_path, name):
     folder = tmp_path / "proj"
     (folder / name).parent.mkdir(parents=True)

@@ -124,7 +124,10 @@ class Exact(Source):
         with context.shared.at(1.0):
             warmup.restart(policy, self.task_seed)
             names = ("prompts", "vocabulary", "length", "task_seed", "warmup_steps", "warmup_batch", "warmup_learning_rate")
-            key = {name: getattr(self, name) for name in names} | {"prompt_ids": self.language.prompt_ids.tolist()}
+            key = {name: getattr(self, name) for name in names} | {
+                "prompt_ids": self.language.prompt_ids.tolist(), "tokens": self.language.support.tolist(),
+                "forward": context.shared.forward.value,
+            }  # fmt: skip
             warmup.cached(context.cache, key, policy, lambda: train(policy, network, self.language, source, context.device))
             self.device, self.noise = context.device, context.shared.noise
             self.reference = policy_table(self.language, network, context.device)

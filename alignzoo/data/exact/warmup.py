@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions
+from alignzoo.common import fingerprint
+from alignzoo.common.disk import set_aside
 from alignzoo.contracts import Policy
 from alignzoo.data.exact.language import Language
 from alignzoo.data.exact.optimum import completion_logprobs
 from alignzoo.data.exact.sampler import Sampler
+from alignzoo.models.computation import computation, weights
 
 
 def restart(policy: nn.Module, seed: int) -> None:
@@ -64,16 +65,26 @@ class WarmUp:
 
 def cached(folder: Path, key: Any, policy: nn.Module, train: Callable[[], None]) -> None:
     """Give `policy` the weights that `train` leads to from where it is: from the cache, or by training, once for all runs."""
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
-    for name, value in sorted(policy.state_dict().items()):
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    path = folder / f"exact-{digest.hexdigest()[:24]}.pt"
-    if path.exists():
-        policy.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    path = folder / f"exact-{fingerprint.of_json([key, weights(policy), computation(policy)])[:24]}.pt"
+    if path.exists() and _restored(path, policy):
         return
     train()
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    torch.save(policy.state_dict(), partial)
+    torch.save({"weights": policy.state_dict(), "sha256": weights(policy)}, partial)
     partial.replace(path)
+
+
+def _restored(path: Path, policy: nn.Module) -> bool:
+    """Whether the policy has the weights of this file now. One that is damaged is set aside, and changes nothing."""
+    start = {name: value.clone() for name, value in policy.state_dict().items()}
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        policy.load_state_dict(saved["weights"])
+        if weights(policy) != saved["sha256"]:
+            raise ValueError("its checksum is another")
+    except Exception as error:  # torch reads a damaged file in many ways
+        policy.load_state_dict(start)
+        set_aside(path, error)
+        return False
+    return True

@@ -1,0 +1,36 @@
+"""How a run reads text: all that says which tokens a text becomes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from alignzoo.common import fingerprint
+from alignzoo.contracts import Source
+from alignzoo.data.text import TextSource
+
+DECODING = ("split_special_tokens", "clean_up_tokenization_spaces", "truncation_side")
+
+
+def reading(source: Source, tokenizer: Any) -> dict[str, Any]:
+    """{name: value or hash} of the tokenizer, and of what the source's encoder puts around texts."""
+    if not isinstance(source, TextSource):
+        return {"tokenizer": _tokenizer(tokenizer)}
+    encoder = source.encoder(tokenizer)
+    template = encoder.template or tokenizer.chat_template
+    return {
+        "tokenizer": _tokenizer(tokenizer), "chat_template": template and fingerprint.of_json(template),
+        "chat": encoder.chat, "system": encoder.system, "template_options": encoder.options,
+    }  # fmt: skip
+
+
+def _tokenizer(tokenizer: Any) -> str:
+    """A hash of the vocabulary, of how text is cut, and of the special tokens; not of how a batch was padded last."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    whole = (
+        json.loads(backend.to_str()) if backend else {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
+    )
+    kept = {name: value for name, value in whole.items() if name not in ("padding", "truncation")}
+    return fingerprint.of_json(
+        [kept, tokenizer.special_tokens_map, {name: getattr(tokenizer, name, None) for name in DECODING}]
+    )

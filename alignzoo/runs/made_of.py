@@ -1,0 +1,155 @@
+"""What a run is made of, by part: written down when it begins, compared when it goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignzoo.common import fingerprint
+from alignzoo.common.disk import write_whole
+from alignzoo.common.fingerprint import Items
+from alignzoo.common.folder import FINGERPRINT
+from alignzoo.config.code import code
+from alignzoo.data.reading import reading
+from alignzoo.data.text import TextSource
+from alignzoo.errors import UserError
+from alignzoo.models import build
+from alignzoo.models.computation import plain
+from alignzoo.runs.results import flat
+from alignzoo.settings import Made
+from alignzoo.setup import RunConfig
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+SHORT = 40  # letters
+NOT_CONTENT = (".md", ".lock")  # of a folder that a setting names: what nothing reads
+
+
+@dataclass
+class Origin:
+    """What the run in `folder` is made of: `parts` now, and what of it was accepted to be other than when it began."""
+
+    folder: Path
+    parts: dict[str, Items | None]
+    accepted: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self) -> None:
+        write_whole(self.folder / FINGERPRINT, json.dumps(fingerprint.document(self.parts, self.accepted), indent=1))
+
+
+def checked(setup: RunConfig, settings: Mapping[str, Any], folder: Path, checkpoint: Path) -> Origin:
+    """Of a run that goes on from `checkpoint`; `settings` are those of its config.yaml. Raises UserError that names what differs
+    from what the run was made of and isn't accepted; where that wasn't written down, it is told."""
+    origin, saved = Origin(folder, parts(setup, settings)), read(folder)
+    if saved is None:
+        _tell(f"{folder} has no {FINGERPRINT} that can be read: whether code, data or libraries have changed can't be compared")
+        origin.accepted = [_entry(checkpoint, "not compared")]
+        return origin
+    differing = fingerprint.differences(saved, origin.parts)
+    if refused := refusal(differing, setup.accept):
+        raise UserError(f"{folder} can't go on: {refused}")
+    origin.accepted = [*saved.get("accepted", []), *([_entry(checkpoint, differing)] if differing else [])]
+    return origin
+
+
+def refusal(differing: Mapping[str, str], accepted: Collection[str]) -> str:
+    """Why a run that differs so can't go on, and what to do; empty where all of it is accepted."""
+    refused = {part: what for part, what in differing.items() if part not in accepted}
+    if not refused:
+        return ""
+    named = "; ".join(f"other {part} ({what})" for part, what in refused.items())
+    return (
+        f"it was made of {named}\nput that back, start anew with another run_dir=, or go on with what is there now: "
+        f"accept=[{','.join([*dict.fromkeys([*accepted, *refused])])}]"
+    )
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """fingerprint.json; None where there is none, or none that can be read."""
+    try:
+        saved = json.loads((folder / FINGERPRINT).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return saved if isinstance(saved, dict) else None
+
+
+def parts(setup: RunConfig, settings: Mapping[str, Any]) -> dict[str, Items | None]:
+    """{part: its items} of a run with these settings, those of its config.yaml, as files, code and libraries are now."""
+    tokenizer = setup.data.tokenizer() or build.tokenizer(setup.model)
+    config = build.config(setup.model, tokenizer)
+    return {
+        "config": {key: fingerprint.of_json(value) for key, value in flat(dict(settings)).items()},
+        "weights": dict(_weights(setup, settings, config)) or None,
+        "model_config": {key: _short(value) for key, value in flat({**plain(config), **_generation(setup.model.path)}).items()},
+        "encoder": {name: _short(value) for name, value in reading(setup.data, tokenizer).items()},
+        "data": dict(_data(setup, settings)),
+        "code": dict(code(settings)),
+        "versions": fingerprint.versions(),
+    }
+
+
+def _weights(setup: RunConfig, settings: Mapping[str, Any], config: Any) -> Iterator[tuple[str, str]]:
+    """Of the model that is trained, and of every other folder that settings name."""
+    if path := setup.model.path:
+        folder = Path(path).expanduser()
+        if not folder.exists():  # on the hub
+            yield "model.path", str(getattr(config, "_commit_hash", None))
+        for file in sorted(folder.rglob("*")):
+            if file.suffix in WEIGHTS:
+                yield str(file.relative_to(folder)), fingerprint.of_file(file)
+    for key, folder in _named(settings):
+        if folder.is_dir():
+            for file in sorted(folder.rglob("*")):
+                if file.is_file() and file.suffix not in NOT_CONTENT and not file.name.startswith("."):
+                    yield f"{key}/{file.relative_to(folder)}", fingerprint.of_file(file)
+
+
+def _data(setup: RunConfig, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The rows, and every other file that settings name."""
+    if isinstance(setup.data, TextSource):
+        makes = setup.making.kind is not Made.none
+        yield from setup.data.content(None if makes else setup.algorithm.data).items()
+    else:
+        yield from _files(fingerprint.paths(settings["data"], "data"))
+    yield from _files((key, str(path)) for key, path in _named(settings))
+
+
+def _files(named: Any) -> Iterator[tuple[str, str]]:
+    for key, text in named:
+        path = Path(text).expanduser()
+        if path.is_file():
+            yield f"{key}={path.name}", fingerprint.of_file(path)
+
+
+def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """(key, path) of settings that name files, but for the model that is trained, the data and plugins, which have parts of
+    their own; and but for where a run is."""
+    elsewhere = ("data", "model", *fingerprint.NOT_MADE_FROM)
+    for key, text in fingerprint.paths({name: value for name, value in settings.items() if name not in elsewhere}):
+        if key != "plugins_dir":
+            yield key, Path(text).expanduser()
+
+
+def _generation(path: str | None) -> Items:
+    """What a model's generation config says of how completions end."""
+    file = Path(path or "", "generation_config.json").expanduser()
+    return {file.name: fingerprint.of_file(file)} if path and file.is_file() else {}
+
+
+def _short(value: Any) -> Any:
+    """A number, or what a line can say, or a hash of it."""
+    if value is None or isinstance(value, int | float):
+        return value
+    return str(value) if len(str(value)) <= SHORT else fingerprint.of_json(value)
+
+
+def _entry(checkpoint: Path, differing: Any) -> dict[str, Any]:
+    return {"from": checkpoint.name, "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "differing": differing}
+
+
+def _tell(text: str) -> None:
+    print(f"alignzoo: {text}", file=sys.stderr, flush=True)
