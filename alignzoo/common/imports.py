@@ -31,6 +31,8 @@ def current(name: str) -> ModuleType:
         for key, loaded in [*sys.modules.items()]:
             if (origin := getattr(loaded, "__file__", None)) and Path(origin) in files and key != "__main__":
                 del sys.modules[key]
+                package, _, name_in_it = key.rpartition(".")
+                vars(sys.modules.get(package, loaded)).pop(name_in_it, None)  # which `from . import` would find
                 if cached := getattr(loaded.__spec__, "cached", None):  # which overlooks an edit within the same second
                     Path(cached).unlink(missing_ok=True)
         importlib.invalidate_caches()

@@ -116,3 +116,28 @@ def test_a_card_without_front_matter_is_not_a_card(folder: Path) -> None:
     card = Registry(folder).card("algorithm", "deep")
     assert card == registry.Card("Deep thoughts", "preference", ["policy", "reward"], "Pairs", "Me 2026", "Text")
     assert registry.field_names(Registry(folder).get("algorithm", "deep")) == ["weight"]
+
+
+def test_an_edited_plugin_is_loaded_again_in_the_same_process(folder: Path) -> None:
+    asked = [f"plugins_dir={folder}", "algorithm=deep"]
+    first = config.instantiate(config.compose(asked)).algorithm
+    again = config.instantiate(config.compose(asked)).algorithm
+    assert (first.weight, type(again)) == (3.0, type(first)), "nothing is loaded twice for nothing"
+    (folder / "deep" / "helper.py").write_text("SCALE = 4.0\n")  # as long as before, within the same second
+    assert config.instantiate(config.compose(asked)).algorithm.weight == 4.0
+    code = folder / "deep" / "deep.py"
+    code.write_text(code.read_text().replace("return batch, {}", "return -batch, {}"))
+    edited = config.instantiate(config.compose(asked)).algorithm
+    assert (edited.loss(None, 2.0)[0], first.loss(None, 2.0)[0]) == (-2.0, 2.0)
+
+
+def test_files_that_plugins_share_are_one_after_an_edit(folder: Path) -> None:
+    (folder / "shared.py").write_text("class Record:\n    kind = 1\n")
+    for name in ("one", "two"):
+        text = "from . import shared\n" + MINE.replace("Mine", name.title()).replace("data = Batch", "data = shared.Record")
+        (folder / f"{name}.py").write_text(text)
+    before = [Registry(folder).load("algorithm", name).data for name in ("one", "two")]
+    (folder / "shared.py").write_text("class Record:\n    kind = 2\n")
+    after = [Registry(folder).load("algorithm", name).data for name in ("one", "two")]
+    assert before[0] is before[1] and after[0] is after[1]
+    assert (before[0].kind, after[0].kind) == (1, 2)

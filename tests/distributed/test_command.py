@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from alignzoo.cli import main as cli
 from alignzoo.engine import checkpoint
 from tests.limits import HANG
 
@@ -61,6 +62,15 @@ def test_sigterm_to_torchrun_saves_once_and_says_how_to_go_on(stopped):
     assert printed.count("interrupted at step") == 1
     assert f"interrupted at step {step} and saved; go on with: alignzoo train resume={Path('runs') / run.name}" in printed
     assert not (run / "summary.json").exists()
+
+
+def test_one_process_can_not_go_on_for_two(stopped, folder, monkeypatch, capsys):
+    _, run = stopped
+    monkeypatch.chdir(folder)
+    before = (run / "metrics.jsonl").read_bytes()
+    assert cli.main(["train", f"resume={Path('runs') / run.name}"]) == 2
+    assert "the checkpoint was written by 2 process(es), and 1 are to go on from it" in capsys.readouterr().err
+    assert (run / "metrics.jsonl").read_bytes() == before
 
 
 def test_the_run_goes_on_to_its_end(stopped, torchrun, folder):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from alignzoo import compose, train
 from alignzoo.cli import scaffold
+from alignzoo.engine import checkpoint, records
 from alignzoo.settings import UserError
 
 
@@ -73,3 +75,22 @@ def test_it_stops_early_with_the_weights_that_were_best(plugins: Path, tmp_path:
     assert summary["metrics"]["J"] == rows[0]["eval/J"] != rows[2]["eval/J"]
     kept, trained = (load_file(run / name / "model.safetensors") for name in ("model", "checkpoints/checkpoint-2"))
     assert any(not torch.equal(x, trained[name]) for name, x in kept.items())
+
+
+def test_another_number_of_processes_than_wrote_a_checkpoint_is_refused(plugins: Path, tmp_path: Path) -> None:
+    """Of either kind of trainer; two processes have written what is here made to say so."""
+    for algorithm, file, names in (("foreign", "cost", None), ("sft", "state", ("window", "cost", "rng"))):
+        run = tmp_path / algorithm
+        train(compose([*overrides(plugins, run), f"algorithm={algorithm}"]))
+        (run / "summary.json").unlink()
+        saved = checkpoint.latest(run / "checkpoints")
+        state = records.load(saved / file)
+        records.save(state * 2 if names is None else state | {name: state[name] * 2 for name in names}, saved / file)
+        checkpoint.seal(saved)
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        with pytest.raises(UserError, match=r"written by 2 process\(es\), and 1 are to go on from it"):
+            train(compose([f"resume={run}"]))
+        after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        assert {path.name for path in after if after[path] != before.get(path)} <= {"fingerprint.json"}
+    with pytest.raises(UserError, match=r"written by 1 process\(es\), and 2 are to go on"):
+        records.of_rank([{}], SimpleNamespace(num_processes=2, process_index=0))

@@ -24,7 +24,7 @@ from alignzoo.testing.toys import LLAMA
 class Task:
     """An `Exact` source that has been started, and what it was started with."""
 
-    def __init__(self, cache: Path, view: type = Prompts, seed: int = 0, **settings: Any) -> None:
+    def __init__(self, cache: Path, view: type = Prompts, seed: int = 0, model: Any = LLAMA, **settings: Any) -> None:
         small = {"prompts": 2, "vocabulary": 3, "length": 3, "rows": 64, "warmup_steps": 20, "warmup_batch": 32}
         self.source = Exact(**(small | settings))
         tokenizer = byte_level()
@@ -36,7 +36,7 @@ class Task:
             cache=cache,
         )
         self.tables = self.source.tables(view, self.context)
-        made = Model(config=dict(LLAMA))
+        made = Model(config=dict(model))
         self.module = build.policy(made, build.config(made, tokenizer), seed)
         support = torch.zeros(len(tokenizer), dtype=torch.bool)
         support[list(self.source.support(tokenizer))] = True

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from alignzoo.data.exact.source import Exact, warmup
 from alignzoo.data.exact.tables import draw
 from alignzoo.functional.divergences import forward_kl
 from alignzoo.settings import Sampling
+from alignzoo.testing.toys import LLAMA
 
 Make = Callable[..., Any]
 LETTERS = "abc"
@@ -271,6 +273,40 @@ def test_the_reference_is_kept_and_shared(make_task: Make, monkeypatch: pytest.M
     assert all(torch.equal(a, b) for a, b in zip(first.module.parameters(), again.module.parameters(), strict=True))
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         make_task(warmup_steps=21)
+
+
+@pytest.mark.parametrize("change", [{"rms_norm_eps": 0.5}, {"hidden_act": "gelu"}])
+def test_another_network_with_the_same_fresh_weights_is_warmed_up_by_itself(
+    change: dict[str, Any], make_task: Make, tmp_path: Path
+) -> None:
+    model = {**LLAMA, **change}
+    others, shared = make_task(), make_task(model=model)
+    alone = type(shared)(tmp_path / "alone", model=model)
+    trios = list(zip(shared.module.parameters(), alone.module.parameters(), others.module.parameters(), strict=True))
+    assert all(torch.equal(x, y) for x, y, _ in trios)
+    assert any(not torch.equal(x, z) for x, _, z in trios)
+
+
+@pytest.mark.parametrize("damage", ["cut", "bits", "another kind"])
+def test_a_damaged_reference_is_set_aside_named_and_made_again(
+    damage: str, make_task: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = [p.clone() for p in make_task().module.parameters()]
+    (file,) = tmp_path.glob("exact-*.pt")
+    if damage == "another kind":
+        torch.save({"weights": {}, "sha256": ""}, file)
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:1000])
+    else:
+        saved = torch.load(file, weights_only=True)
+        next(iter(saved["weights"].values())).flatten()[0] += 1e-6
+        torch.save(saved, file)
+    again = make_task()
+    assert all(torch.equal(a, b) for a, b in zip(expected, again.module.parameters(), strict=True))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"alignzoo: {file} is damaged (")
+    make_task()
+    assert capsys.readouterr().err == "" and [path.name for path in tmp_path.glob("*.damaged")] == [f"{file.name}.damaged"]
 
 
 # --- user mistakes ---

@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from tokenizers.normalizers import Lowercase
 
 from alignzoo.batch import Completions, Pairs, Rankings, Rated
 from alignzoo.cli import main as cli
@@ -14,6 +16,7 @@ from alignzoo.data.exact.source import Exact
 from alignzoo.data.files import JsonLines
 from alignzoo.making import made, prompts, samples
 from alignzoo.models.tokenizers import byte_level
+from alignzoo.rewards.function import Function
 from alignzoo.rewards.none import NoReward
 from alignzoo.rewards.task import Task
 from alignzoo.settings import Decoding, Generation, Made, Making, Model, Sampling, Unit, UserError
@@ -122,6 +125,62 @@ def test_samples_are_kept_and_what_they_depend_on_is_their_name(source, context)
     ]
     folders = {made.make(other, source, context).train.store.folder for other in others}
     assert len(folders | {once.train.store.folder}) == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chat": True}, {"system": "Be brief."}, {"chat_template": "t.jinja"}, {"template_options": {"thinking": True}},
+        {"prompt_format": "question"}, "tokenizer", "network",
+    ],
+)  # fmt: skip
+def test_what_is_read_otherwise_or_computed_otherwise_is_made_anew(change, source, context, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("t.jinja").write_text("{{ messages[0]['content'] }}")
+    once = made.make(setup(source, prompts=9), source, context).train
+    model = Model(config=dict(toys.LLAMA))
+    if change == "tokenizer":
+        words = byte_level()
+        words.backend_tokenizer.normalizer = Lowercase()
+        context = replace(context, tokenizer=words)
+    elif change == "network":  # the fresh weights are the same
+        model = Model(config={**toys.LLAMA, "rms_norm_eps": 0.5})
+    else:
+        source = replace(source, **change)
+    again = made.make(setup(source, prompts=9, model=model), source, context).train
+    assert again.store.folder != once.store.folder and again.store.reused == 0
+    reads = again.store.origins["encoder"] != once.store.origins["encoder"]
+    assert reads == (change not in ("network", {"prompt_format": "question"}))
+
+
+def test_a_judge_whose_code_was_edited_judges_anew(source, context, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    judge = Path("judge_of_made.py")
+    judge.write_text("def score(completions):\n    return [float(len(c)) for c in completions]\n")
+    gold = Function(path="judge_of_made:score").resolve(source)
+    folders = [made.make(setup(source, prompts=9, gold=gold), source, context).train.store.folder]
+    judge.write_text("def score(completions):\n    return [-float(len(c)) for c in completions]\n")
+    gold = Function(path="judge_of_made:score").resolve(source)
+    again = made.make(setup(source, prompts=9, gold=gold), source, context).train
+    assert again.store.folder not in folders
+    assert {s.score <= 0 for label in again.labels for s in label.samples} == {True}, "the module was imported again"
+
+
+@pytest.mark.parametrize("damage", [b"{", b'{"number": 0}\n', b"\xff\xfe", b'{"number": 5, "prompt": 0, "samples": []}\n'])
+def test_a_damaged_block_is_set_aside_named_and_made_again(damage, source, context, capsys):
+    once = made.make(setup(source, prompts=9), source, context)
+    block = once.train.store.folder / "00000.jsonl"
+    block.write_bytes(damage)
+    (block.parent / samples.PROVENANCE).write_bytes(damage[:1])
+    again = made.make(setup(source, prompts=9), source, context)
+    assert records(again.train) == records(once.train) and again.train.store.reused == 0
+    assert again.train.store.provenance["draws"] == 9
+    assert [line.split(" is damaged")[0] for line in capsys.readouterr().err.splitlines()] == [f"alignzoo: {block}"]
+    assert block.with_name("00000.jsonl.damaged").read_bytes() == damage
+    (block.parent / samples.PROVENANCE).write_bytes(damage[:1])
+    assert made.make(setup(source, prompts=9), source, context).train.store.provenance["draws"] == 9
+    assert capsys.readouterr().err.count("provenance.json is damaged") == 1
 
 
 def test_a_run_that_is_served_has_the_same_made_by_this_process(source, context):

@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 import torch
 
+from alignzoo.batch import Pairs
 from alignzoo.contracts import Context
-from alignzoo.functional import forward_kl
+from alignzoo.functional import dpo_loss, forward_kl
 from alignzoo.models import build
 from alignzoo.models.computation import weights
 from alignzoo.models.networks import PolicyNetwork
 from alignzoo.models.references import AdapterOff, Cached, Copy, NoReference
-from alignzoo.settings import Peft, Sampling
+from alignzoo.models.tokenizers import byte_level
+from alignzoo.settings import Dtype, Forward, Model, Peft, Sampling
 from alignzoo.testing import toys
 
 RECORDS = toys.completions([0, 1, 2, 3], unscored=True)
+PAIRS = toys.ToyTable(Pairs, 4).batch(range(4))
 
 
 @pytest.fixture
@@ -162,3 +165,63 @@ def test_the_hash_of_weights(module):
     assert weights(module("llama")) == before
     assert weights(made.double()) != before
     assert weights(module("llama", seed=1)) != before
+
+
+# --- one weights file, several networks ---
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}, {"hidden_act": "gelu"}, {"rms_norm_eps": 0.5}],
+)
+def test_the_first_loss_is_ln_2_whatever_the_same_weights_compute(change, module, shared, context):
+    """DPO starts at -log sigma(0) = ln 2, as the policy is the reference."""
+    cached(context, module("llama"))[0].logprobs(PAIRS.both)  # as an earlier run left them
+    settings = Model(config={**toys.LLAMA, **change})
+    other = build.policy(settings, build.config(settings, byte_level()), 0)
+    other.load_state_dict(module("llama").state_dict())
+    reference, computed = cached(context, other)
+    policy = PolicyNetwork(other, shared).logprobs(PAIRS.both)
+    chosen, rejected = PAIRS.both.sum(policy - reference.logprobs(PAIRS.both)).chunk(2)
+    torch.testing.assert_close(dpo_loss(chosen, rejected, beta=1.0), torch.full((4,), 0.693147), rtol=0, atol=1e-5)
+    assert bool(computed) == bool(change)
+
+
+def test_how_tokens_are_laid_out_and_attended_to_is_told_apart(module, shared, context):
+    keys = [Cached().build(context(module("llama"))).identity]
+    shared.forward = Forward.padded
+    keys.append(Cached().build(context(module("llama"))).identity)
+    keys.append(Cached().build(context(module("llama", attention="eager"))).identity)
+    keys.append(Cached().build(context(module("llama", dtype=Dtype.float64))).identity)
+    assert len(set(keys)) == 4
+
+
+# --- damage ---
+
+
+@pytest.mark.parametrize("when", ["before a run", "in a run"])
+def test_a_damaged_file_is_set_aside_named_once_and_made_again(when, module, context, capsys):
+    first, _ = cached(context, module("llama"))
+    expected = first.logprobs(RECORDS)
+    path = first.store.path
+    network = cached(context, module("llama"))[0] if when == "in a run" else None
+    first.store.connection.close()
+    path.write_bytes(b"no database at all" * 300)
+    network = network or cached(context, module("llama"))[0]
+    assert torch.equal(network.logprobs(RECORDS), expected) and torch.equal(network.logprobs(RECORDS), expected)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"alignzoo: {path} is damaged (file is not a database): it is {path.name}.damaged now")
+    assert path.with_name(f"{path.name}.damaged").read_bytes().startswith(b"no database")
+    assert stored(network) == 4
+
+
+def test_a_vector_whose_bits_have_changed_is_computed_again(module, context):
+    first, _ = cached(context, module("llama"))
+    expected = first.logprobs(RECORDS)
+    with first.store.connection as connection:
+        for key, value in connection.execute("SELECT key, value FROM logprobs").fetchall()[:2]:
+            connection.execute("UPDATE logprobs SET value = ? WHERE key = ?", (value[:-1] + bytes([value[-1] ^ 1]), key))
+    again, computed = cached(context, module("llama"))
+    assert torch.equal(again.logprobs(RECORDS), expected) and computed
+    last, computed = cached(context, module("llama"))
+    assert torch.equal(last.logprobs(RECORDS), expected) and not computed

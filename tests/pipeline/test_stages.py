@@ -187,3 +187,13 @@ def test_pipelines_that_come_with_alignzoo_can_be_read() -> None:
     found = config.compose(["pipeline=truthfulqa", "data=jsonl", "data.path=x"])
     assert list(found.pipeline.stages) == ["sft", "policy"]
     assert TINY.endswith("tiny.yaml")
+
+
+def test_stages_whose_code_was_edited_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asking = ["gold=function", "gold.path=stage_judge:score"]
+    Path("stage_judge.py").write_text("def score(completions):\n    return [1.0 for c in completions]\n")
+    before, same = folders(*asking), folders(*asking)
+    Path("stage_judge.py").write_text("def score(completions):\n    return [2.0 for c in completions]\n")
+    after = folders(*asking)
+    assert before == same and not {*before.values()} & {*after.values()}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alignzoo.rewards.function import Function
+from alignzoo.rewards.function import Function, load
 from alignzoo.settings import UserError
 
 SEEN: dict[str, object] = {}
@@ -93,3 +93,16 @@ def test_functions_are_found_in_the_current_folder(tmp_path, monkeypatch, source
     assert Function(path="of_mine.ten").resolve(source)(completions).total.tolist() == [10.0] * 3
     with pytest.raises(UserError, match="importing broken_of_mine failed with RuntimeError: half done"):
         Function(path="broken_of_mine:ten").resolve(source)
+
+
+def test_an_edited_function_is_loaded_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    (tmp_path / "edited_reward.py").write_text(
+        "from edited_words import FACTOR\n\ndef score(completions):\n    return FACTOR\n"
+    )
+    values = []
+    for factor in (1, 2):
+        (tmp_path / "edited_words.py").write_text(f"FACTOR = {factor}\n")
+        values.append(load("edited_reward:score", "reward.path")([]))
+    assert values == [1, 2]
