@@ -208,7 +208,7 @@ def _left_out(name: str, prompt: Any, where: str) -> UnusableRow:
 
 
 def _way_out(name: str) -> str:
-    return f"; leave it out with data.leave_out=[{name}], or drop such rows with data.unusable=drop"
+    return f"; leave the column out with data.leave_out=[{name}]"
 
 
 def _is_named(name: str, named: Collection[str]) -> bool:

@@ -161,7 +161,8 @@ class RowSource(TextSource):
                 made.append(self._rated_on_scale(canonical(row, where, self.columns)))
             except UnusableRow as error:
                 if self.unusable is Unusable.error:
-                    raise
+                    drop = "data.unusable=drop"
+                    raise error if drop in str(error) else UserError(f"{error}; drop such rows with {drop}") from None
                 counts["unusable_rows_dropped"] += 1
                 counts[f"unusable_rows_dropped_for_{error.kind}"] += 1
         if not made:

@@ -71,7 +71,7 @@ def test_a_row_that_cannot_be_read_is_named_or_dropped_and_counted(tmp_path, for
     path = written(tmp_path / "r.jsonl", form([ROW % 1, content, ROW % 2]).encode())
     with pytest.raises(UserError, match=rf"r.jsonl, (line|row) 2: {message}") as refused:
         read(path)
-    assert str(refused.value).count("\n") == 0 and len(str(refused.value)) < 400
+    assert str(refused.value).count("\n") == 0 and str(refused.value).endswith("; drop such rows with data.unusable=drop")
     rows, report = read(path, unusable=Unusable.drop)
     assert [row.columns["x"] for row in rows] == [1, 2]
     assert (report["rows"], report["unusable_rows_dropped"], report[f"unusable_rows_dropped_for_{kind}"]) == (3, 1, 1)
