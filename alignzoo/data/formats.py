@@ -187,13 +187,13 @@ def _check_said(prompt: str, opening: Sequence[Mapping[str, Any]], name: str, wh
 
 
 def _after_system(system: Any, prompt: list[dict[str, Any]], name: str, where: str) -> list[dict[str, Any]]:
-    message = conversation({"role": "system", "content": system}, name, where)
+    leading = conversation({"role": "system", "content": system}, name, where)
     present = [message for message in prompt if message["role"] == "system"]
-    if present and present != message:
+    if present and present != leading:
         raise UnusableRow(
             f"{where}: {name!r} is not what the conversation's system message says{_way_out(name)}", "two_prompts"
         )
-    return prompt if present else message + prompt
+    return prompt if present else leading + prompt
 
 
 def _left_out(name: str, prompt: Any, where: str) -> UnusableRow:
