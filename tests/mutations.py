@@ -1273,6 +1273,48 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/data/test_repeats.py",
     ),
     (
+        "alignzoo/data/messages.py",
+        'content = "" if not content or role == CALL else content',
+        'content = "" if role == CALL else content',
+        "tests/data/test_formats.py",
+    ),
+    (
+        "alignzoo/data/messages.py",
+        "return Messages(messages, prompt.tools, prompt.options) if isinstance(prompt, Messages) else list(messages)",
+        "return list(messages)",
+        "tests/data/test_formats.py",
+    ),
+    (
+        "alignzoo/data/formats.py",
+        "side[len(prompt) :] if side[: len(prompt)] == prompt else side",
+        "side",
+        "tests/data/test_formats.py",
+    ),
+    (
+        "alignzoo/data/formats.py",
+        '-1 if {"label", "votes"} & values.keys() else 0',
+        "0",
+        "tests/data/test_formats.py",
+    ),
+    (
+        "alignzoo/data/files.py",
+        "_without_nulls(value) if key in sparse else value",
+        "value",
+        "tests/data/test_formats.py",
+    ),
+    (
+        "alignzoo/data/rows.py",
+        'and message.get("weight", 1)]',
+        "]",
+        "tests/data/test_formats.py",
+    ),
+    (
+        "alignzoo/data/json_text.py",
+        "> DEEPEST < _extent(text, start)[1]",
+        "> 10**9",
+        "tests/data/test_broken_files.py",
+    ),
+    (
         "alignzoo/data/source.py",
         "self.scale[0] <= rating <= self.scale[1]",
         "rating <= self.scale[1] + 9",
