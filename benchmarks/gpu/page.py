@@ -94,7 +94,7 @@ def apart(read: Sequence[Line], row: str, side: str) -> tuple[float, float] | No
     for name in (OURS, side):
         logged = [line["logged"] for line in read if line.get("row") == row and line.get("side") == name and "logged" in line]
         curves.append({int(step): values for part in logged for step, values in part.items()})
-    algorithm = next(line["algorithm"] for line in read if line.get("row") == row)
+    algorithm = next(line["algorithm"] for line in read if line["kind"] == "run" and line["row"] == row)
     first = WARM_UP if algorithm in SAMPLING else COMPARED
     pairs = [(curves[0][step], curves[1][step]) for step in sorted(curves[0].keys() & curves[1].keys()) if step <= first]
     if side == OURS or not pairs:

@@ -119,6 +119,7 @@ def test_the_page_holds_medians_worked_by_hand(tmp_path: Path) -> None:
     theirs = [segment("TRL", first, seconds, peak, 0.51) for first, seconds, peak in ((4, 4, 8), (9, 6, 5), (14, 20, 5))]
     profiled = line("profile", "TRL", busy=0.75, launches=500, waits={"cudaStreamSynchronize": 20, "cudaEventSynchronize": 5},
                     kernels=[{"name": "gemm<a|b>", "share": 0.5, "calls": 7}])  # fmt: skip
+    lines.write(tmp_path / "results.jsonl", {"kind": "set up", "row": "dpo-autocast"})
     rest = [
         line("tests", "", summary="== 12 passed ==", passed=True),
         line("skipped", "", row="ppo-autocast", reason="takes 70 s, 20 s are left"),
