@@ -42,8 +42,8 @@ class Origin:
 
 
 def checked(setup: RunConfig, settings: Mapping[str, Any], folder: Path, checkpoint: Path) -> Origin:
-    """Of a run that goes on from `checkpoint`; `settings` are those of its config.yaml. Raises UserError that names what differs
-    from what the run was made of and isn't accepted; where that wasn't written down, it is told."""
+    """Of a run that goes on from `checkpoint`; `settings` are those of its config.yaml. Raises UserError that names what
+    differs from what the run was made of and isn't accepted; where that wasn't written down, it is told."""
     origin, saved = Origin(folder, parts(setup, settings)), read(folder)
     if saved is None:
         _tell(f"{folder} has no {FINGERPRINT} that can be read: whether code, data or libraries have changed can't be compared")

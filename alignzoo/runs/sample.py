@@ -184,16 +184,17 @@ def show(
 
 
 def read(file: str) -> Iterator[Text]:
-    """The prompts of a file: the column `prompt` of JSON Lines, text or messages, or a prompt a line. Raises UserError where there are none."""
+    """The prompts of a file: the column `prompt` of JSON Lines, text or messages, or a prompt a line. Raises UserError where
+    there are none."""
     path = Path(file).expanduser()
     if not path.is_file():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"--file {file} does not exist.{nearest(path.name, siblings)}")
-    found = [line for line in path.read_text("utf-8").split("\n") if line.strip()]
-    if not found:
+    written = [text for text in path.read_text("utf-8").split("\n") if text.strip()]
+    if not written:
         raise UserError(f"--file {file} holds no prompts")
-    for number, line in enumerate(found, 1):
-        yield _prompt(line, f"{file}, line {number}") if path.suffix == ".jsonl" else line
+    for number, text in enumerate(written, 1):
+        yield _prompt(text, f"{file}, line {number}") if path.suffix == ".jsonl" else text
 
 
 def _prompt(line: str, where: str) -> Text:

@@ -133,8 +133,8 @@ def whole(counting, tmp_path):
 
 @pytest.mark.parametrize("save_steps", [0, 2])
 def test_killed_before_any_change_to_a_file_the_same_command_ends_the_same(counting, tmp_path, save_steps, capfd):
-    """Whichever change it is, from the folder's making to the removal of the lock. What else is in the folder stays. Every other
-    time it is resume= that goes on."""
+    """Whichever change it is, from the folder's making to the removal of the lock. What else is in the folder stays. Every
+    other time it is resume= that goes on."""
     counting.settings["save_steps"] = save_steps
     cfg = config(tmp_path / "run" / "here")
     single.train(cfg)
