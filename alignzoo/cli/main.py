@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not disk.is_full(error):
             raise
-        return _complain(f"the disk is full: {disk.unwritten(error)}. Free some space; what was saved before is unharmed")
+        return _complain(f"{disk.told(error)}. Free some space; what was saved before is unharmed")
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -67,14 +67,14 @@ def is_full(error: BaseException) -> bool:
     )
 
 
-def unwritten(error: BaseException) -> str:
-    """What a full disk had no room for, as far as the error says it."""
+def told(error: BaseException) -> str:
+    """That the disk is full, and what had no room, as far as the error says it."""
     for e in chain(error):
         if isinstance(e, DiskFull):
             return str(e)
         if name := getattr(e, "filename", None):
-            return f"{name} could not be written"
-    return str(error).split("\n")[0] or type(error).__name__
+            return f"the disk is full: {name} could not be written"
+    return f"the disk is full: {str(error).split(chr(10))[0] or type(error).__name__}"
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -93,18 +93,17 @@ def held(folder: Path, option: str) -> Iterator[None]:
 
 def _locked(path: Path, option: str) -> int:
     """The lock file, open and locked, with the number of this process in it."""
+    refused = "{} is in use by {}: wait for it, stop it, or choose another folder with run_dir=FOLDER"
+    if path in _held:  # opening the file and closing it would give the lock up
+        raise UserError(refused.format(option, f"process {os.getpid()}, this one"))
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if path in _held:
-                raise BlockingIOError
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which what this process forks would go on holding
         except (BlockingIOError, PermissionError):
             holder = os.read(lock, 200).decode(errors="replace") or "another process"
             os.close(lock)
-            raise UserError(
-                f"{option} is in use by {holder}: wait for it, stop it, or choose another folder with run_dir=FOLDER"
-            ) from None
+            raise UserError(refused.format(option, holder)) from None
         except OSError as error:
             if error.errno not in UNLOCKABLE:
                 os.close(lock)
@@ -124,21 +123,20 @@ def begun(folder: Path, config: str) -> Iterator[None]:
     left is removed. Where what is done inside fails, a folder that was empty is empty again."""
     fresh = not (folder / CONFIG).exists()
     _clear(folder)
-    if fresh:
-        write_whole(folder / CONFIG, config)
+    write_whole(folder / CONFIG, config)
     try:
         yield
     except BaseException:
         if fresh:
-            forget(folder)
+            _forget(folder)
         raise
 
 
 # --- what may be removed ---
 
 
-def forget(folder: Path) -> None:
-    """Removes what a run without a checkpoint has written; config.yaml last, without which nobody knows whose the rest is."""
+def _forget(folder: Path) -> None:
+    """Removes what has only begun; config.yaml last, without which nobody knows whose the rest is."""
     _clear(folder)
     for name in (CHECKPOINTS, TENSORBOARD):
         with contextlib.suppress(OSError):
@@ -158,8 +156,8 @@ def _clear(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Removes what was being written when a process ended."""
-    for name in (MODEL, f"{WEIGHTS}*", f"{CHECKPOINTS}/{PARTIAL}*"):
-        for path in folder.glob(name if "/" in name else f"{PARTIAL}{name}"):
+    for pattern in (f"{PARTIAL}{MODEL}", f"{PARTIAL}{WEIGHTS}*", f"{CHECKPOINTS}/{PARTIAL}*"):
+        for path in folder.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(".*"):
         if _being_written(path.name) in FILES:

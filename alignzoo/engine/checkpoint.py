@@ -37,7 +37,7 @@ def write(folder: Path, fill: Callable[[Path], None]) -> None:
         free = shutil.disk_usage(folder.parent).free
         shutil.rmtree(partial, ignore_errors=True)
         if disk.is_full(error) or (isinstance(error, OSError | RuntimeError) and free < 2**20):
-            raise disk.DiskFull(f"{folder} was not written ({free // 2**20} MiB are free)") from error
+            raise disk.DiskFull(f"the disk is full: {folder} was not written ({free // 2**20} MiB are free)") from error
         raise
     place(partial, folder)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from alignzoo.common.folder import CONFIG, forget, held
+from alignzoo.common.folder import CONFIG, begun, held
 from alignzoo.config.composition import compose
 from alignzoo.config.overrides import written
 from alignzoo.errors import UserError
@@ -45,7 +45,7 @@ def _make(stage: Stage, log: record.Record) -> dict[str, Any]:
         cfg = compose([f"resume={written(stage.folder)}", f"accept={written(list(stage.config.accept))}"])
     else:
         cfg = stage.config
-        _clear(stage)
+        _take_over(stage)
     start = time.perf_counter()
     try:
         summary = single.train(cfg)
@@ -60,13 +60,12 @@ def _make(stage: Stage, log: record.Record) -> dict[str, Any]:
     return summary
 
 
-def _clear(stage: Stage) -> None:
-    """What an attempt under another label left that was killed before its first checkpoint; what one like this left, a run
-    removes by itself, once all ranks have looked at it."""
+def _take_over(stage: Stage) -> None:
+    """What an attempt under another label has begun, and was killed before its first checkpoint."""
     saved = stage.folder / CONFIG
     if single.main_process() and saved.is_file() and saved.read_bytes() != single.identity(stage.config).encode():
-        with held(stage.folder, f"run_dir={stage.folder}"):
-            forget(stage.folder)
+        with held(stage.folder, f"run_dir={stage.folder}"), begun(stage.folder, single.identity(stage.config)):
+            pass
 
 
 def _remedy(stage: Stage) -> str:

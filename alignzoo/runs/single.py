@@ -83,7 +83,7 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             return _finish(trainer, setup, folder)
         except Exception as error:
             if disk.is_full(error) and trainer.is_world_process_zero():
-                raise UserError(f"the disk is full: {disk.unwritten(error)}.\n{_salvage(trainer, folder)}") from error
+                raise UserError(f"{disk.told(error)}.\n{_salvage(trainer, folder)}") from error
             raise
         finally:
             for display in displays:
@@ -139,16 +139,19 @@ def _option(cfg: DictConfig, folder: Path) -> str:
 def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     """The summary of this run where it has ended; nothing is changed. Raises UserError where the folder is another run's, or
     somebody's who is none."""
+    # only the first rank complains: another could see the folder before and after what the first does to it
     option, saved = _option(cfg, folder), folder / CONFIG
     if not saved.exists():
         if cfg.resume:
             raise UserError(f"{option} is not a run: it has no config.yaml")
-        if main_process() and (names := folders.others(folder)):  # another rank could take the first one's for somebody's
+        if main_process() and (names := folders.others(folder)):
             more = ", ..." if len(names) > 3 else ""
             raise UserError(f"{option} holds no run, but {', '.join(names[:3])}{more}: choose another run_dir")
         return None
     if saved.read_bytes() != identity(cfg).encode():
-        raise UserError(f"{option} holds a run with other settings: see {saved}. Choose another run_dir, or remove it")
+        if main_process():
+            raise UserError(f"{option} holds a run with other settings: see {saved}. Choose another run_dir, or remove it")
+        return None
     if summary := summary_of(folder):
         _say(f"{option} is finished: nothing is left to do")
     return summary

@@ -105,7 +105,23 @@ def test_a_folder_that_can_not_be_written_is_told_before_any_run(pretend: Preten
     assert started(pretended) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bench.json", "here/bench.json is not what alignzoo bench writes"),
+        ("report/report.md", "folder=here: here/report/report.md exists: choose another name"),
+    ],
+)
+def test_a_file_of_somebody_else_is_told_before_any_run(pretend: Pretend, name: str, message: str) -> None:
+    pretended, path = pretend(ARGV), Path("here", name)
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(UserError, match=message):
+        bench.main(ARGV)
+    assert (started(pretended), path.read_text()) == ([], "mine")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_bench_that_is_stopped_goes_on_by_the_same_command(
     pretend: Pretend, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
@@ -132,7 +148,7 @@ def interrupt(begun: Path, number: signal.Signals) -> None:
 def test_a_bench_that_is_killed_goes_on_with_what_is_missing(pretend: Pretend) -> None:
     """Its run lives on; the next bench waits for it rather than start it a second time."""
     pretended = pretend(ARGV, {"dpo-1": "wait"})
-    program = "import sys; sys.executable = sys.argv.pop(1); from alignzoo.bench import main; main(sys.argv[1:])"
+    program = "import sys; sys.executable = sys.argv.pop(1); from alignzoo.bench import main; main.main(sys.argv[1:])"
     first = subprocess.Popen([pretended.python, "-c", program, str(pretended.script), *ARGV])
     while not (pretended.home / "dpo-1.begun").exists():
         assert first.poll() is None

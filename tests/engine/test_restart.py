@@ -221,7 +221,7 @@ def test_nohup_keeps_its_word():
 def test_prompts_with_other_ends_of_lines_come_back_bit_for_bit(whole, tmp_path):
     """U+2028, U+0085 and a carriage return are ends of lines to `str.splitlines`."""
     data = tmp_path / "pairs.jsonl"
-    texts = [f"a{end}b{number}" for number, end in enumerate("\u2028\u2029\u0085\r\x0b\x0c\x1c" * 2)]
+    texts = [f"a\u2028b\u2029c\u0085d\re\x0bf\x0cg\x1ch {number}" for number in range(14)]
     data.write_text("".join(json.dumps({"prompt": text, "chosen": "yes", "rejected": "no"}) + "\n" for text in texts))
     trainer = [text for text in TINY if text.startswith(("trainer.", "model.", "generation."))]
     given = ["algorithm=dpo", "data=jsonl", f"data.path={data}", "data.heldout=0.5", *trainer, "trainer.max_steps=3"]
@@ -233,7 +233,7 @@ def test_prompts_with_other_ends_of_lines_come_back_bit_for_bit(whole, tmp_path)
     assert left_by(folder) == left_by(whole)
     written = (whole / "completions.jsonl").read_bytes()
     assert (folder / "completions.jsonl").read_bytes() == written
-    assert "\u2028".encode() in written and len(rows(whole, "completions.jsonl")) == 4 * 7
+    assert {row["step"] for row in rows(whole, "completions.jsonl")} == {0, 1, 2, 3} and written.count("\u2028".encode()) >= 4
 
 
 # --- a disk that is full ---

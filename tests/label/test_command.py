@@ -52,7 +52,7 @@ def write(path, rows):
 
 
 def read(path="labels.jsonl"):
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+    return [json.loads(line) for line in Path(path).read_text().rstrip("\n").split("\n")]
 
 
 def run_of(name, final, start="before"):

@@ -369,5 +369,5 @@ def test_the_command_writes_over_no_file_unasked(tmp_path, monkeypatch, capsys):
     assert cli.main([*options, f"out={out}", "overwrite=yes"]) == 2
     assert "overwrite=yes is not true or false" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert cli.main([*options, "data.heldout=0.3", f"out={out}", "overwrite=true"]) == 0
+    assert cli.main([*options, "data.heldout=0.3", "making.ties=keep", f"out={out}", "overwrite=true"]) == 0
     assert all((tmp_path / name).read_text() != "mine" for name in ("pairs.heldout.jsonl", "pairs.provenance.json"))

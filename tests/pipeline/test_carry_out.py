@@ -94,20 +94,29 @@ def test_a_stage_that_is_interrupted_goes_on_by_the_same_command(
     assert json.loads((resumed / "summary.json").read_text())["steps"] == 2
 
 
-def test_what_a_killed_attempt_left_is_removed_where_a_run_would_not_take_it_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One like this is the run's own affair: removed here, other ranks could look while it goes."""
+def test_what_a_killed_attempt_under_another_label_left_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One like this is the run's own affair. What was written is removed by name: what else is there stays."""
     folder, cfg = tmp_path / "sft", OmegaConf.create({"run_dir": str(tmp_path / "sft"), "label": None})
     folder.mkdir()
     (folder / "config.yaml").write_text(single.identity(cfg))
-    carry_out._clear(Stage("sft", 1, 1, (), cfg))
-    assert folder.exists()
+    (folder / "metrics.jsonl").write_text("{}\n")
+    (folder / "notes.txt").write_text("mine")
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    carry_out._take_over(Stage("sft", 1, 1, (), cfg))
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
     cfg.label = "mine"
-    for rank, left in (("1", True), ("0", False)):
+    taken = {"config.yaml": single.identity(cfg), "notes.txt": "mine"}
+    for rank, left in (("1", before), ("0", taken)):
         monkeypatch.setenv("RANK", rank)
-        carry_out._clear(Stage("sft", 1, 1, (), cfg))
-        assert folder.exists() is left
+        carry_out._take_over(Stage("sft", 1, 1, (), cfg))
+        assert {path.name: path.read_text() for path in folder.iterdir()} == left
+
+
+def test_a_file_of_somebody_else_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.json").write_text("[1]")
+    with pytest.raises(UserError, match=f"run_dir={tmp_path}: {tmp_path}/pipeline.json exists: choose another name"):
+        made(tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["[1]"]
 
 
 def test_a_stage_that_fails_is_named_and_the_same_command_goes_on_there(

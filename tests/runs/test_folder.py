@@ -400,7 +400,7 @@ def test_resuming_a_stage_and_a_run_of_a_bench_are_refused_too(counting, tmp_pat
         carry_out._make(stage, SimpleNamespace(note=lambda *_: None))
     (folder / "config.yaml").write_text("of another label")
     with pytest.raises(UserError, match=rf"run_dir={folder} is in use by process {child} "):
-        carry_out._clear(stage)
+        carry_out._take_over(stage)
     (folder / "config.yaml").write_bytes(before["config.yaml"])
     assert left_by(folder) == before
 
@@ -408,9 +408,19 @@ def test_resuming_a_stage_and_a_run_of_a_bench_are_refused_too(counting, tmp_pat
 def test_the_same_process_is_refused_too(counting, tmp_path):
     folder = tmp_path / "run"
     counting.settings["before_step"] = lambda step: single.train(config(folder))
-    with pytest.raises(UserError, match=f"is in use by process {os.getpid()} "):
+    with pytest.raises(UserError, match=f"is in use by process {os.getpid()}, this one: "):
         single.train(config(folder))
     counting.settings.clear()
+    with folders.held(folder, "run_dir=here"):
+        with pytest.raises(UserError, match="this one"), folders.held(folder, "run_dir=here"):
+            pass
+
+        def other():
+            folders._held.clear()
+            with pytest.raises(UserError, match=f"in use by process {os.getppid()} on "), folders.held(folder, "run_dir=here"):
+                pass
+
+        assert not in_child(folder, other, lambda change: None)  # the lock is still there
     assert single.train(config(folder))["status"] == "finished"
 
 
