@@ -269,7 +269,10 @@ def _salvage(trainer: Any, folder: Path) -> str:
         elif step > saved and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
             if hasattr(trainer, "take_weights"):  # of a hosted trainer
                 trainer.take_weights()
-            checkpoint.write(weights, lambda partial: checkpoint.save_main(trainer.trained.main, partial, trainer.tokenizer))
+            checkpoint.write(
+                weights,
+                lambda partial: checkpoint.save_main(trainer.trained.main, partial, trainer.tokenizer, trainer.encoder),
+            )
         kept += [f"the weights of step {step} in {weights}"] if weights.exists() else []
     except disk.DiskFull:
         pass

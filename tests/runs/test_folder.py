@@ -48,7 +48,7 @@ class Counting:
         self.allowance, self.ended = SimpleNamespace(limited=False, share=0.0), False
         self.accelerator = SimpleNamespace(wait_for_everyone=lambda: None)
         self.cost, self.stopping = SimpleNamespace(columns=dict), SimpleNamespace(active=False)
-        self.evaluated, self.tables_report, self.tokenizer = (0, {"eval/total": 0.0}), {}, self
+        self.evaluated, self.tables_report, self.tokenizer, self.encoder = (0, {"eval/total": 0.0}), {}, self, None
         self.trained = SimpleNamespace(main=self, roles={"policy": self})
         self.is_fsdp_enabled = self.is_deepspeed_enabled = False
         self.files = [Lines(folder / name, active=True) for name in ("metrics.jsonl", "completions.jsonl")]
@@ -554,7 +554,7 @@ def test_a_full_disk_keeps_the_weights_and_the_checkpoint_there_is(counting, tmp
     counting.settings["save_steps"] = save_steps
     folder, save = tmp_path / "run", checkpoint.save_main
 
-    def once(module, place, tokenizer):
+    def once(module, place, tokenizer, encoder):
         monkeypatch.setattr(checkpoint, "save_main", save)
         full()
 
