@@ -411,7 +411,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (
         "alignzoo/common/folder.py",
         'enumerate(data.split(b"\\n"), 1)',
-        "enumerate(data.splitlines(), 1)",
+        "enumerate(map(str.encode, data.decode().splitlines()), 1)",
         "tests/runs/test_folder.py",
     ),
     ("alignzoo/common/folder.py", "fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", "tests/runs/test_folder.py"),
