@@ -34,8 +34,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 STEPS = 5
 ENDS_OF_LINES = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\rh"  # where str.splitlines cuts, and JSON Lines must not
 OURS = {
-    "config.yaml", "environment.json", "metrics.jsonl", "completions.jsonl", "frontier.json", "summary.json", "checkpoints",
-    "model",
+    "config.yaml", "environment.json", "fingerprint.json", "metrics.jsonl", "completions.jsonl", "frontier.json",
+    "summary.json", "checkpoints", "model",
 }  # fmt: skip
 
 
