@@ -1253,6 +1253,21 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/making/test_made.py",
     ),
     (
+        "alignzoo/models/references.py",
+        "[weights(module), computation(module), ",
+        "[weights(module), ",
+        "tests/models/test_references.py",
+    ),
+    ("alignzoo/making/writer.py", ', "network": computation(module)', "", "tests/making/test_made.py"),
+    ("alignzoo/data/exact/warmup.py", "weights(policy), computation(policy)", "weights(policy)", "tests/exact/test_task.py"),
+    (
+        "alignzoo/engine/records.py",
+        "len(states) != accelerator.num_processes",
+        "len(states) < accelerator.num_processes",
+        "tests/engine/test_hosted.py",
+    ),
+    ("alignzoo/bench/renewal.py", "if refused:", "if False:", "tests/bench/test_renewal.py"),
+    (
         "alignzoo/making/writer.py",
         '"weights": weights(module), ',
         "",
