@@ -1275,8 +1275,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/data/encode.py",
-        "[c.tokens if isinstance(c, Written) else next(made) for c in completions]",
-        "[next(made) for c in completions]",
+        "[text.tokens if isinstance(text, Written) else next(wholes) for text in group]",
+        "[next(wholes) for text in group]",
         "tests/making/test_made.py",
     ),
     (

@@ -6,22 +6,16 @@ import json
 from typing import Any
 
 from alignzoo.common import fingerprint
-from alignzoo.contracts import Source
+from alignzoo.contracts import Context, Source
 from alignzoo.data.text import TextSource
 
 DECODING = ("split_special_tokens", "clean_up_tokenization_spaces", "truncation_side")
 
 
-def reading(source: Source, tokenizer: Any) -> dict[str, Any]:
-    """{name: value or hash} of the tokenizer, and of what the source's encoder puts around texts."""
-    if not isinstance(source, TextSource):
-        return {"tokenizer": _tokenizer(tokenizer)}
-    encoder = source.encoder(tokenizer)
-    template = encoder.template or tokenizer.chat_template
-    return {
-        "tokenizer": _tokenizer(tokenizer), "chat_template": template and fingerprint.of_json(template),
-        "chat": encoder.chat, "system": encoder.system, "template_options": encoder.options,
-    }  # fmt: skip
+def reading(source: Source, context: Context) -> dict[str, Any]:
+    """{name: value or hash} of the tokenizer, and of all else that the source's encoder reads texts by."""
+    settings = source.encoder(context).settings if isinstance(source, TextSource) else {}
+    return {"tokenizer": _tokenizer(context.tokenizer), **settings}
 
 
 def _tokenizer(tokenizer: Any) -> str:

@@ -117,7 +117,7 @@ class _Maker:
         settings = described(given)
         self.origins: dict[str, Any] = {
             **author.origins(), "sampling": sampling, "seed": setup.making.seed,
-            "encoder": reading(source, author.context.tokenizer),
+            "encoder": reading(source, author.context),
             "labeller": {"name": self.name, "settings": settings, "scoring": described(setup.scoring),
                          "code": of_object(self.name.partition("=")[0], given, settings)},
         }  # fmt: skip

@@ -15,13 +15,14 @@ from alignzoo.common.disk import write_whole
 from alignzoo.common.fingerprint import Items
 from alignzoo.common.folder import FINGERPRINT
 from alignzoo.config.code import code
+from alignzoo.contracts import Context
 from alignzoo.data.reading import reading
 from alignzoo.data.text import TextSource
 from alignzoo.errors import UserError
 from alignzoo.models import build
 from alignzoo.models.computation import plain
 from alignzoo.runs.results import flat
-from alignzoo.settings import Made
+from alignzoo.settings import Made, Sampling
 from alignzoo.setup import RunConfig
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
@@ -81,11 +82,15 @@ def parts(setup: RunConfig, settings: Mapping[str, Any]) -> dict[str, Items | No
     """{part: its items} of a run with these settings, those of its config.yaml, as files, code and libraries are now."""
     tokenizer = setup.data.tokenizer() or build.tokenizer(setup.model)
     config = build.config(setup.model, tokenizer)
+    context = Context(
+        tokenizer=tokenizer, seed=setup.seed, sampling=Sampling(), context_length=0, cache=Path(),
+        encoder_decoder=config.is_encoder_decoder,
+    )  # fmt: skip
     return {
         "config": {key: fingerprint.of_json(value) for key, value in flat(dict(settings)).items()},
         "weights": dict(_weights(setup, settings, config)) or None,
         "model_config": {key: _short(value) for key, value in flat({**plain(config), **_generation(setup.model.path)}).items()},
-        "encoder": {name: _short(value) for name, value in reading(setup.data, tokenizer).items()},
+        "encoder": {name: _short(value) for name, value in reading(setup.data, context).items()},
         "data": dict(_data(setup, settings)),
         "code": dict(code(settings)),
         "versions": fingerprint.versions(),

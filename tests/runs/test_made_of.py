@@ -193,7 +193,7 @@ def _weights() -> None:
         (lambda: _config(transformers_version="5.0.0", _name_or_path="elsewhere"), [], {}),
         (lambda: Path("model/README.md").write_text("words"), [], {}),
         (lambda: Path("model/chat_template.jinja").write_text("{{ messages[0]['content'] }}"), [],
-         {"encoder": "chat_template"}),
+         {"encoder": "template"}),
         (lambda: None, ["data.chat=true"], {"encoder": "chat: False there, True now"}),
         (lambda: None, ["data.system=Be brief."], {"encoder": "system: None there, Be brief. now"}),
     ],
