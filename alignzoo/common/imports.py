@@ -18,7 +18,8 @@ def sources(module: str, file: Path) -> dict[Path, str]:
     """{file: SHA-256} of a module and of what it imports, directly or not, of its own package, or of its own folder where it is
     in none; as they were imported, where they were. Of alignzoo's own modules the file alone: the rest is its version.
     """
-    return _imported.get(module) or {path: of_file(path) for path in _closure(module, file)}
+    imported = _imported.get(module, {})  # perhaps of this name in another folder
+    return imported if file in imported else {path: of_file(path) for path in _closure(module, file)}
 
 
 def current(name: str) -> ModuleType:

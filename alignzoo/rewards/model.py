@@ -61,6 +61,8 @@ class RewardModel(Reward):
         self._model.to(context.device)
         self._encoder = Encoder.beside(str(self.path), self._tokenizer)
         alike = self._encoder is None or context.encoder is None or self._encoder.settings == context.encoder.settings
+        if self._encoder is None and getattr(self._model.config, "reads_ended_completions", False):
+            self._encoder = Encoder(tokenizer=self._tokenizer)  # trained here before settings were saved beside models
         self._reads_tokens = alike and self._tokenizer.get_vocab() == context.tokenizer.get_vocab()
         labels = int(self._model.config.num_labels)
         if labels > 1 and self.label >= labels:

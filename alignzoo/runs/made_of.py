@@ -39,7 +39,10 @@ class Origin:
     accepted: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self) -> None:
-        write_whole(self.folder / FINGERPRINT, json.dumps(fingerprint.document(self.parts, self.accepted), indent=1))
+        """Nothing where it is written down already: the disk may be full."""
+        document = fingerprint.document(self.parts, self.accepted)
+        if read(self.folder) != document:
+            write_whole(self.folder / FINGERPRINT, json.dumps(document, indent=1))
 
 
 def checked(setup: RunConfig, settings: Mapping[str, Any], folder: Path, checkpoint: Path) -> Origin:

@@ -172,8 +172,8 @@ def test_a_program_that_fails_drops_out(tmp_path: Path, monkeypatch: pytest.Monk
     )
     bench.row(row, tmp_path / "material", tmp_path / "row")
     written = lines.read(tmp_path / "results.jsonl")
-    assert [each["kind"] for each in written if each["side"] == OURS] == ["warm", "warm", "run", "run", "profile"]
-    (failed,) = (each for each in written if each["side"] == "TRL")
+    assert [each["kind"] for each in written if each.get("side") == OURS] == ["warm", "warm", "run", "run", "profile"]
+    (failed,) = (each for each in written if each.get("side") == "TRL")
     assert failed["kind"] == "failed" and "nothing is here" in failed["output"] and failed["versions"]
 
 

@@ -70,7 +70,7 @@ def test_an_unknown_option_names_the_nearest_and_lists_all() -> None:
 
 
 def test_an_unknown_key_of_the_whole_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"^no key 'sed'\. Did you mean 'seed'\? Keys: algorithm, budget, data, "):
+    with pytest.raises(UserError, match=r"^no key 'sed'\. Did you mean 'seed'\? Keys: accept, algorithm, budget, data, "):
         config.compose(["sed=1"])
     with pytest.raises(UserError, match=r"^no key 'algoritm'\. Did you mean 'algorithm'\? "):
         config.compose(["algoritm=dpo"])

@@ -1,7 +1,7 @@
 """The judge: any reward, asked about held-out completions, and trained on by nobody."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -55,8 +55,7 @@ def test_its_failures_are_handled_like_the_reward_s(tmp_path: Path) -> None:
 
 
 def test_what_it_costs_is_evaluation_s(tmp_path: Path) -> None:
-    made = toys.setup(SFT(), gold=First())
-    made = type(made)(**vars(made) | {"training": replace(made.training, eval_steps=1)})
+    made = toys.setup(SFT(), gold=First(), training={"eval_steps": 1})
     costs = []
     for name, gold in (("with", First()), ("without", None)):
         made.gold = gold

@@ -174,7 +174,7 @@ def test_defaults_and_search_ranges_are_those_of_our_own(name: str) -> None:
 
 
 def test_listing_imports_no_trl() -> None:
-    code = "import sys; from alignzoo.cli import main; main(['list', 'algorithm']); sys.exit('trl' in sys.modules)"
+    code = "import sys; from alignzoo.cli.main import main; main(['list', 'algorithm']); sys.exit('trl' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"COLUMNS": "200", "PATH": ""})
     assert done.returncode == 0, done.stderr
     assert "trl_dpo" in done.stdout and "TRL's DPOTrainer" in done.stdout

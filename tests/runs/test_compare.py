@@ -141,7 +141,7 @@ def test_mistakes(runs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--file .*rows\.jsno does not exist\. Did you mean 'rows\.jsonl'"):
         sample.show(runs["more"], file=str(runs["rows"].with_name("rows.jsno")))
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n{"promt": "b"}\n')
-    with pytest.raises(UserError, match=r"bad\.jsonl, line 2: has no text in a column 'prompt'"):
+    with pytest.raises(UserError, match=r"bad\.jsonl, line 2: has no text, nor messages, in a column 'prompt'"):
         sample.show(runs["more"], file=str(tmp_path / "bad.jsonl"))
     with pytest.raises(UserError, match="names no judge"):
         compare.compare(more, runs["first"], judge=["seed=1"])
