@@ -43,6 +43,7 @@ class AlignTrainer(Trainer):
         super().__init__(model=trained, args=args, callbacks=callbacks)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
+        self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.19, which would divide once more
         self.trained, self.algorithm, self.tokenizer, self.evaluator, self.settings = (
             trained,
             algorithm,
