@@ -108,6 +108,7 @@ def tokenizer():
     return build.tokenizer(Model(config=dict(toys.LLAMA)))
 
 
+@pytest.mark.filterwarnings("ignore:Could not find a config file:UserWarning")  # peft 0.18, of a model made from a config
 def test_adapters_are_trained_saved_resumed_and_merged(tmp_path):
     peft = Peft(enabled=True, rank=2)
     trainer = run(tmp_path, peft=peft, training={"save_steps": 2})
