@@ -32,6 +32,7 @@ def test_only_what_the_plugins_file_causes_is_its_fault(stacklevel, blamed, tmp_
             return super().loss(models, batch)
 
     with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("error")
         failure = conformance.failure(SHAPES, Subject("calling", Calling(), tmp_path))
     if blamed:
         assert "FutureWarning: step is deprecated (test_warnings.py, line" in str(failure)
