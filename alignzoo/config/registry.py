@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -170,8 +171,14 @@ def first_line(error: BaseException) -> str:
 
 def _installed(group: str, points: Any) -> Iterator[Plugin]:
     for point in (point for kind in ENTRY_POINTS[group] for point in points.select(group=f"alignzoo.{kind}")):
-        origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+        origin = _release(point.dist) if point.dist else point.value
         yield Plugin(group, point.name, point.module, point.attr, origin, _source(point.module))
+
+
+@functools.lru_cache(maxsize=8)
+def _release(distribution: Any) -> str:
+    """Its name and version, for which a file is parsed: once for all its plugins."""
+    return f"{distribution.name} {distribution.version}"
 
 
 def _presets(plugin: Plugin) -> Iterator[Plugin]:
