@@ -138,7 +138,10 @@ class Model:
     tokenizer: str | None = None  # a path; none: the one beside the model, or the embedded byte-level one
     dtype: Dtype = Dtype.float32
     context_length: int | None = None  # none: what the model's config says
-    attention: str = "sdpa"
+    fresh: list[str] = field(
+        default_factory=list
+    )  # modules whose weights the checkpoint may lack, or have and not be asked for
+    attention: str = "auto"  # as transformers names them; auto: sdpa where the family has it
     forward: Forward = Forward.auto
     dropout: float = 0.0  # in every role; published language models rarely want another value
     gradient_checkpointing: bool = False
@@ -150,6 +153,8 @@ class Model:
             raise UserError(
                 "model.path names a model that exists and model.config describes a fresh one: choose model=hf with model.path"
             )
+        if self.fresh and not self.path:
+            raise UserError(f"model.fresh={self.fresh} is about a checkpoint: give model.path")
         self.path = self.path and embedded(self.path)
         self.tokenizer = self.tokenizer and embedded(self.tokenizer)
 

@@ -32,6 +32,7 @@ FRONTIER = "frontier.json"
 SUMMARY = "summary.json"  # only of a finished run
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
+ADAPTER = "adapter"  # beside the model that it is merged into
 ENCODER = "encoder.json"  # beside a model: how it reads text
 TENSORBOARD = "tensorboard"
 WEIGHTS = "weights-"  # and a step: what a full disk had room for, kept whatever comes after
@@ -151,12 +152,13 @@ def _clear(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     for path in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         path.unlink()
-    remove_sealed(folder / MODEL)
+    for name in (MODEL, ADAPTER):
+        remove_sealed(folder / name)
 
 
 def sweep(folder: Path) -> None:
     """Removes what was being written when a process ended."""
-    for pattern in (f"{PARTIAL}{MODEL}", f"{PARTIAL}{WEIGHTS}*", f"{CHECKPOINTS}/{PARTIAL}*"):
+    for pattern in (f"{PARTIAL}{MODEL}", f"{PARTIAL}{ADAPTER}", f"{PARTIAL}{WEIGHTS}*", f"{CHECKPOINTS}/{PARTIAL}*"):
         for path in folder.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(".*"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ def step_of(folder: Path) -> int:
 def save_main(module: Any, folder: Path, tokenizer: Any, encoder: Encoder | None = None) -> None:
     """Policy or scorer as any Hugging Face tool loads it: the model, or where it has one, its adapter; the tokenizer, with the
     template it was trained with; and how it was made to read text."""
-    module.save_pretrained(folder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")  # peft says what we want of it
+        module.save_pretrained(folder)
     if encoder is not None:
         tokenizer.chat_template = encoder.settings["template"]
         encoder.save(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +11,10 @@ from torch import nn
 
 from alignzoo.contracts import Kind, Role
 from alignzoo.errors import UserError, nearest
+from alignzoo.models import rotary
+from alignzoo.models.loading import Location, first_line
 from alignzoo.models.networks import Headed
-from alignzoo.settings import Model, Peft, embedded
+from alignzoo.settings import Model, Peft
 
 DROPOUTS = (
     "dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob",
@@ -23,36 +24,34 @@ DROPOUTS = (
 
 def tokenizer(settings: Model) -> Any:
     """The tokenizer of `settings.tokenizer`, else the one beside the model, else the embedded byte-level one."""
-    from transformers import AutoTokenizer
-
     from alignzoo.models import tokenizers
 
     path = settings.tokenizer or settings.path
     if path is None:
         return tokenizers.byte_level()
-    _exists(path, "model.tokenizer" if settings.tokenizer else "model.path")
-    try:
-        loaded = AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise UserError(f"no tokenizer at {path}: {_first_line(error)}. Give model.tokenizer=PATH") from error
+    loaded = location(settings, path, "model.tokenizer" if settings.tokenizer else "model.path").tokenizer()
     if loaded.eos_token is None and loaded.sep_token is not None:
         loaded.eos_token = loaded.sep_token  # encoders end every text with it
     tokenizers.check(loaded)
     return loaded
 
 
+def location(settings: Model, path: str | None = None, key: str = "model.path") -> Location:
+    """Where `path` is, the value of `key`; by default, the model's own."""
+    return Location.of(str(path or settings.path), key, settings.trust_remote_code)
+
+
 def config(settings: Model, vocabulary: Any) -> Any:
     """The model's config: that of the checkpoint, or a fresh one of `settings.config` for this tokenizer. Dropout is what
-    settings say.
+    settings say. Raises UserError for a tokenizer with more tokens than the checkpoint's table has rows.
     """
-    from transformers import AutoConfig
-
     if settings.path:
-        _exists(settings.path, "model.path")
-        try:
-            made = AutoConfig.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code)
-        except (OSError, ValueError) as error:
-            raise UserError(f"no model at model.path={settings.path}: {_first_line(error)}") from error
+        made = location(settings).config()
+        rows, tokens = made.get_text_config().vocab_size, max(vocabulary.get_vocab().values()) + 1
+        if tokens > rows:
+            raise UserError(
+                f"the tokenizer has {tokens} tokens and the table of model.path={settings.path} {rows} rows: take its own"
+            )
     else:
         made = _fresh(dict(settings.config), vocabulary)
     for name in DROPOUTS:
@@ -62,11 +61,11 @@ def config(settings: Model, vocabulary: Any) -> Any:
 
 
 def context_length(settings: Model, made: Any) -> int:
-    """How many tokens prompt and completion may have together."""
+    """How many tokens prompt and completion may have together: by default as many as one way to see positions is for."""
     longest = next((getattr(made, n) for n in ("max_position_embeddings", "n_positions") if getattr(made, n, None)), None)
     if settings.context_length and longest and settings.context_length > longest and not made.is_encoder_decoder:
         raise UserError(f"model.context_length={settings.context_length} is more than the model's {longest} positions")
-    return settings.context_length or longest or 2048
+    return settings.context_length or rotary.border(made) or longest or 2048
 
 
 def policy(settings: Model, made: Any, seed: int) -> nn.Module:
@@ -74,16 +73,29 @@ def policy(settings: Model, made: Any, seed: int) -> nn.Module:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     kind: Any = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
-    options = {"dtype": getattr(torch, settings.dtype.value), "attn_implementation": settings.attention}
-    if settings.path:
-        module = kind.from_pretrained(settings.path, config=made, trust_remote_code=settings.trust_remote_code, **options)
-    else:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            module = kind.from_config(made, **options)
+    return network(kind, settings, made, seed)
+
+
+def network(kind: Any, settings: Model, made: Any, seed: int, trunk: bool = False) -> nn.Module:
+    """The network of the class `kind`, in evaluation mode: from `settings.path`, its `trunk` alone, or fresh. Fresh weights are
+    a function of the seed. Raises UserError."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if settings.path:
+            where = location(settings)
+            module: Any = where.network(kind, settings.fresh, trunk, config=made, **_options(settings))
+        else:
+            with Location("model.config.model_type", str(made.model_type)).readable("model"):
+                module = kind.from_config(made, **_options(settings))
+    rotary.settle(module, settings.context_length)
     if settings.gradient_checkpointing:
         checkpoint_activations(module)
     return module.eval()
+
+
+def _options(settings: Model) -> dict[str, Any]:
+    attention = None if settings.attention == "auto" else settings.attention
+    return {"dtype": getattr(torch, settings.dtype.value), "attn_implementation": attention}
 
 
 def checkpoint_activations(module: nn.Module) -> None:
@@ -106,12 +118,13 @@ def adapted(module: Any, settings: Peft, seed: int) -> nn.Module:
     )  # fmt: skip
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft looks up what transformers has renamed
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings")  # merging takes care of it
         torch.manual_seed(seed)
         try:
             return get_peft_model(module, lora)
         except ValueError as error:
             wanted = f"peft.target_modules={settings.target_modules}"
-            raise UserError(f"{wanted} does not fit the model: {_first_line(error)}") from error
+            raise UserError(f"{wanted} does not fit the model: {first_line(error)}") from error
 
 
 def frozen(module: nn.Module) -> nn.Module:
@@ -131,11 +144,11 @@ def role_module(name: str, role: Role, start: nn.Module, path: str | None, setti
     role shares.
     """
     if role.kind is Kind.POLICY:
-        module = _pretrained(name, path, settings) if path else _plain(start)
+        module = _pretrained(name, path, settings, trunk=False) if path else _plain(start)
     elif role.shares:
         module = Headed(None, _width(start.config), next(start.parameters()).dtype)
     else:
-        trunk: Any = (_pretrained(name, path, settings) if path else _plain(start)).base_model
+        trunk: Any = (_pretrained(name, path, settings, trunk=True) if path else _plain(start)).base_model
         module = Headed(trunk, _width(trunk.config), next(trunk.parameters()).dtype)
     return module.eval().requires_grad_(role.trained)
 
@@ -145,15 +158,12 @@ def check_vocabulary(key: str, path: str, policy: Any, width: int, settings: Mod
     the tokenizer `policy`, or, where no tokenizer lies beside it, its table has another number of rows than the policy's
     `width`; where whole `distributions` are compared, the tables must be of one size in any case.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
-    path = embedded(path)
-    _exists(path, key)
-    rows = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code).get_text_config().vocab_size
+    where = location(settings, path, key)
+    rows = where.config().get_text_config().vocab_size
     ours = policy.get_vocab()
     try:
-        theirs = AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code).get_vocab()
-    except (OSError, ValueError):
+        theirs = where.tokenizer().get_vocab()
+    except UserError:
         theirs = ours if rows == width else {}
     if differing := {word for word, number in (ours | theirs).items() if not ours.get(word) == theirs.get(word) == number}:
         why = f"{min(differing)!r} and {len(differing) - 1} other tokens differ" if theirs else f"{rows} rows, not {width}"
@@ -162,16 +172,16 @@ def check_vocabulary(key: str, path: str, policy: Any, width: int, settings: Mod
         raise UserError(f"{key}={path} has {rows} output tokens and the policy {width}: their distributions can't be compared")
 
 
-def _pretrained(name: str, path: str, settings: Model) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+def _pretrained(name: str, path: str, settings: Model, trunk: bool) -> nn.Module:
+    """The language model at `path`; a `trunk` is wanted without its head, which may be missing or another one."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    path = embedded(path)
-    _exists(path, f"roles.{name}")
-    made = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
+    where = location(settings, path, f"roles.{name}")
+    made = where.config()
     kind: Any = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a reward model's head is left out on purpose: only its trunk is wanted
-        return kind.from_pretrained(path, config=made, dtype=getattr(torch, settings.dtype.value))
+    module = where.network(kind, trunk=trunk, config=made, **_options(settings))
+    rotary.settle(module, settings.context_length)
+    return module
 
 
 def _width(made: Any) -> int:
@@ -192,7 +202,7 @@ def _fresh(fields: dict[str, Any], vocabulary: Any) -> Any:
         _known(fields, {*plain.to_dict(), *plain.attribute_map, "decoder_start_token_id"}, kind)
         return AutoConfig.for_model(kind, **({"vocab_size": len(vocabulary)} | ids | fields))
     except (ValueError, TypeError) as error:
-        raise UserError(f"model.config can't be built for model_type={kind}: {_first_line(error)}") from error
+        raise UserError(f"model.config can't be built for model_type={kind}: {first_line(error)}") from error
 
 
 def _known(fields: dict[str, Any], known: set[str], kind: str) -> None:
@@ -200,13 +210,3 @@ def _known(fields: dict[str, Any], known: set[str], kind: str) -> None:
     for name in fields:
         if name not in known:
             raise UserError(f"model.config.{name}: {kind} has no such setting.{nearest(name, known)}")
-
-
-def _exists(path: str, key: str) -> None:
-    """A path that looks local must be there; a bare `owner/name` may be on the hub."""
-    if (path.startswith((".", "/", "~")) or path.count("/") != 1) and not Path(path).expanduser().exists():
-        raise UserError(f"{key}={path} does not exist")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

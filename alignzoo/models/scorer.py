@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from typing import Any
 
 import torch
@@ -13,10 +11,12 @@ from torch import Tensor, nn
 
 from alignzoo.batch import Completions
 from alignzoo.errors import UserError
-from alignzoo.models.build import checkpoint_activations
+from alignzoo.models.build import network
 from alignzoo.models.forward import flat, padded
 from alignzoo.models.networks import Network
 from alignzoo.settings import Model
+
+logger = logging.getLogger("alignzoo")
 
 
 def scorer(settings: Model, made: Any, pad: int, seed: int) -> nn.Module:
@@ -29,35 +29,10 @@ def scorer(settings: Model, made: Any, pad: int, seed: int) -> nn.Module:
     made = copy.deepcopy(made)
     made.num_labels, made.pad_token_id = 1, pad
     made.reads_ended_completions = True  # EOS last: for `reward=model`, which makes text into tokens again
-    options: Any = {"dtype": getattr(torch, settings.dtype.value), "attn_implementation": settings.attention}
-    trust = settings.trust_remote_code
-    with torch.random.fork_rng(), warnings.catch_warnings(), quiet():
-        warnings.simplefilter("ignore")  # a language model's head is left out, and a scorer's made, on purpose
-        torch.manual_seed(seed)
-        try:
-            if settings.path:
-                module = Classifier.from_pretrained(settings.path, config=made, trust_remote_code=trust, **options)
-            else:
-                module = Classifier.from_config(made, **options)
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"no scorer can be made of model_type={made.model_type}: {reason}") from error
-    if settings.gradient_checkpointing:
-        checkpoint_activations(module)
-    return module.eval()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, transformers keeps its report of weights that were made or left out to itself."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
+    scored = any(str(name).endswith("ForSequenceClassification") for name in made.architectures or [])
+    if settings.path and not scored:
+        logger.warning("model.path=%s is no reward model: its trunk gets a fresh head that scores", settings.path)
+    return network(Classifier, settings, made, seed, trunk=not scored)
 
 
 class ScorerNetwork(Network):

@@ -6,19 +6,16 @@ from typing import Any
 
 import torch
 
-from alignzoo.errors import UserError
+from alignzoo.models.loading import Location
 from alignzoo.settings import Dtype
 
 
 def pretrained(kind: str, path: str, dtype: Dtype) -> tuple[Any, Any]:
     """The frozen model at `path`, by the class `kind` of transformers, and its tokenizer. Raises UserError where there is
-    none.
+    none, or one of another kind.
     """
     import transformers
 
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        model = getattr(transformers, kind).from_pretrained(path, dtype=getattr(torch, dtype.value))
-    except (OSError, ValueError) as error:
-        raise UserError(f"reward.path={path}: {str(error).strip().splitlines()[0]}") from error
-    return model.eval().requires_grad_(False), tokenizer
+    where = Location.of(path, "reward.path")
+    model = where.network(getattr(transformers, kind), dtype=getattr(torch, dtype.value))
+    return model.eval().requires_grad_(False), where.tokenizer()

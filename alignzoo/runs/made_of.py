@@ -92,7 +92,7 @@ def parts(setup: RunConfig, settings: Mapping[str, Any]) -> dict[str, Items | No
     return {
         "config": {key: fingerprint.of_json(value) for key, value in flat(dict(settings)).items()},
         "weights": dict(_weights(setup, settings, config)) or None,
-        "model_config": {key: _short(value) for key, value in flat({**plain(config), **_generation(setup.model.path)}).items()},
+        "model_config": {key: _short(value) for key, value in flat({**plain(config), **_generation(setup)}).items()},
         "encoder": {name: _short(value) for name, value in reading(setup.data, context).items()},
         "data": dict(_data(setup, settings)),
         "code": dict(code(settings)),
@@ -102,13 +102,14 @@ def parts(setup: RunConfig, settings: Mapping[str, Any]) -> dict[str, Items | No
 
 def _weights(setup: RunConfig, settings: Mapping[str, Any], config: Any) -> Iterator[tuple[str, str]]:
     """Of the model that is trained, and of every other folder that settings name."""
-    if path := setup.model.path:
-        folder = Path(path).expanduser()
-        if not folder.exists():  # on the hub
-            yield "model.path", str(getattr(config, "_commit_hash", None))
-        for file in sorted(folder.rglob("*")):
-            if file.suffix in WEIGHTS:
-                yield str(file.relative_to(folder)), fingerprint.of_file(file)
+    if setup.model.path:
+        where = build.location(setup.model)
+        for folder in map(Path, filter(None, (where.path, where.adapter))):
+            if not folder.exists():  # on the hub, which has one hash for all
+                yield "model.path", str(getattr(config, "_commit_hash", None))
+            for file in sorted(folder.rglob(where.gguf or "*")):
+                if file.suffix in WEIGHTS:
+                    yield str(file.relative_to(folder)), fingerprint.of_file(file)
     for key, folder in _named(settings):
         if folder.is_dir():
             for file in sorted(folder.rglob("*")):
@@ -142,10 +143,12 @@ def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
             yield key, Path(text).expanduser()
 
 
-def _generation(path: str | None) -> Items:
+def _generation(setup: RunConfig) -> Items:
     """What a model's generation config says of how completions end."""
-    file = Path(path or "", "generation_config.json").expanduser()
-    return {file.name: fingerprint.of_file(file)} if path and file.is_file() else {}
+    if not setup.model.path:
+        return {}
+    file = Path(build.location(setup.model).path, "generation_config.json")
+    return {file.name: fingerprint.of_file(file)} if file.is_file() else {}
 
 
 def _short(value: Any) -> Any:

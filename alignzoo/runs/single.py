@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from alignzoo.common import disk
 from alignzoo.common import folder as folders
 from alignzoo.common.disk import write_whole
-from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, MODEL, SUMMARY, WEIGHTS
+from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, SUMMARY
 from alignzoo.errors import UserError
 from alignzoo.setup import RunConfig
 
@@ -50,7 +49,7 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     from alignzoo.config.run import instantiate
     from alignzoo.engine.callbacks import Interrupt
-    from alignzoo.runs import made_of
+    from alignzoo.runs import made_of, saving
     from alignzoo.runs.display import Display
 
     disable_progress_bar()  # of saving and loading: ours shows the run
@@ -83,7 +82,7 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             return _finish(trainer, setup, folder)
         except Exception as error:
             if disk.is_full(error) and trainer.is_world_process_zero():
-                raise UserError(f"{disk.told(error)}.\n{_salvage(trainer, folder)}") from error
+                raise UserError(f"{disk.told(error)}.\n{saving.salvage(trainer, folder)}") from error
             raise
         finally:
             for display in displays:
@@ -227,15 +226,12 @@ def _commit() -> str | None:
         return None
 
 
-def _ended(trainer: Any) -> bool:
-    return bool(trainer.ended or trainer.state.global_step >= trainer.state.max_steps)
-
-
 def _finish(trainer: Any, setup: RunConfig, folder: Path) -> dict[str, Any]:
     """Save the model and the summary; an interrupted run has its checkpoint already."""
     from alignzoo.engine.cost import peak_memory
+    from alignzoo.runs import saving
 
-    finished = _ended(trainer)
+    finished = saving.ended(trainer)
     cost = trainer.cost.columns()  # a collective: every rank takes part
     summary = {
         **{group: setup.choices[group] for group in ("algorithm", "data", "model", "reward", "reference")},
@@ -247,58 +243,12 @@ def _finish(trainer: Any, setup: RunConfig, folder: Path) -> dict[str, Any]:
         "metrics": {name.removeprefix("eval/"): value for name, value in trainer.evaluated[1].items()},
     }  # fmt: skip
     if trainer.is_world_process_zero() and finished:
-        save_model(trainer, folder / MODEL)
+        saving.save(trainer, folder)
         if curves := setup.data.curves():
             write_whole(folder / FRONTIER, json.dumps(curves))
         write_whole(folder / SUMMARY, json.dumps(summary, indent=1, default=str))
     trainer.accelerator.wait_for_everyone()
     return summary
-
-
-def _salvage(trainer: Any, folder: Path) -> str:
-    """Keeps what a full disk has room for, first of all by giving up what is half written, and says what that is."""
-    from alignzoo.engine import checkpoint
-
-    folders.sweep(folder)
-    step, kept = trainer.state.global_step, []
-    weights, last = folder / f"{WEIGHTS}{step}", checkpoint.latest(folder / CHECKPOINTS)
-    saved = checkpoint.step_of(last) if last else 0
-    try:
-        if _ended(trainer) and checkpoint.complete(folder / MODEL):  # only the summary had no room
-            checkpoint.place(folder / MODEL, weights)
-        elif step > saved and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-            if hasattr(trainer, "take_weights"):  # of a hosted trainer
-                trainer.take_weights()
-            checkpoint.write(
-                weights,
-                lambda partial: checkpoint.save_main(trainer.trained.main, partial, trainer.tokenizer, trainer.encoder),
-            )
-        kept += [f"the weights of step {step} in {weights}"] if weights.exists() else []
-    except disk.DiskFull:
-        pass
-    kept += [last.name] if last else []
-    lost = f"Steps {saved + 1} to {step} are lost" if step > saved else "No step is lost"
-    what = f"Kept: {' and '.join(kept)}. " if kept else ""
-    goes = f"goes on from {last.name}" if last else "begins again"
-    return f"{what}{'' if weights.exists() else lost + '. '}Free some space: the same command {goes}"
-
-
-def save_model(trainer: Any, folder: Path) -> None:
-    """The policy, or scorer, as `from_pretrained` loads it, adapters merged; the other trained roles beside it."""
-    from alignzoo.engine import checkpoint
-
-    main = trainer.trained.main
-    merged = copy.deepcopy(main).merge_and_unload() if hasattr(main, "merge_and_unload") else main
-
-    def fill(partial: Path) -> None:
-        checkpoint.save_main(merged, partial, trainer.tokenizer, trainer.encoder)
-        for name, module in trainer.trained.roles.items():
-            if module is not main:
-                checkpoint.save_module(module, partial / name)
-        if lessons := getattr(trainer, "lessons", None):
-            lessons.save(partial)
-
-    checkpoint.write(folder, fill)
 
 
 def summary_of(folder: Path) -> dict[str, Any] | None:

@@ -53,7 +53,7 @@ def evaluates(part: Part) -> None:
 def reloads(part: Part) -> None:
     """The saved model is the trained one, and training goes on from a checkpoint."""
     trainer, folder = _trained(part)
-    from alignzoo.runs.single import save_model
+    from alignzoo.runs.saving import save_model
 
     save_model(trainer, folder / MODEL)
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification

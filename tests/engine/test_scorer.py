@@ -22,7 +22,7 @@ from alignzoo.models.networks import Shared
 from alignzoo.models.scorer import ScorerNetwork, scorer
 from alignzoo.rewards.model import RewardModel
 from alignzoo.runs.sample import Sampler
-from alignzoo.runs.single import save_model
+from alignzoo.runs.saving import save_model
 from alignzoo.settings import Forward, Model, Peft, Sampling, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.bradley_terry.bradley_terry import BradleyTerry

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from alignzoo.contracts import Kind, Role
 from alignzoo.models import build, tokenizers
 from alignzoo.models.networks import Headed, PolicyNetwork
-from alignzoo.runs import single
+from alignzoo.runs import saving
 from alignzoo.settings import Dtype, Model, Peft, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.dpo.dpo import DPO
@@ -103,7 +103,7 @@ def test_adapters_alone_learn_and_the_final_model_is_merged(tmp_path):
     assert changed and all("lora_" in name for name in changed)
     assert {n for n, p in after.items() if p.requires_grad} == {n for n in after if "lora_" in n}
 
-    single.save_model(made, tmp_path / "model")
+    saving.save_model(made, tmp_path / "model")
     loaded = PolicyNetwork(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), made.roles.shared)
     assert type(loaded.module).__name__ == "LlamaForCausalLM"
     with torch.no_grad():

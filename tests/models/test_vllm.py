@@ -141,6 +141,13 @@ def test_weights_that_can_not_be_sent(change, message):
         exported.weights(own)
 
 
+def test_an_adapter_on_embeddings_that_are_shared():
+    """One tensor can't be sent as two."""
+    own = build.adapted(module("qwen2"), Peft(enabled=True, rank=2, target_modules="lm_head"), 0)
+    with pytest.raises(UserError, match="can't send an adapter on embeddings that input and output share: take auto"):
+        exported.weights(own)
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_an_adapter_that_is_no_lora():
     from peft import IA3Config, get_peft_model

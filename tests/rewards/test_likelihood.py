@@ -97,5 +97,5 @@ def test_mistakes(settings, message):
 
 
 def test_a_folder_without_a_model_is_named(tmp_path, context):
-    with pytest.raises(UserError, match=r"^reward.path=\S+: \S"):
+    with pytest.raises(UserError, match=r"^no model at reward.path=\S+: \S"):
         ready(tmp_path, context)

@@ -19,7 +19,7 @@ from alignzoo.engine.build import Builder
 from alignzoo.engine.callbacks import Interrupt
 from alignzoo.models.tokenizers import byte_level
 from alignzoo.rewards.model import RewardModel
-from alignzoo.runs.single import save_model
+from alignzoo.runs.saving import save_model
 from alignzoo.settings import Sampling
 from tests.data.test_templates import FAMILIES, tokenizer
 

@@ -17,7 +17,7 @@ from alignzoo.models.scorer import scorer
 from alignzoo.rewards import labelled
 from alignzoo.rewards.model import RewardModel
 from alignzoo.rewards.refreshed import Objective, Refreshed
-from alignzoo.runs.single import save_model
+from alignzoo.runs.saving import save_model
 from alignzoo.settings import Model, Optimizer, Rollout, UserError
 from alignzoo.testing import toys
 from alignzoo.testing.rewards import Sampler

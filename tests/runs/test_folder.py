@@ -104,6 +104,7 @@ def counting(monkeypatch):
     monkeypatch.setattr(single, "identity", once("identity"))
     monkeypatch.setattr("alignzoo.config.run.instantiate", once("instantiate"))
     monkeypatch.setattr("alignzoo.engine.cost.peak_memory", lambda: 0)
+    monkeypatch.setattr("alignzoo.runs.saving.difference", lambda *_: "")  # a number has no outputs
     return SimpleNamespace(settings=settings, error=error)
 
 

@@ -23,6 +23,7 @@ from alignzoo.settings import Forward
 
 logger = logging.getLogger("alignzoo")
 LAYERS = {"full_attention", "sliding_attention"}
+WINDOW = 4  # tokens, in the trial
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}  # of the largest logit; wrong attention is off by far more
 _known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # why a network needs padding; empty where it does not
 
@@ -112,6 +113,13 @@ def head(module: Any) -> Head:
     return Head(inner.get_output_embeddings(), _after(inner.config))
 
 
+def adapted_ties(module: Any) -> bool:
+    """Whether the embeddings of input and output are one tensor, and an adapter is on either: the two compute other things."""
+    layers = [module.get_input_embeddings(), module.get_output_embeddings()]
+    shared = layers[0] is not None and getattr(layers[0], "weight", None) is getattr(layers[1], "weight", layers)
+    return shared and any(hasattr(layer, "base_layer") for layer in layers)
+
+
 def _inner(module: Any) -> Any:
     return module.get_base_model() if hasattr(module, "get_base_model") else module
 
@@ -138,7 +146,8 @@ def refusal(module: Any) -> str | None:
     if padded.is_encoder_decoder(inner):
         return "it is an encoder-decoder"
     if getattr(config, "_attn_implementation", None) not in ("sdpa", attention.NAME):
-        return f"model.attention={config._attn_implementation} takes no other layout than rows; sdpa does"
+        remedy = "; sdpa does" if getattr(inner, "_supports_sdpa", False) else ""
+        return f"model.attention={config._attn_implementation} takes no other layout than rows{remedy}"
     other = sorted(set(getattr(config, "layer_types", None) or []) - LAYERS)
     if other:
         return f"it has layers of {', '.join(other)}"
@@ -156,7 +165,7 @@ def refusal(module: Any) -> str | None:
 def _differs(module: Any) -> str | None:
     """What goes wrong when a few tokens run without padding, or None where all is as with padding."""
     sample = _sample(module)
-    with trying(module):
+    with trying(module), _narrow(module):
         expected = _read(module, sample, None)
         try:
             found = _read(module, sample, Forward.auto)
@@ -197,6 +206,22 @@ def _sample(module: Any) -> Completions:
         prompts=prompts, prompt_of=torch.tensor([0, 0, 1], device=device), ids=ids[10:22].view(3, 4), attended=written,
         scored=written, truncated=torch.zeros(3, dtype=torch.bool, device=device), row=row,
     )  # fmt: skip
+
+
+@contextmanager
+def _narrow(module: nn.Module) -> Iterator[None]:
+    """Sliding windows of a few tokens, which the sample reaches beyond."""
+    windowed = [
+        part for part in [_inner(module).config.get_text_config(), *module.modules()] if getattr(part, "sliding_window", None)
+    ]
+    before = [part.sliding_window for part in windowed]
+    for part in windowed:
+        part.sliding_window = min(WINDOW, part.sliding_window)
+    try:
+        yield
+    finally:
+        for part, window in zip(windowed, before, strict=True):
+            part.sliding_window = window
 
 
 @contextmanager

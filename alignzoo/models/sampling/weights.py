@@ -38,6 +38,8 @@ class Weight:
 
 def weights(module: Any) -> list[Weight]:
     """All of them, tied ones once. Raises UserError where they can't be had."""
+    if flat.adapted_ties(module):
+        raise UserError("generation.decoding=vllm can't send an adapter on embeddings that input and output share: take auto")
     network = flat._inner(module)
     layers = {name: layer for name, layer in network.named_modules() if hasattr(layer, "adapter_layer_names")}
     apart = {id(parameter) for layer in layers.values() for parameter in _of_adapters(layer)}

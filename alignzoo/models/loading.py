@@ -1,0 +1,199 @@
+"""Networks, configs and tokenizers from where a user points: a hub name, a folder, an adapter's folder, or a GGUF file.
+
+Whatever a checkpoint holds and its network has no place for, or the other way round, is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import nn
+
+from alignzoo.errors import UserError
+from alignzoo.models.forward import flat
+from alignzoo.settings import embedded
+
+logger = logging.getLogger("alignzoo")
+ADAPTER_CONFIG = "adapter_config.json"
+QUANTISED = (
+    "is_quantized",
+    "hf_quantizer",
+    "quantization_method",
+)  # what transformers remembers of a GGUF file it has unpacked
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a model is read from. `key` is the setting that says so."""
+
+    key: str
+    path: str
+    trust_remote_code: bool = False
+    gguf: str | None = None  # the file's name; `path` is its folder
+    adapter: str | None = None  # what is added to the weights at `path`
+
+    @staticmethod
+    def of(path: str, key: str, trust_remote_code: bool = False) -> Location:
+        """Raises UserError where nothing is: a path that looks local must be there, a bare owner/name may be on the hub."""
+        from transformers.utils import find_adapter_config_file
+
+        path = embedded(path)
+        file = Path(path).expanduser()
+        if (path.startswith((".", "/", "~")) or path.count("/") != 1) and not file.exists():
+            raise UserError(f"{key}={path} does not exist")
+        where = Location(key, str(file) if file.exists() else path, trust_remote_code)
+        if file.suffix == ".gguf" and file.is_file():
+            return replace(where, path=str(file.parent), gguf=file.name)
+        if file.is_file():
+            raise UserError(f"{key}={path} is a file: name the model's folder, or a .gguf file")
+        with where.readable("adapter"):
+            adapter = find_adapter_config_file(where.path)
+        return where if adapter is None else where._on_base(adapter)
+
+    def _on_base(self, adapter: str) -> Location:
+        base = str(json.loads(Path(adapter).read_text("utf-8")).get("base_model_name_or_path") or "")
+        if not base:
+            raise UserError(
+                f"{self} is an adapter that names no model: write base_model_name_or_path into its {ADAPTER_CONFIG}"
+            )
+        below = Location.of(base, f"{self} is an adapter, whose base_model_name_or_path", self.trust_remote_code)
+        if below.adapter:
+            raise UserError(f"{self} is an adapter of an adapter, {base}: merge that into its model first")
+        return replace(below, key=self.key, adapter=self.path)
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.adapter or (Path(self.path) / self.gguf if self.gguf else self.path)}"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For every `from_pretrained`."""
+        return {"trust_remote_code": self.trust_remote_code} | ({"gguf_file": self.gguf} if self.gguf else {})
+
+    @contextmanager
+    def readable(self, what: str, remedy: str = "") -> Iterator[None]:
+        """Raises UserError for whatever goes wrong inside, since what a checkpoint holds is its user's."""
+        try:
+            yield
+        except UserError:
+            raise
+        except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"no {what} at {self}: {first_line(error)}{remedy}") from error
+
+    def tokenizer(self) -> Any:
+        """An adapter's own where it has one, else the model's."""
+        from transformers import AutoTokenizer
+
+        beside = self.adapter and (Path(self.adapter) / "tokenizer_config.json").is_file()
+        with self.readable("tokenizer", ". Give model.tokenizer=PATH" if self.key == "model.path" else ""):
+            return AutoTokenizer.from_pretrained(self.adapter, **self.options) if beside else self._from(AutoTokenizer)
+
+    def config(self) -> Any:
+        from transformers import AutoConfig
+
+        with self.readable("model"):
+            return self._from(AutoConfig)
+
+    def network(self, kind: Any, fresh: Collection[str] = (), trunk: bool = False, **options: Any) -> nn.Module:
+        """The network of the class `kind` of transformers, an adapter added to its weights. All its weights must be in the
+        checkpoint, and none may be left over, but for those of the modules `fresh`; those of the head are nobody's concern
+        where only the `trunk` is wanted. Raises UserError."""
+        with self.readable("model"), quiet():
+            module, report = self._from(kind, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+            _check(self, module, report, set(fresh), f"{module.base_model_prefix}." if trunk else "")
+            if self.gguf:
+                _forget_quantisation(module)
+            module.name_or_path = "" if self.adapter else self.path if not self.gguf else str(Path(self.path) / self.gguf)
+            return _with_adapter(module, self) if self.adapter else module
+
+    def _from(self, kind: Any, **options: Any) -> Any:
+        return kind.from_pretrained(self.path, **self.options, **options)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, transformers keeps its own report of the weights, and its warnings, to itself."""
+    from transformers.utils import logging as theirs
+
+    before = theirs.get_verbosity()
+    theirs.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        theirs.set_verbosity(before)
+
+
+def merged(module: Any) -> Any:
+    """A network with its adapters in its weights; itself changes. Embeddings that share a tensor get one each where an adapter
+    is on either, which would otherwise be added to both."""
+    if flat.adapted_ties(module):
+        output: Any = module.get_output_embeddings()
+        layer = getattr(output, "base_layer", output)
+        layer.weight = nn.Parameter(layer.weight.detach().clone())
+        module.config.tie_word_embeddings = False
+    return module.merge_and_unload()
+
+
+def _with_adapter(module: Any, where: Location) -> Any:
+    from peft import PeftConfig, PeftModel
+
+    folder = str(where.adapter)
+    wrapped = PeftModel(module, PeftConfig.from_pretrained(folder))
+    result: Any = wrapped.load_adapter(folder, "default")
+    if wrong := [*result.missing_keys, *result.unexpected_keys]:
+        raise UserError(f"{where} is an adapter that does not fit {where.path}: look at {_some(wrong)}")
+    return merged(wrapped)
+
+
+def _check(where: Location, module: Any, report: dict[str, Any], fresh: set[str], prefix: str) -> None:
+    """Of the weights whose names begin with `prefix`."""
+    shapes = {key: f"{key} as {_shape(theirs)}, not {_shape(ours)}" for key, theirs, ours in report["mismatched_keys"]}
+    faults = {
+        "lacks {}": {key: key for key in report["missing_keys"]},
+        "has {}, for which there is no place": {key: key for key in report["unexpected_keys"]},
+        "has {}": shapes,
+    }
+    keys = {key for named in faults.values() for key in named if key.startswith(prefix)}
+    allowed = {name: {key for key in keys if key == name or key.startswith(f"{name}.")} for name in fresh}
+    if useless := sorted(name for name, named in allowed.items() if not named):
+        raise UserError(f"model.fresh={useless}: {where} lacks no such weights: leave it out")
+    keys -= set().union(*allowed.values())
+    if not keys:
+        return
+    texts = {how: sorted(text for key, text in named.items() if key in keys) for how, named in faults.items()}
+    kind = (getattr(module.config, "architectures", None) or ["model"])[0]
+    holds = "" if kind == type(module).__name__ else f" holds a {kind}, and as a {type(module).__name__} it"
+    parts = sorted({key.rpartition(".")[0] for key in keys})
+    remedy = f", or let it be with model.fresh=[{','.join(parts)}]" if where.key == "model.path" and len(parts) <= 3 else ""
+    faulty = " and ".join(how.format(_some(named)) for how, named in texts.items() if named)
+    raise UserError(f"{where}{holds} {faulty}. Name another{remedy}")
+
+
+def _some(texts: list[str]) -> str:
+    return f"{', '.join(texts[:2])}" + (f" and {len(texts) - 2} more" if len(texts) > 2 else "")
+
+
+def _shape(size: Any) -> str:
+    return "x".join(map(str, size))
+
+
+def _forget_quantisation(module: Any) -> None:
+    """Its weights are plain tensors now; remembered as quantised, they could not be saved."""
+    for name in QUANTISED:
+        if hasattr(module, name):
+            delattr(module, name)
+    if hasattr(module.config, "quantization_config"):
+        del module.config.quantization_config
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,313 @@
+"""Weights are what they seem: whatever a checkpoint lacks, or has too much, is told; adapters and GGUF files are read whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
+
+from alignzoo import compose, train
+from alignzoo.engine import checkpoint
+from alignzoo.errors import UserError
+from alignzoo.models import build, loading, rotary, tokenizers
+from alignzoo.models.loading import Location
+from alignzoo.rewards.pretrained import pretrained
+from alignzoo.settings import Dtype, Model, Peft
+
+IDS = torch.arange(96, 110).view(2, 7)  # small letters among them
+SIZES = {
+    "vocab_size": 300, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def config(**more: Any) -> LlamaConfig:
+    return LlamaConfig(**{**SIZES, **more})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy and a reward model, each with tied embeddings and without."""
+    root = tmp_path_factory.mktemp("models")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for tied in (True, False):
+            AutoModelForCausalLM.from_config(config(tie_word_embeddings=tied)).save_pretrained(root / f"policy-{tied}")
+            scorer = config(tie_word_embeddings=tied)
+            scorer.num_labels = 1
+            AutoModelForSequenceClassification.from_config(scorer).save_pretrained(root / f"reward-{tied}")
+    for folder in root.iterdir():
+        tokenizers.byte_level().save_pretrained(folder)
+    return root
+
+
+@pytest.fixture
+def changed(folders: Path, tmp_path: Path) -> Any:
+    """The untied policy with its weights changed."""
+
+    def change(weights: Any) -> Model:
+        folder = tmp_path / "changed"
+        shutil.copytree(folders / "policy-False", folder)
+        file = folder / "model.safetensors"
+        save_file(weights(load_file(file)), file, metadata={"format": "pt"})
+        return Model(path=str(folder))
+
+    return change
+
+
+def policy(settings: Model, seed: int = 0) -> Any:
+    return build.policy(settings, build.config(settings, tokenizers.byte_level()), seed)
+
+
+# --- what a checkpoint holds ---
+
+
+@pytest.mark.parametrize(("weights", "expected"), [
+    (lambda w: {k: v for k, v in w.items() if ".layers.1." not in k},
+     r"lacks model.layers.1.input_layernorm.weight, model.layers.1.mlp.down_proj.weight and 7 more. Name another$"),
+    (lambda w: {f"x.{k}": v for k, v in w.items()}, r"lacks lm_head.weight, .* 19 more and has x.lm_head.weight, .* 19 more,"),
+    (lambda w: w | {"extra.weight": torch.zeros(1)}, r"has extra.weight, for which there is no place.*model.fresh=\[extra\]$"),
+    (lambda w: w | {"lm_head.weight": torch.zeros(200, 16)}, r"has lm_head.weight as 200x16, not 300x16. .*fresh=\[lm_head\]$"),
+])  # fmt: skip
+def test_weights_that_differ_from_the_networks_are_named(changed: Any, weights: Any, expected: str) -> None:
+    with pytest.raises(UserError, match=f"^model.path=\\S+ {expected}"):
+        policy(changed(weights))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_policy_is_no_reward_model_and_the_reverse(folders: Path, tied: bool) -> None:
+    kinds = (
+        r"holds a LlamaForSequenceClassification, and as a LlamaForCausalLM it .*has score.weight, for which there is no place"
+    )
+    with pytest.raises(UserError, match=kinds):
+        policy(Model(path=str(folders / f"reward-{tied}")))
+    kinds = r"^reward.path=\S+ holds a LlamaForCausalLM, and as a LlamaForSequenceClassification it lacks score.weight"
+    with pytest.raises(UserError, match=kinds):
+        pretrained("AutoModelForSequenceClassification", str(folders / f"policy-{tied}"), Dtype.float32)
+
+
+def test_fresh_weights_are_those_named_and_a_function_of_the_seed(folders: Path) -> None:
+    settings = Model(path=str(folders / "reward-False"), fresh=["lm_head", "score"])
+    first, same, another = (policy(settings, seed).state_dict() for seed in (1, 1, 2))
+    assert {name for name in first if not torch.equal(first[name], another[name])} == {"lm_head.weight"}
+    assert torch.equal(first["lm_head.weight"], same["lm_head.weight"])
+    saved = load_file(folders / "reward-False" / "model.safetensors")
+    assert all(torch.equal(first[name], saved[name]) for name in first if name != "lm_head.weight")
+
+
+def test_fresh_must_name_what_is_missing(folders: Path) -> None:
+    with pytest.raises(UserError, match=r"^model.fresh=\['score'\]: model.path=\S+ lacks no such weights: leave it out$"):
+        policy(Model(path=str(folders / "policy-True"), fresh=["score"]))
+    with pytest.raises(UserError, match=r"^model.fresh=\['score'\] is about a checkpoint: give model.path$"):
+        Model(config={"model_type": "llama"}, fresh=["score"])
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_damaged_weights_are_told(folders: Path, tmp_path: Path, share: float) -> None:
+    shutil.copytree(folders / "policy-False", tmp_path / "damaged")
+    file = tmp_path / "damaged" / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"^no model at model.path=\S+damaged: Error while deserializing header"):
+        policy(Model(path=str(tmp_path / "damaged")))
+
+
+def test_a_tokenizer_larger_than_the_table(folders: Path, tmp_path: Path) -> None:
+    words = tokenizers.byte_level()
+    words.add_tokens([f"<{i}>" for i in range(60)])
+    settings = Model(path=str(folders / "policy-True"))
+    with pytest.raises(
+        UserError, match=r"^the tokenizer has 319 tokens and the table of model.path=\S+ 300 rows: take its own$"
+    ):
+        build.config(settings, words)
+
+
+# --- adapters ---
+
+
+@pytest.fixture(params=["all-linear", "embed_tokens", "lm_head"])
+def adapter(request: pytest.FixtureRequest, folders: Path, tmp_path: Path) -> Any:
+    """A policy with tied embeddings and an adapter far from zero, and where the adapter is saved."""
+    base = policy(Model(path=str(folders / "policy-True")))
+    wrapped: Any = build.adapted(base, Peft(enabled=True, rank=2, target_modules=request.param), seed=0).eval()
+    source = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in wrapped.named_parameters():
+            if "lora_" in name:
+                weight.copy_(0.3 * torch.randn(weight.shape, generator=source))
+    checkpoint.save_main(wrapped, tmp_path / "adapter", tokenizers.byte_level())
+    return wrapped, tmp_path / "adapter"
+
+
+@pytest.mark.filterwarnings("ignore:Model with `tie_word_embeddings=True`", "ignore:.*ensure_weight_tying")
+def test_an_adapters_folder_is_its_model_with_the_adapter(adapter: Any, folders: Path, tmp_path: Path) -> None:
+    wrapped, folder = adapter
+    settings = Model(path=str(folder))
+    loaded = policy(settings)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(IDS).logits, wrapped(IDS).logits, rtol=0, atol=5e-5)
+        assert (
+            loaded(IDS).logits - AutoModelForCausalLM.from_pretrained(folders / "policy-True")(IDS).logits
+        ).abs().max() > 0.1
+        loaded.save_pretrained(tmp_path / "merged")
+        torch.testing.assert_close(policy(Model(path=str(tmp_path / "merged")))(IDS).logits, loaded(IDS).logits)
+    assert build.tokenizer(settings).get_vocab() == tokenizers.byte_level().get_vocab()
+
+
+def test_adapters_that_fit_nothing(folders: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    with pytest.raises(
+        UserError, match=r"^model.path=\S+adapter is an adapter that names no model: write base_model_name_or_path"
+    ):
+        Location.of(str(folder), "model.path")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "/no/where"}))
+    with pytest.raises(
+        UserError, match=r"^model.path=\S+ is an adapter, whose base_model_name_or_path=/no/where does not exist$"
+    ):
+        Location.of(str(folder), "model.path")
+    settings = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    settings["base_model_name_or_path"] = str(folders / "policy-True")
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    save_file({"base_model.model.model.other.lora_A.weight": torch.zeros(2, 16)}, folder / "adapter_model.safetensors")
+    with pytest.raises(
+        UserError, match=r"^model.path=\S+adapter is an adapter that does not fit \S+policy-True: look at base_model"
+    ):
+        policy(Model(path=str(folder)))
+
+
+# --- GGUF ---
+
+
+def test_a_gguf_file_is_read(folders: Path, tmp_path: Path) -> None:
+    """A Llama written as GGUF by hand, in float32: names as llama.cpp has them, and queries and keys in its order."""
+    gguf = pytest.importorskip("gguf")
+    weights = load_file(folders / "policy-False" / "model.safetensors")
+    writer = gguf.GGUFWriter(tmp_path / "tiny.gguf", "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(16)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(16)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(300)
+    writer.add_tokenizer_model("gpt2")
+    words = sorted(tokenizers.byte_level().get_vocab().items(), key=lambda entry: entry[1])
+    writer.add_token_list([word for word, _ in words] + [f"<{i}>" for i in range(300 - len(words))])
+    writer.add_token_merges([])
+    writer.add_eos_token_id(1)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    for name, weight in weights.items():
+        if "q_proj" in name or "k_proj" in name:
+            weight = weight.view(2, 2, 4, 16).transpose(1, 2).reshape(16, 16).contiguous()
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), weight.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    loaded = policy(Model(path=str(tmp_path / "tiny.gguf")))
+    expected: Any = AutoModelForCausalLM.from_pretrained(folders / "policy-False")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(IDS).logits, expected.eval()(IDS).logits, rtol=0, atol=1e-5)
+    loaded.save_pretrained(tmp_path / "saved")
+    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(weights)
+    with pytest.raises(UserError, match=r"^model.path=\S+config.json is a file: name the model's folder, or a .gguf file$"):
+        Location.of(str(folders / "policy-True" / "config.json"), "model.path")
+
+
+# --- what is saved ---
+
+
+RUN = [
+    "algorithm=sft", "data=exact", "data.prompts=2", "data.vocabulary=3", "data.length=2", "data.rows=8", "data.warmup_steps=1",
+    "trainer.max_steps=1", "trainer.batch=2", "trainer.eval_prompts=2", "generation.max_new_tokens=2",
+    "model.config.hidden_size=16", "model.config.intermediate_size=16", "model.config.num_hidden_layers=1",
+]  # fmt: skip
+
+
+TEXT = ["algorithm=sft", "data=jsonl", "data.heldout=0", "model=hf", "trainer.max_steps=3", "trainer.batch=2"]
+
+
+def test_a_model_that_changes_when_saved_is_not_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept under another name, and the run has not ended."""
+    saved = loading.Location.network
+
+    def other(self: Location, *arguments: Any, **options: Any) -> Any:
+        module = saved(self, *arguments, **options)
+        with torch.no_grad():
+            next(module.parameters()).add_(1e-3)
+        return module
+
+    monkeypatch.setattr(loading.Location, "network", other)
+    with pytest.raises(
+        UserError, match=r"^the trained model can't be saved as it is: loaded again, its outputs differ by .*weights-1$"
+    ):
+        train(compose([*RUN, f"run_dir={tmp_path / 'run'}"]))
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "weights-1" in names and not names & {"model", "summary.json"}
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "embed_tokens", "lm_head"])
+def test_an_adapter_is_left_beside_the_model_that_it_is_merged_into(folders: Path, tmp_path: Path, targets: str) -> None:
+    """Embeddings that share a tensor, an adapter on either or on none: the model and the adapter on its base are one policy."""
+    rows = [{"prompt": "a", "completion": "b c d"}, {"prompt": "e", "completion": "f g h"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = [f"data.path={tmp_path}/rows.jsonl", f"peft.target_modules={targets}", f"run_dir={tmp_path}/run"]
+    base = f"model.path={folders / 'policy-True'}"
+    train(compose([*TEXT, base, "peft=lora", "peft.rank=2", "trainer.learning_rate=0.1", *options]))
+    start, merged, adapter = (
+        policy(Model(path=str(path)))(IDS).logits.detach()
+        for path in (folders / "policy-True", tmp_path / "run" / "model", tmp_path / "run" / "adapter")
+    )
+    assert (start - merged).abs().max() > 0.01
+    torch.testing.assert_close(adapter, merged, rtol=0, atol=1e-5)
+    assert (tmp_path / "run" / "adapter" / "encoder.json").is_file()
+
+
+def test_a_second_copy_that_has_no_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr("alignzoo.runs.saving.memory.free", lambda device: 1)
+    train(compose([*RUN, f"run_dir={tmp_path / 'run'}", "trainer.micro_batch=1"]))
+    assert "was not compared with the network that was trained: memory has no room for a second one" in caplog.text
+
+
+# --- texts of two kinds ---
+
+
+def long_rope(**more: Any) -> Model:
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": 16, "factor": 8.0, **factors}
+    sizes = {
+        "model_type": "phi3",
+        "max_position_embeddings": 128,
+        "original_max_position_embeddings": 16,
+        "rope_parameters": rope,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+    }
+    return Model(config={**{k: v for k, v in SIZES.items() if k not in ("vocab_size", "pad_token_id")}, **sizes}, **more)
+
+
+@pytest.mark.parametrize(("context_length", "length"), [(None, 16), (64, 30)])
+def test_log_probs_depend_on_no_other_row(context_length: int | None, length: int) -> None:
+    """LongRoPE, where transformers lets the longest row decide for all."""
+    settings = long_rope(context_length=context_length)
+    made = build.config(settings, tokenizers.byte_level())
+    assert build.context_length(settings, made) == (context_length or 16)
+    module: Any = build.policy(settings, made, seed=0)
+    ids = torch.arange(2 * length).view(2, length) + 5
+    attended = torch.ones(2, length, dtype=torch.long)
+    attended[0, 7:] = 0
+    with torch.no_grad():
+        together = module(input_ids=ids, attention_mask=attended).logits[0, :7]
+        alone = module(input_ids=ids[:1, :7]).logits[0]
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    assert rotary.is_long(module) is (context_length == 64)
