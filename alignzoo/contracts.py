@@ -174,6 +174,7 @@ class Algorithm(ABC):
     """
 
     couples: ClassVar[Couples] = Couples.ROW
+    published_rate: ClassVar[float] = 1e-5  # the learning rate for all weights of a pretrained model, unless the user gives one
 
     @property
     @abstractmethod
@@ -475,6 +476,7 @@ class TrainerPlugin(ABC):
         `Hosting.models`.
         """
 
+    published_rate: ClassVar[float] = 1e-5  # as in `Algorithm`
     online: ClassVar[bool] = False  # its trainer samples: the groups `rollout` and `generation` apply
     needs_logprobs_of_samples: ClassVar[bool] = False  # as in `OnlineAlgorithm`
     renamed: ClassVar[Mapping[str, str | None]] = {}  # from names its trainer logs under to ours; None: not logged

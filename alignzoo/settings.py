@@ -371,8 +371,13 @@ class Training:
     epochs: float = 1.0
     batch: int = 64  # records of one optimizer step
     micro_batch: str = "auto"  # records of one forward a rank; never changes the mathematics
-    learning_rate: float = field(
-        default=1e-4, metadata={"help": "of each role without one of its own", "search": Search(1e-5, 1e-2, log=True)}
+    learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "of each role without one of its own; null: 1e-4, and the algorithm's published one for all weights of a "
+            "model that was trained before",
+            "search": Search(1e-5, 1e-2, log=True),
+        },
     )
     role_learning_rates: dict[str, float] = field(default_factory=dict)  # e.g. {value: 1e-3}; others use learning_rate
     optimizer: Optimizer = Optimizer.adamw
@@ -401,7 +406,7 @@ class Training:
         for name in ("batch", "keep_checkpoints"):
             require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), ">= 1")
         for name in ("learning_rate", "weight_decay", "max_grad_norm"):
-            require(getattr(self, name) >= 0, f"trainer.{name}", getattr(self, name), ">= 0")
+            require((getattr(self, name) or 0) >= 0, f"trainer.{name}", getattr(self, name), ">= 0")
         require(self.max_steps > 0 or self.epochs > 0, "trainer.epochs", self.epochs, "> 0, or give trainer.max_steps")
         digits = self.micro_batch.isdigit() and int(self.micro_batch) >= 1
         require(digits or self.micro_batch == "auto", "trainer.micro_batch", self.micro_batch, "a whole number >= 1, or auto")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
@@ -16,6 +18,9 @@ from alignzoo.config.grammar import check_options, parse, searching
 from alignzoo.config.registry import Registry
 from alignzoo.errors import UserError
 from alignzoo.setup import RunConfig
+
+FRESH_RATE = 1e-4
+logger = logging.getLogger("alignzoo")
 
 
 def single(overrides: Sequence[str] = ()) -> DictConfig:
@@ -52,7 +57,28 @@ def complete(cfg: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
             cfg.choices.settings = _settings(str(choices["experiment@_global_"]))
     OmegaConf.resolve(cfg)
     messages.check_keys(cfg)
+    if cfg.trainer.learning_rate is None:
+        cfg.trainer.learning_rate = _learning_rate(cfg)
     return cfg
+
+
+def _learning_rate(cfg: DictConfig) -> float:
+    """That of fresh weights, or where those of a model are to be changed, what is known to be right for it."""
+    kind: Any = OmegaConf.get_type(cfg.algorithm)
+    path = cfg.model.path
+    if not path or path.startswith("alignzoo://"):
+        return FRESH_RATE
+    rate = FRESH_RATE if cfg.peft.enabled else kind.published_rate
+    source = (
+        "usual for LoRA" if cfg.peft.enabled else f"published for {cfg.choices.algorithm} and all weights of a language model"
+    )
+    _tell_once(f"trainer.learning_rate={rate:g}, as {source}")
+    return rate
+
+
+@lru_cache(maxsize=64)
+def _tell_once(text: str) -> None:
+    logger.warning(text)
 
 
 def _settings(name: str) -> str | None:

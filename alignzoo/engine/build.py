@@ -16,7 +16,7 @@ from alignzoo.batch import Completions, Prompts
 from alignzoo.common.folder import CHECKPOINTS, TENSORBOARD
 from alignzoo.common.noise import Noise
 from alignzoo.contracts import Algorithm, Context, Couples, Kind, OnlineAlgorithm, Role, Scores, Source, Table, Tables
-from alignzoo.engine import beside, budget, checks, memory
+from alignzoo.engine import beside, budget, checks, memory, precision
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
 from alignzoo.engine.cost import watch_networks
 from alignzoo.engine.evaluate import Evaluator
@@ -233,6 +233,7 @@ class Builder:
         apart = self.reward.apart() if self.reward else frozenset()
         trained = {n: built[n].module for n in built if n == self.main or (n in roles and roles[n].trained and n not in apart)}
         followers = {n: (built[n].module, role.follows) for n, role in roles.items() if role.follows}
+        precision.warn(Trained(trained), setup.training.learning_rate or 0)
         return Models(built, shared, self.sampling), Trained(trained), followers
 
     def _start(self, module: Any, context: Context, config: Any) -> None:

@@ -21,6 +21,7 @@ class BradleyTerry(Algorithm):
     """
 
     data = Pairs
+    published_rate = 9e-6  # Ouyang et al. 2022, appendix C.2
 
     margin: float = field(default=0.0, metadata={"help": "times the data's `margin`, by which the chosen score is to win"})
     label_smoothing: float = field(

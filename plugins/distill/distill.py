@@ -32,6 +32,7 @@ class Distill(OnlineAlgorithm):
     Agarwal et al. 2024 (GKD), algorithm 1; with divergence=nll Kim and Rush 2016. No gradient flows through sampling.
     """
 
+    published_rate = 5e-6  # Gu et al. 2024, MiniLLM
     needs_logprobs_of_samples = False
 
     divergence: Divergence = field(default=Divergence.jsd, metadata={"help": "distance between the token distributions"})

@@ -21,6 +21,7 @@ class DPO(Algorithm):
     """
 
     data = Pairs
+    published_rate = 1e-6  # Rafailov et al. 2023, appendix B
 
     beta: float = field(
         default=0.1,

@@ -46,6 +46,7 @@ class GRPO(OnlineAlgorithm):
     """
 
     data = Prompts
+    published_rate = 1e-6  # Shao et al. 2024, section 4.2
 
     beta: float = field(
         default=0.04,

@@ -34,6 +34,7 @@ class KTO(Algorithm):
     """
 
     data = Rated
+    published_rate = 1e-6  # the default of TRL 1.16
     couples = Couples.STEP
 
     beta: float = field(

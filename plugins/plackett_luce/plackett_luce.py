@@ -22,6 +22,7 @@ class PlackettLuce(Algorithm):
     """
 
     data = Rankings
+    published_rate = 9e-6  # Ouyang et al. 2022, appendix C.2
 
     centring: float = field(
         default=0.0,

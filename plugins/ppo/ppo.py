@@ -45,6 +45,8 @@ class PPO(OnlineAlgorithm):
     `ptx_coef`, Ouyang et al. 2022, eq. 2. An action is a token; a completion is an episode, which its last token ends.
     """
 
+    published_rate = 3e-6  # Huang et al. 2024, The N+ implementation details of RLHF with PPO
+
     discount: float = field(default=1.0, metadata={"help": "gamma: how much less a reward is worth one token later"})
     gae_lambda: float = field(
         default=0.95, metadata={"help": "lambda: 1 trusts the sampled return, 0 the value model", "search": Search(0.8, 1.0)}

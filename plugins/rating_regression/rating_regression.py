@@ -26,6 +26,7 @@ class RatingRegression(Algorithm):
     """
 
     data = Rated
+    published_rate = 9e-6  # as bradley_terry
 
     fit: Fit = field(
         default=Fit.squared,

@@ -27,6 +27,7 @@ class Reinforce(OnlineAlgorithm):
     """L = - 1/B sum_i sum_t (R_it - b_i) log pi(y_it | x_i, y_i<t), R the reward minus beta times the KL. Williams 1992."""
 
     data = Prompts
+    published_rate = 1e-6  # Ahmadian et al. 2024; the default of TRL 1.16's RLOO
 
     beta: float = field(
         default=0.05,

@@ -16,6 +16,7 @@ class SFT(Algorithm):
     """L = - 1/N sum over the scored tokens of all completions of log pi(y_t | x, y_<t); prompts are not learned."""
 
     data = Completions
+    published_rate = 2e-5  # Taori et al. 2023, Stanford Alpaca
 
     def roles(self) -> Mapping[str, Role]:
         return {"policy": Role(kind=Kind.POLICY, trained=True)}

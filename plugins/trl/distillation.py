@@ -33,6 +33,7 @@ class TRLDistillation(Sampled):
     """TRL's DistillationTrainer: the mathematics of `distill` with lam=1 and temperature=1."""
 
     trainer = "DistillationTrainer"
+    published_rate = 5e-6
     renamed: ClassVar[Mapping[str, str | None]] = {
         **Sampled.renamed, "completions/mean_length": "length", "completions/clipped_ratio": "truncated",
     }  # fmt: skip

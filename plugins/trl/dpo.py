@@ -19,6 +19,7 @@ class TRLDPO(Reading):
 
     data = Pairs
     trainer = "DPOTrainer"
+    published_rate = 1e-6
 
     beta: float = field(
         default=0.1, metadata={"help": "strength of the tie to the reference", "search": Search(0.01, 1.0, log=True)}

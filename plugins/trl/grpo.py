@@ -27,6 +27,7 @@ class TRLGRPO(Grouped):
     """TRL's GRPOTrainer: the mathematics of `grpo`."""
 
     trainer = "GRPOTrainer"
+    published_rate = 1e-6
 
     beta: float = field(
         default=0.04,

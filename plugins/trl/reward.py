@@ -19,6 +19,7 @@ class TRLReward(Reading):
 
     data = Pairs
     trainer = "RewardTrainer"
+    published_rate = 9e-6
     renamed: ClassVar[Mapping[str, str | None]] = {
         **Hosted.renamed, "margin": "score/margin", "mean_reward": "score", "min_reward": None, "max_reward": None,
     }  # fmt: skip

@@ -15,6 +15,7 @@ class TRLRLOO(Grouped):
     """TRL's RLOOTrainer: the mathematics of `rloo`, until the ratio of a second pass leaves 1."""
 
     trainer = "RLOOTrainer"
+    published_rate = 1e-6
 
     beta: float = field(
         default=0.05, metadata={"help": "KL coefficient in the reward; 0: none", "search": Search(0.01, 1.0, log=True)}

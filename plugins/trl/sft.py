@@ -19,6 +19,7 @@ class TRLSFT(Reading):
 
     data = Completions
     trainer = "SFTTrainer"
+    published_rate = 2e-5
 
     def roles(self) -> Mapping[str, Role]:
         return {"policy": Role(kind=Kind.POLICY, trained=True)}
