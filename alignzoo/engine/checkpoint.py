@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -55,7 +56,9 @@ def place(partial: Path, folder: Path) -> None:
 def seal(folder: Path) -> None:
     """Sync every file and write the manifest of their sizes and hashes, last."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    os.umask(mask := os.umask(0))
     for path in files:
+        path.chmod(0o666 & ~mask)  # safetensors lets nobody else read what it writes
         disk.sync(path)
     entries = {str(path.relative_to(folder)): [path.stat().st_size, _hash(path)] for path in files}
     disk.write_whole(folder / MANIFEST, json.dumps(entries, indent=1))

@@ -19,6 +19,7 @@ from alignzoo.models import rotary
 from alignzoo.models.forward import attention, flat, padded
 from alignzoo.models.loading import Location, merged
 
+CARD = "README.md"
 logger = logging.getLogger("alignzoo")
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-6}  # of the largest output; other dtypes and merged adapters: below
 ROUNDED, MERGED = 5e-2, 1e-4
@@ -28,25 +29,31 @@ def ended(trainer: Any) -> bool:
     return bool(trainer.ended or trainer.state.global_step >= trainer.state.max_steps)
 
 
-def save(trainer: Any, folder: Path) -> None:
-    """The run's `model/`, and where it trained an adapter of a model that is somewhere, `adapter/` too."""
+def save(trainer: Any, folder: Path, card: str) -> None:
+    """The run's `model/`, and where it trained an adapter of a model that is somewhere, `adapter/` too; `card` in each."""
     main = trainer.trained.main
     adapters = getattr(main, "peft_config", {})
+
+    def fill(partial: Path) -> None:
+        checkpoint.save_main(main, partial, trainer.tokenizer, trainer.encoder)
+        (partial / CARD).write_text(card, "utf-8")
+
     if any(config.base_model_name_or_path for config in adapters.values()):
-        checkpoint.write(
-            folder / ADAPTER, lambda partial: checkpoint.save_main(main, partial, trainer.tokenizer, trainer.encoder)
-        )
-    save_model(trainer, folder / MODEL)
+        checkpoint.write(folder / ADAPTER, fill)
+    save_model(trainer, folder / MODEL, card)
 
 
-def save_model(trainer: Any, folder: Path) -> None:
-    """The policy, or scorer, as `from_pretrained` loads it, adapters merged; the other trained roles beside it. Raises
-    UserError where what is loaded differs from what was trained; it is kept as `weights-STEP` then."""
+def save_model(trainer: Any, folder: Path, card: str = "") -> None:
+    """The policy, or scorer, as `from_pretrained` loads it, adapters merged; the other trained roles beside it, and `card`.
+    Raises UserError where what is loaded differs from what was trained; it is kept as `weights-STEP` then."""
     main = trainer.trained.main
     whole = merged(copy.deepcopy(main)) if hasattr(main, "merge_and_unload") else main
 
+    whole.config.use_cache = True  # off in training; whoever loads it samples
+
     def fill(partial: Path) -> None:
         checkpoint.save_main(whole, partial, trainer.tokenizer, trainer.encoder)
+        (partial / CARD).write_text(card, "utf-8")
         for name, module in trainer.trained.roles.items():
             if module is not main:
                 checkpoint.save_module(module, partial / name)

@@ -230,6 +230,7 @@ def _finish(trainer: Any, setup: RunConfig, folder: Path) -> dict[str, Any]:
     """Save the model and the summary; an interrupted run has its checkpoint already."""
     from alignzoo.engine.cost import peak_memory
     from alignzoo.runs import saving
+    from alignzoo.runs.card import card
 
     finished = saving.ended(trainer)
     cost = trainer.cost.columns()  # a collective: every rank takes part
@@ -243,7 +244,7 @@ def _finish(trainer: Any, setup: RunConfig, folder: Path) -> dict[str, Any]:
         "metrics": {name.removeprefix("eval/"): value for name, value in trainer.evaluated[1].items()},
     }  # fmt: skip
     if trainer.is_world_process_zero() and finished:
-        saving.save(trainer, folder)
+        saving.save(trainer, folder, card(setup, summary, trainer.encoder))
         if curves := setup.data.curves():
             write_whole(folder / FRONTIER, json.dumps(curves))
         write_whole(folder / SUMMARY, json.dumps(summary, indent=1, default=str))
