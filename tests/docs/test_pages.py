@@ -20,7 +20,9 @@ from tests.docs.snippets import anchors, inline_commands, links, snippets
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKED = [*PAGES, ROOT / "CHANGELOG.md", *sorted(ROOT.glob("plugins/*/README.md")), *sorted(ROOT.glob("benchmarks/**/*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+HUB = [("model.path", "Qwen/Qwen3-0.6B"), ("roles.teacher", "Qwen/Qwen3-1.7B")]
 PAIRS = [{"prompt": f"{i} and {i} are ", "chosen": f"{2 * i}.", "rejected": "many."} for i in range(6)]
+CHATS = [{"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": f"{i}!"}]} for i in range(6)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,9 +43,10 @@ def test_every_snippet_does_what_the_page_says(
     monkeypatch.setattr(launch, "pool", in_this_process)
     monkeypatch.setattr(launch, "launched", in_this_process)
     if page.name == "README.md":  # which takes the reader's own data and reward for given
-        Path("pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+        Path("preferences.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+        Path("chats.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in CHATS))
         Path("mine.py").write_text("def score(completions):\n    return [float(len(text)) for text in completions]\n")
-    reader = Reader(capsys, {"model.path=Qwen/Qwen3-0.6B": f"model.path={tiny_model}"})
+    reader = Reader(capsys, {f"{key}={name}": f"{key}={tiny_model}" for key, name in HUB})
     try:
         for snippet in snippets(page):
             try:
