@@ -107,7 +107,8 @@ def save_main(module: Any, folder: Path, tokenizer: Any, encoder: Encoder | None
     """Policy or scorer as any Hugging Face tool loads it: the model, or where it has one, its adapter; the tokenizer, with the
     template it was trained with; and how it was made to read text."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")  # peft says what we want of it
+        for known in ("Setting `save_embedding_layers`", "Could not find a config file in"):  # all that peft trains is saved
+            warnings.filterwarnings("ignore", known)
         module.save_pretrained(folder)
     if encoder is not None:
         tokenizer.chat_template = encoder.settings["template"]

@@ -24,7 +24,7 @@ def scorer(settings: Model, made: Any, pad: int, seed: int) -> nn.Module:
     head), or a fresh one of the config `made`. A fresh head is as transformers makes it, a function of the seed."""
     from transformers import AutoModelForSequenceClassification as Classifier
 
-    if made.is_encoder_decoder:
+    if made.is_encoder_decoder or not (hasattr(made, "auto_map") or type(made) in Classifier._model_mapping):
         raise UserError(f"no scorer can be made of model_type={made.model_type}: choose a decoder or an encoder")
     made = copy.deepcopy(made)
     made.num_labels, made.pad_token_id = 1, pad

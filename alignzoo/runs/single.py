@@ -50,7 +50,7 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from alignzoo.config.run import instantiate
     from alignzoo.engine.callbacks import Interrupt
     from alignzoo.runs import made_of, saving
-    from alignzoo.runs.display import Display
+    from alignzoo.runs.display import Display, each_once
 
     disable_progress_bar()  # of saving and loading: ours shows the run
     checkpoint = _starting_point(cfg, folder)
@@ -66,7 +66,7 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         for display in displays:
             display.update(step, row, trainer.allowance.share)
 
-    with interrupt.listening():
+    with interrupt.listening(), each_once():
         with folders.begun(folder, identity(cfg)) if fresh else nullcontext():
             trainer = builder.trainer(interrupt, show)
         if trainer.is_world_process_zero():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
 
 from alignzoo import compose, train
 from alignzoo.engine import checkpoint
@@ -311,3 +311,43 @@ def test_log_probs_depend_on_no_other_row(context_length: int | None, length: in
         alone = module(input_ids=ids[:1, :7]).logits[0]
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
     assert rotary.is_long(module) is (context_length == 64)
+
+
+# --- families ---
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gemma2": {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8},
+    "gpt_neo": {"num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 64},
+    "bloom": {"n_layer": 2, "n_head": 2},
+    "mpt": {"n_layers": 2, "n_heads": 2, "max_seq_len": 64},
+    "mamba": {"num_hidden_layers": 2, "state_size": 4},
+    "gpt_oss": {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+                "num_local_experts": 2, "num_experts_per_tok": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers' own, in families that few use
+def test_families_without_sdpa_start_by_the_defaults(family: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = tokenizers.byte_level()
+    width = {"mpt": "d_model"}.get(family, "hidden_size")
+    sizes = {"vocab_size": len(words), "eos_token_id": words.eos_token_id, width: 16, "intermediate_size": 16}
+    known = AutoConfig.for_model(family)
+    sizes = {name: value for name, value in sizes.items() if hasattr(known, name)}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes, **FAMILIES[family])).save_pretrained(
+        tmp_path / "model"
+    )
+    words.save_pretrained(tmp_path / "model")
+    rows = [{"prompt": f"{letter}? ", "chosen": letter, "rejected": "no"} for letter in "abcd"]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    overrides = [
+        *TEXT,
+        f"model.path={tmp_path / 'model'}",
+        f"data.path={tmp_path / 'rows.jsonl'}",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    caplog.clear()
+    summary = train(compose([*overrides, "algorithm=dpo", "trainer.max_steps=1", "generation.max_new_tokens=2"]))
+    assert abs(summary["metrics"].get("kl", 0.0)) < 0.1 and (tmp_path / "run" / "model" / "config.json").is_file()
+    told = [record.message for record in caplog.records if "is run with padding" in record.message]
+    assert len(told) == 1 and told[0].endswith("model.attention=eager takes no other layout than rows")
