@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, nearest
 
 CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # torch and safetensors wrap the system's error in their own, and torch keeps nothing of it
@@ -39,6 +39,15 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def existing(path: str, key: str) -> Path:
+    """The path of a setting. Raises UserError, naming the nearest file, if nothing is there."""
+    found = Path(path).expanduser()
+    if found.exists():
+        return found
+    siblings = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
+    raise UserError(f"{key}={path} does not exist.{nearest(found.name, siblings)}")
 
 
 def keep_existing(option: str, path: Path, overwrite: bool, consent: str = "--overwrite") -> None:

@@ -6,20 +6,23 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts
 from alignzoo.common import fingerprint
+from alignzoo.common.disk import existing
 from alignzoo.contracts import Context, Models, Source, Table, Tables
 from alignzoo.data.encode import Encoder
 from alignzoo.data.prepare import Preparation
 from alignzoo.data.rows import Row, UnusableRow
+from alignzoo.data.templates import template
 from alignzoo.data.turns import Turns, last_turn
-from alignzoo.errors import UserError, nearest, require
+from alignzoo.errors import UserError, require
 from alignzoo.models.tokenizers import check, train_bpe
+
+__all__ = ["TextSource", "existing"]
 
 COMPARED = 1024  # held-out pairs, or demonstrations, at most that evaluation looks at, in chunks of 64
 CHUNK = 64
@@ -39,7 +42,12 @@ class TextSource(Source):
     )
     chat: bool = field(default=False, metadata={"help": "make plain prompts and completions messages of user and assistant"})
     system: str | None = field(default=None, metadata={"help": "a system message before prompts that have none"})
-    chat_template: str | None = field(default=None, metadata={"help": "a jinja file to use for the tokenizer's own template"})
+    chat_template: str | None = field(
+        default=None,
+        metadata={
+            "help": "for the tokenizer's own template: a jinja file, `trl`, TRL's for training this tokenizer, or trl:NAME"
+        },
+    )
     template_options: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "handed to the template, such as enable_thinking"}
     )
@@ -109,9 +117,9 @@ class TextSource(Source):
         return Tables(train=made.train, heldout=made.heldout, prompts=made.prompts, report={**counts, **dropped, **made.report})
 
     def encoder(self, context: Context, rows: Sequence[Row] = ()) -> Encoder:
-        template = existing(self.chat_template, "data.chat_template").read_text("utf-8") if self.chat_template else None
+        chosen = template(self.chat_template, context.tokenizer)
         return Encoder(
-            tokenizer=context.tokenizer, chat=self.chat, system=self.system, template=template, options=self.template_options,
+            tokenizer=context.tokenizer, chat=self.chat, system=self.system, template=chosen, options=self.template_options,
             encoder_decoder=context.encoder_decoder, messages=any(isinstance(row.values.get("prompt"), list) for row in rows),
         )  # fmt: skip
 
@@ -176,15 +184,6 @@ class TextSource(Source):
 def _file(row: Row) -> str:
     """Where a row is from, without its number."""
     return row.where.rpartition(", ")[0] or "rows"
-
-
-def existing(path: str, key: str) -> Path:
-    """The path of a setting. Raises UserError, naming the nearest file, if nothing is there."""
-    found = Path(path).expanduser()
-    if found.exists():
-        return found
-    siblings = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
-    raise UserError(f"{key}={path} does not exist.{nearest(found.name, siblings)}")
 
 
 def _margins(models: Models, pairs: Any) -> dict[str, torch.Tensor]:
