@@ -11,6 +11,7 @@ setup(
     package_data={
         "alignzoo": [
             "py.typed",
+            "*.pyi",
             "**/*.json",
             "**/*.jsonl",
             "**/*.safetensors",

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ASSETS = (
-    "*.json", "*.jsonl", "*.safetensors", "*.jinja", "*.txt", "kinds.yaml", "py.typed", "stories/*.md", "templates/*.md",
-    "templates/*.html",
+    "*.json", "*.jsonl", "*.safetensors", "*.jinja", "*.txt", "kinds.yaml", "py.typed", "*.pyi", "stories/*.md",
+    "templates/*.md", "templates/*.html",
 )  # fmt: skip
 
 
