@@ -117,7 +117,9 @@ class Registry:
 
     def _find(self, group: str, local: list[Plugin], points: Any) -> dict[str, list[Plugin]]:
         found: dict[str, list[Plugin]] = {}
-        plugins = [*_installed(group, points), *(plugin for plugin in local if plugin.group == group)]
+        installed = list(_installed(group, points))
+        known = {(plugin.name, plugin.source) for plugin in installed}  # also found in its folder, it is one
+        plugins = [*installed, *(p for p in local if p.group == group and (p.name, p.source) not in known)]
         presets = [preset for plugin in plugins for preset in _presets(plugin)]
         for plugin in [*plugins, *presets]:
             found.setdefault(plugin.name, []).append(plugin)

@@ -141,3 +141,10 @@ def test_files_that_plugins_share_are_one_after_an_edit(folder: Path) -> None:
     after = [Registry(folder).load("algorithm", name).data for name in ("one", "two")]
     assert before[0] is before[1] and after[0] is after[1]
     assert (before[0].kind, after[0].kind) == (1, 2)
+
+
+def test_an_installed_plugin_found_in_its_own_folder_too_is_one() -> None:
+    """Its author names the folder of what is installed in place."""
+    registry = Registry(Path(__file__).parents[2] / "plugins")
+    assert registry.get("algorithm", "dpo") == Registry().get("algorithm", "dpo")
+    assert registry.get("algorithm", "cdpo").preset is not None
