@@ -76,13 +76,16 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _show(console: Console, prop: Any, failure: Exception | None) -> int:
+    from alignzoo.testing.subject import Repeated
+
+    text = f"as {failure.earlier}" if isinstance(failure, Repeated) else prop.meaning.splitlines()[0]
     mark = "FAIL" if failure else "pass"
-    console.print(f"  {mark}  {prop.name:<16} {prop.meaning.splitlines()[0]}", style="red" if failure else None)
+    console.print(f"  {mark}  {prop.name:<16} {text}", style="red" if failure else None)
     if failure is None:
         return 0
     if isinstance(failure, UserError):
         console.print(f"        refused: {failure}")
-    else:
+    elif not isinstance(failure, Repeated):
         for name in ("expected", "found", "cause"):
             label = "likely cause" if name == "cause" else name
             console.print(f"        {label}: {getattr(failure, name)}")

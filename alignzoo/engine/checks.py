@@ -38,8 +38,15 @@ def check_roles(
     name: str, algorithm: Algorithm | TrainerPlugin, reward: Reward | None, reference: Reference, source: Source,
     paths: dict[str, str | None],
 ) -> None:  # fmt: skip
-    """Every role is supplied, and offers what is needed of it. Raises UserError."""
-    for role_name, role in algorithm.roles().items():
+    """A policy or scorer is trained; every role is supplied, and offers what is needed of it. Raises UserError."""
+    declared = algorithm.roles()
+    main = declared.get("policy") or next((role for role in declared.values() if role.trained), None)
+    if main is None or not main.trained or main.kind is not (Kind.POLICY if "policy" in declared else Kind.SCORER):
+        roles = ", ".join(f"{n} ({role.kind.name}{', trained' if role.trained else ''})" for n, role in declared.items())
+        raise UserError(
+            f"{name} must train a POLICY named policy, or, without one, a SCORER before any other role; its roles: {roles}"
+        )
+    for role_name, role in declared.items():
         if role.kind is Kind.REWARD:
             if reward is None:
                 raise UserError(

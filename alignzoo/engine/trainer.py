@@ -109,11 +109,11 @@ class AlignTrainer(Trainer):
                 batches = self.model_wrapped(bound(self.algorithm.prepare, self.views[""], batches))
         sums: dict[str, Tensor] = {}
         for batch in batches:
-            for name, weight in self._weights(batch).items():
+            for name, weight in self.weights(batch).items():
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + weight.double().sum()
         return batches, {name: self.roles.sum(total) for name, total in sorted(sums.items())}
 
-    def _weights(self, batch: Batch) -> dict[str, Tensor]:
+    def weights(self, batch: Batch) -> dict[str, Tensor]:
         """Weights by term name, beside the defaults."""
         weights = default_weights(batch)
         for prefix, learner in (("", self.algorithm), ("reward/", self.reward)):
@@ -137,7 +137,7 @@ class AlignTrainer(Trainer):
         """Sum over terms of sum(term * weight) / W, with W over all micro-batches and ranks of the optimizer step."""
         terms, metrics = model(bound(self._objective, inputs))
         self.step_terms.append((inputs, {name: term.detach() for name, term in terms.items()}))
-        weights, total = self._weights(inputs), torch.zeros((), device=self.args.device)
+        weights, total = self.weights(inputs), torch.zeros((), device=self.args.device)
         for name, term in terms.items():
             weight, over_step = weight_of(name, term, weights, num_items_in_batch)
             share = weighted_sum(term, weight, over_step)
@@ -405,9 +405,18 @@ def evaluation_row(step: int, found: dict[str, float], cost: Cost) -> dict[str, 
     return {"step": step, **found, **used, "seconds": cost.seconds["total"]}
 
 
-def named_terms(result: tuple[Any, Metrics]) -> tuple[Terms, Metrics]:
+def named_terms(result: Any) -> tuple[Terms, Metrics]:
+    """What `loss` returned: terms by name, and metrics as tensors. Raises UserError where it returned something else."""
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+        kinds = ", ".join(type(part).__name__ for part in (result if isinstance(result, tuple) else [result]))
+        raise UserError(f"`loss` returned {kinds}: return the loss and a dict of metrics, as in `return loss, {{}}`")
     terms, metrics = result
-    return (terms if isinstance(terms, dict) else {"loss": terms}), dict(metrics)
+    terms = terms if isinstance(terms, dict) else {"loss": terms}
+    wrong = {n: v for n, v in terms.items() if not isinstance(v, Tensor)}
+    wrong |= {n: v for n, v in metrics.items() if not isinstance(v, Tensor | int | float)}
+    for name, value in wrong.items():
+        raise UserError(f"`loss` returned a {type(value).__name__} as {name!r}: return a tensor")
+    return terms, {name: torch.as_tensor(value) for name, value in metrics.items()}
 
 
 def default_weights(batch: Any) -> dict[str, Tensor]:
@@ -418,10 +427,15 @@ def default_weights(batch: Any) -> dict[str, Tensor]:
 def weight_of(name: str, term: Tensor, weights: dict[str, Tensor], totals: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """A term's weights and their total: those declared for it, else the default for its shape."""
     key = name if name in weights else ("(B,)" if term.dim() == 1 else "(B, T)")
-    if key not in weights or weights[key].shape != term.shape:
-        given = tuple(weights[key].shape) if key in weights else "none"
+    if term.dim() == 0:
         raise UserError(
-            f"the term {name!r} has shape {tuple(term.shape)}, its weights {given}: return weights for it from `weights`"
+            f"the term {name!r} is one number, a mean or sum: return one a record, (B,), or a token, (B, T), unreduced"
+        )
+    if key not in weights or weights[key].shape != term.shape:
+        shape = tuple(weights[key].shape) if key in weights else "none"
+        raise UserError(
+            f"the term {name!r} has shape {tuple(term.shape)}, its weights {shape}: return one value a record, (B,), or a "
+            "token, (B, T), or weights of the term's shape from `weights`"
         )
     return weights[key], totals[key]
 

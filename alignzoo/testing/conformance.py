@@ -26,6 +26,7 @@ from alignzoo.errors import UserError
 from alignzoo.testing import (
     declarations,
     direction,
+    flow,
     mathematics,
     placement,
     references,
@@ -33,12 +34,14 @@ from alignzoo.testing import (
     search,
     settings,
     sources,
+    tie,
     trainers,
     training,
+    worked,
 )
 from alignzoo.testing.find import find
 from alignzoo.testing.part import Part, composes, help_texts, part, summary
-from alignzoo.testing.subject import Broken, Subject, registered
+from alignzoo.testing.subject import Broken, Repeated, Subject, registered
 
 __all__ = [
     "PROPERTIES", "Broken", "Part", "Property", "Result", "Subject", "asked", "failure", "questions", "registered", "run",
@@ -56,6 +59,7 @@ class Scope(Enum):
     PRESET = "preset"
     ONLINE = "online"
     TRAINED = "trained"  # of algorithms, not of presets
+    TESTED = "tested"  # of what has a test beside it
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,11 @@ class Property:
             Scope.PRESET: preset,
             Scope.ONLINE: online,
             Scope.TRAINED: not preset,
+            Scope.TESTED: plugin is not None and worked.file(plugin) is not None,
         }[self.scope]
 
 
+OWN_TEST = Property(worked.own_test, Scope.TESTED)
 PROPERTIES = (
     Property(declarations.composes, Scope.REGISTERED),
     Property(declarations.roles),
@@ -94,6 +100,7 @@ PROPERTIES = (
     Property(declarations.preset_card, Scope.PRESET),
     Property(declarations.help_texts),
     Property(search.search_spaces, Scope.TRAINED),
+    OWN_TEST,
     Property(mathematics.shapes),
     Property(mathematics.gradients),
     Property(mathematics.padding),
@@ -106,8 +113,14 @@ PROPERTIES = (
     Property(mathematics.random_streams),
     Property(mathematics.at_the_start),
     Property(mathematics.samples, Scope.ONLINE),
+    Property(mathematics.temperature, Scope.ONLINE),
+    Property(flow.every_token),
+    Property(flow.constants),
     Property(direction.direction),
+    Property(direction.each_reward, Scope.ONLINE),
+    Property(direction.failed_scores, Scope.ONLINE),
     Property(direction.groups, Scope.ONLINE),
+    Property(tie.reference),
     Property(placement.dtype),
     Property(placement.device),
     Property(placement.speed),
@@ -165,7 +178,8 @@ def asked(subject: Subject | Part, skipped: Collection[str] = ()) -> list[Proper
     if isinstance(subject, Subject):
         found = [prop for prop in PROPERTIES if prop.applies(subject)]
     else:
-        found = [Property(check) for check in SUITES[subject.group]]
+        suite = [*map(Property, SUITES[subject.group]), OWN_TEST]
+        found = [prop for prop in suite if prop._asked(False, subject.plugin)]
     for name in skipped:
         if name not in {prop.name for prop in (*PROPERTIES, *found)}:
             raise UserError(unknown("property", name, {prop.name for prop in found}))
@@ -179,14 +193,24 @@ def run(subject: Subject | Part, skipped: Collection[str] = ()) -> Iterator[Resu
 
 
 def failure(prop: Property, subject: Subject | Part) -> Exception | None:
+    """What is wrong; an error that an earlier property ended with is not told again."""
     try:
         with _others_only_warn(subject):
             prop.check(subject)
-    except (Broken, UserError) as error:
+    except Broken as error:
         return error
+    except UserError as error:
+        return _first_time(error, prop, subject)
     except Exception as error:
-        return Broken(prop.meaning, f"{type(error).__name__}: {error}{_place(error)}", "an error in the plugin's own code")
+        found = f"{type(error).__name__}: {error}{_place(error)}"
+        return _first_time(Broken(prop.meaning, found, "an error in the plugin's own code"), prop, subject)
     return None
+
+
+def _first_time(error: Exception, prop: Property, subject: Subject | Part) -> Exception:
+    text = error.found if isinstance(error, Broken) else str(error)
+    earlier = subject.errors.setdefault(re.sub(r"(?<!line )\d+", "", text), prop.name)  # sizes differ from one to the next
+    return error if earlier == prop.name else Repeated(earlier)
 
 
 @contextmanager

@@ -30,10 +30,6 @@ def composes(subject: Subject) -> None:
 def roles(subject: Subject) -> None:
     """The roles are well formed, and a run can supply them."""
     algorithm, declared = subject.algorithm, dict(subject.algorithm.roles())
-    kind = Kind.POLICY if "policy" in declared else Kind.SCORER
-    main = declared.get("policy") or next((role for role in declared.values() if role.trained), None)
-    trained = main is not None and main.trained and main.kind is kind
-    expect(trained, "a trained policy or scorer among the roles", f"{sorted(declared)}", "`roles` leaves it out")
     for name, role in declared.items():
         _role(name, role, declared)
     made = subject.setup()
@@ -60,8 +56,11 @@ def _role(name: str, role: Role, declared: dict[str, Role]) -> None:
 def card(subject: Subject) -> None:
     """The card's front matter is whole and agrees with the class."""
     found = Registry(subject.plugins_dir).card("algorithm", subject.name)
-    for key in ("family", "summary", "data", "paper"):
-        expect(bool(getattr(found, key)), f"`{key}` in the card's front matter", "nothing", "README.md lacks it")
+    missing = [f"`{key}`" for key in ("family", "summary", "data", "paper") if not getattr(found, key)]
+    source = subject.plugin.source if subject.plugin else None
+    alone = source is not None and source.stem != source.parent.name
+    cause = f"{source.stem}.md or README.md beside it lacks them" if source and alone else "README.md beside it lacks them"
+    expect(not missing, f"{', '.join(missing)} in the card's front matter", "nothing", cause)
     expect("\n" not in found.summary, "a summary of one line", repr(found.summary), "a folded YAML string")
     needs = sorted(subject.algorithm.roles())
     expect(sorted(found.needs) == needs, f"`needs: {needs}` in the card", f"{sorted(found.needs)}", "`roles` has changed since")

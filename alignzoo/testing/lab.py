@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignzoo.engine.trainer import named_terms, weight_of
+from alignzoo.models.networks import PolicyNetwork
 from alignzoo.models.roles import main_role
 from alignzoo.setup import RunConfig
 from alignzoo.testing import toys
@@ -23,7 +25,7 @@ class Objective:
 
     value: float
     gradients: dict[str, Tensor]  # (n,) by role
-    terms: dict[str, Tensor]
+    terms: dict[str, Tensor]  # (B,) or (B, T), 0 where the weight is 0
     metrics: dict[str, float]
 
     @property
@@ -52,6 +54,13 @@ class Lab:
         for p in self.trainer.trained.parameters():
             if p.requires_grad:
                 p.add_(0.1 * torch.randn(p.shape, generator=noise, dtype=torch.float64))
+
+    @torch.no_grad()
+    def scale(self, factor: float) -> None:
+        """Multiply the logits of every policy, by the norm before its head."""
+        modules: set[Any] = {v.module for v in self.trainer.roles.networks.values() if isinstance(v, PolicyNetwork)}
+        for module in modules:
+            module.model.norm.weight.mul_(factor)
 
     def inputs(self) -> Any:
         """What the loader reads for one rollout, or for one optimizer step."""
@@ -88,18 +97,20 @@ class Lab:
             if total.requires_grad:
                 total.backward()
             value += total.item()
-        terms = trainer.step_terms[-1][1]
+        last, terms = trainer.step_terms[-1]
         trainer.step_terms.clear()
+        weights = trainer.weights(last)
+        read = {n: torch.where(weight_of(n, x, weights, sums)[0] > 0, x, 0).double() for n, x in terms.items()}
         gradients = {name: _gradient(module) for name, module in trainer.trained.roles.items()}
-        return Objective(value, gradients, terms, trainer.step_meter.means())
+        return Objective(value, gradients, read, trainer.step_meter.means())
 
-    def terms(self, batch: Any) -> dict[str, Tensor]:
+    def terms(self, batch: Any, gradient: bool = False) -> dict[str, Tensor]:
         """What `loss` returns, before the engine looks at it."""
         algorithm, models = self.setup.algorithm, self.trainer.views[""]
         with torch.no_grad():
             (batch,) = algorithm.prepare(models, [batch])
-            terms = algorithm.loss(models, batch)[0]
-        return terms if isinstance(terms, dict) else {"loss": terms}
+        with torch.set_grad_enabled(gradient):
+            return named_terms(algorithm.loss(models, batch))[0]
 
     def frozen(self) -> list[Any]:
         """The modules of roles that are not trained, made to accept gradients, so that one that reaches them shows."""

@@ -11,25 +11,20 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Couples
+from alignzoo.settings import Generation
 from alignzoo.testing import reshape
 from alignzoo.testing.lab import Objective, distance
+from alignzoo.testing.probe import listening, references, texts
 from alignzoo.testing.subject import Subject, expect
 
 TOLERANCE = 1e-5
+AT_THE_START = {"ratio": 1.0, "approximate_kl": 0.0, "clip_fraction": 0.0, "rewards/chosen": 0.0, "rewards/rejected": 0.0}
 
 
 def shapes(subject: Subject) -> None:
     """Every term has one finite value a record, or one a token."""
-    lab = subject.lab
-    for name, term in lab.terms(lab.records).items():
-        shaped = term.dim() in (1, 2) and len(term) == len(lab.records)
-        declared = lab.setup.algorithm.weights(lab.records).get(name, term)
-        agreed = declared.shape == term.shape
-        cause = "a sum over tokens where `weights` declares a weight a token, or the other way round"
-        shape = f"the term {name!r} of the shape of its weights, {tuple(declared.shape)}"
-        expect(agreed or not shaped, shape, f"{tuple(term.shape)}", cause)
-        expect(shaped, f"the term {name!r} to be of shape (B,) or (B, T)", f"{tuple(term.shape)}", "a mean taken inside `loss`")
-    expect(bool(np.isfinite(lab.plain.value)), "a finite loss", f"{lab.plain.value}", "a logarithm or division of 0")
+    value = subject.lab.plain.value  # the engine refuses other shapes
+    expect(bool(np.isfinite(value)), "a finite loss", f"{value}", "a logarithm or division of 0")
 
 
 def gradients(subject: Subject) -> None:
@@ -68,12 +63,13 @@ def rows_alone(subject: Subject) -> None:
     if subject.algorithm.couples is not Couples.ROW:
         return
     lab = subject.lab
+    together = lab.plain.terms
     for rows in reshape.units(lab.records)[:3]:
         alone = lab.objective(lab.records.take(rows)).terms
-        for name, term in lab.plain.terms.items():
-            off = (_total(alone[name]) - _total(term[rows])).abs().item()
+        for name, values in together.items():
+            off = (alone[name].sum() - values[rows].sum()).abs().item()
             expect(
-                off <= TOLERANCE * max(1.0, _total(term[rows]).abs().item()),
+                off <= TOLERANCE * max(1.0, values[rows].sum().abs().item()),
                 f"record {rows[0]} to have the same {name!r} alone as among others", f"a difference of {off:.1e}",
                 "a mean or variance over the batch inside `loss`: declare couples = Couples.STEP and compute it in `prepare`",
             )  # fmt: skip
@@ -159,17 +155,43 @@ def random_streams(subject: Subject) -> None:
 
 
 def at_the_start(subject: Subject) -> None:
-    """While the policy is the sampler and the reference, ratios are 1 and divergences 0."""
+    """While the policy is the sampler and the reference, ratios are 1 and divergences 0, and both are asked of the same."""
     lab = subject.build(still=True)
-    expected = {"ratio": 1.0, "approximate_kl": 0.0, "clip_fraction": 0.0, "rewards/chosen": 0.0, "rewards/rejected": 0.0}
-    for name, value in lab.plain.metrics.items():
-        right = abs(value - expected.get(name, value)) <= TOLERANCE
-        expect(
-            right, f"{name} = {expected.get(name)} at the start", f"{value}", "log-probs of two unlike distributions or tokens"
-        )
-    kl = getattr(lab.records, "kl", None)
+    with listening(lab) as answers:
+        records, metrics = lab.records, lab.plain.metrics
+    cause = "log-probs of two unlike distributions or tokens"
+    for name in metrics.keys() & AT_THE_START.keys():
+        right = abs(metrics[name] - AT_THE_START[name]) <= TOLERANCE
+        expect(right, f"{name} = {AT_THE_START[name]} at the start", f"{metrics[name]}", cause)
+    kl = getattr(records, "kl", None)
     nought = kl is None or bool((kl.abs() <= TOLERANCE).all())
     expect(nought, "a KL of 0 at the start", f"{kl}", "policy and reference are given different tokens")
+    of_policy = {text for answer in answers.of("policy") for text in texts(answer.c)}
+    for role in references(subject.algorithm.roles()):
+        strange = [text for answer in answers.of(role) for text in texts(answer.c) if text not in of_policy]
+        expect(
+            not of_policy or not strange, f"{role} to be asked of the completions that the policy is asked of",
+            f"{len(strange)} others", "tokens or prompts are shifted, or changed, for one of the two",
+        )  # fmt: skip
+
+
+def temperature(subject: Subject) -> None:
+    """Samples and log-probs have the run's temperature: at twice of it, all is as with logits half as large."""
+    roles = subject.algorithm.roles().values()
+    if subject.lab.main != "policy" or any(role.shares for role in roles):
+        return
+    found = []
+    for degrees in (1.0, 2.0):
+        lab = subject.build(still=True, generation=Generation(max_new_tokens=6, temperature=degrees))
+        lab.stir(1)
+        if degrees == 1:
+            lab.scale(0.5)
+        found.append(lab.plain)
+    cause = "logits are read around `models`, or at a temperature of their own"
+    for name, term in found[0].terms.items():
+        other = found[1].terms[name]
+        same = term.shape == other.shape and torch.allclose(term, other, atol=TOLERANCE)
+        expect(same, f"the same {name!r} at twice the temperature as with half the logits", "another", cause)
 
 
 def samples(subject: Subject) -> None:
@@ -202,10 +224,6 @@ def _by_row(batch: Any) -> dict[str, Tensor]:
             x = torch.where(batch.scored, x, 0).double() @ torch.arange(1.0, x.shape[1] + 1).double()
         found[path] = x[place].double()
     return found
-
-
-def _total(term: Tensor) -> Tensor:
-    return term.double().sum()
 
 
 def _same(a: Objective, b: Objective, when: str, cause: str) -> None:

@@ -30,6 +30,7 @@ class Part:
     plugin: Plugin | None = None
     plugins_dir: Path | None = None
     overrides: list[str] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)  # those that properties ended with, and which was the first
 
     def fresh(self) -> Any:
         """An instance of its own, so that checks don't disturb each other."""

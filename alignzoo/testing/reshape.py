@@ -19,7 +19,7 @@ def padded(batch: Any, left: int = 3, right: int = 2) -> Any:
     """More padding before prompts and after completions: ids hold garbage there, the algorithm's own columns 0."""
     if isinstance(batch, Prompts):
         return replace(batch, ids=F.pad(batch.ids, (left, 0), value=GARBAGE), attended=F.pad(batch.attended, (left, 0)))
-    batch = _nested(batch, lambda inner: padded(inner, left, right))
+    batch = nested(batch, lambda inner: padded(inner, left, right))
     if not isinstance(batch, Completions):
         return batch
     wider: dict[str, Any] = {n: F.pad(x, (0, 0) * (x.dim() - 2) + (0, right)) for n, x in _per_token(batch)}
@@ -39,7 +39,7 @@ def absorbed(batch: Any) -> Any:
     """Leading tokens that the policy did not write, moved to the end of the prompt: for a language model the same text."""
     if isinstance(batch, Prompts):
         return batch
-    batch = _nested(batch, absorbed)
+    batch = nested(batch, absorbed)
     if not isinstance(batch, Completions):
         return batch
     moved = (batch.attended & ~batch.scored).long().cumprod(1).sum(1).tolist()
@@ -63,7 +63,7 @@ def one_token(batch: Any) -> Any:
     """Completions of one scored token, the first of each, with two columns of padding after it."""
     if isinstance(batch, Prompts):
         return batch
-    batch = _nested(batch, one_token)
+    batch = nested(batch, one_token)
     if not isinstance(batch, Completions):
         return batch
     kept = batch.scored.long().cumsum(1) <= 1
@@ -82,6 +82,13 @@ def without(batch: Any, rows: list[int]) -> Any:
     """The records with nothing scored in `rows`, which come last."""
     rest = [row for row in range(len(batch)) if row not in rows]
     return type(batch).cat([batch.take(rest), batch.take(rows).blank()])
+
+
+def completions(batch: Any) -> list[Completions]:
+    """All that there are in a record, nested ones too."""
+    inner = [getattr(batch, f.name) for f in fields(batch)]
+    found = [c for value in inner if isinstance(value, Batch) for c in completions(value)]
+    return [batch, *found] if isinstance(batch, Completions) else found
 
 
 def snapshot(value: Any) -> Any:
@@ -104,7 +111,7 @@ def tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from tensors(inner, f"{path}.{i}")
 
 
-def _nested(batch: Any, change: Callable[[Any], Any]) -> Any:
+def nested(batch: Any, change: Callable[[Any], Any]) -> Any:
     columns = {f.name: getattr(batch, f.name) for f in fields(batch)}
     return replace(batch, **{n: change(v) for n, v in columns.items() if isinstance(v, Batch)})
 

@@ -61,7 +61,10 @@ def _ending(subject: Subject, chosen: Mapping[str, Any]) -> str:
         algorithm = varied(subject.algorithm, chosen)
         try:
             # some scores equal, and rollouts of two steps, so that options for these cases show
-            changes: dict[str, Any] = {"reward": toys.CountReward(coarse=True), "rollout": Rollout(prompts=8, samples=2)}
+            changes: dict[str, Any] = {
+                "reward": toys.CountReward(coarse=True, fails=True),
+                "rollout": Rollout(prompts=8, samples=2),
+            }
             end = train(subject, "varied", algorithm, max_steps=STEPS, **changes)
             parts = [x.numpy().tobytes() for _, x in tensors([end.weights, end.state])] + [numbers(end.state).encode()]
         except UserError:

@@ -28,6 +28,14 @@ class Broken(AssertionError):
         self.expected, self.found, self.cause = expected, found, cause
 
 
+class Repeated(Broken):
+    """The error that an earlier property ended with."""
+
+    def __init__(self, earlier: str) -> None:
+        super().__init__("no error", f"the one that `{earlier}` ends with", "that one's")
+        self.earlier = earlier
+
+
 def expect(holds: bool, expected: str, found: str, cause: str) -> None:
     """Raise `Broken` unless `holds`."""
     if not holds:
@@ -36,7 +44,8 @@ def expect(holds: bool, expected: str, found: str, cause: str) -> None:
 
 @dataclass
 class Subject:
-    """An algorithm under test. `algorithm` itself is never run, only copies of it; `folder` is where its runs go."""
+    """An algorithm under test. `algorithm` itself is never run, only copies of it; `folder` is where its runs go;
+    `errors` are those that properties ended with, and which was the first."""
 
     name: str
     algorithm: Algorithm
@@ -45,6 +54,7 @@ class Subject:
     plugins_dir: Path | None = None
     overrides: list[str] = field(default_factory=list)
     runs: dict[str, Any] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
 
     @property
     def online(self) -> bool:
@@ -69,7 +79,8 @@ class Subject:
         source = toys.ToySource()
         wanted = [n for n, r in made.roles().items() if r.start in STARTS_FROM_A_MODEL and not source.supplies(n)]
         roles = {name: str(saved_model(self.folder / "model")) for name in wanted}
-        return toys.setup(made, self.name, **{"data": source, "roles": roles} | changes)
+        reward = {"reward": toys.CountReward(fails=True)} if self.online else {}
+        return toys.setup(made, self.name, **{"data": source, "roles": roles} | reward | changes)
 
 
 @cache

@@ -23,13 +23,14 @@ T5 = {
     "is_encoder_decoder": True,
 }  # fmt: skip
 EOS = 2
-WORDS = range(3, 20)  # few, so that samples end, differ and repeat
+WORDS = range(3, 10)  # few, so that samples have all lengths, differ and repeat
+UNSCORABLE = 9  # a completion that begins with it has no score
 
 
 def completions(
     rows: list[int], seed: int = 0, length: int = 6, unscored: bool = False, salt: int = 0, **columns: Any
 ) -> Completions:
-    """One made-up completion a row, ending with EOS, over its own prompt; a function of (row, salt) alone.
+    """One made-up completion a row, of any length, ending with EOS, over its own prompt; a function of (row, salt) alone.
 
     With `unscored`, every second row starts with two attended tokens that the policy did not write, the same for every salt.
     """
@@ -66,7 +67,7 @@ def rankings(rows: list[int], **shared: Any) -> Rankings:
 def _text(row: int, seed: int, length: int, salt: int, begun: bool) -> tuple[list[int], list[int]]:
     prompt, body = np.random.default_rng([seed, row, 1]), np.random.default_rng([seed, row, 2, salt])
     start = prompt.integers(WORDS.start, WORDS.stop, 2).tolist() if begun else []
-    return _words(prompt, 1, length), [*start, *_words(body, 2 - len(start), length - len(start)), EOS]
+    return _words(prompt, 1, length), [*start, *_words(body, 0, length - len(start)), EOS]
 
 
 def _words(rng: np.random.Generator, low: int, high: int) -> list[int]:
@@ -100,14 +101,16 @@ class ToyTable:
 
 @dataclass(kw_only=True)
 class CountReward(Reward):
-    """1 for every token below 8 in the completion, minus 0.1 a token; rounded, so that scores are often equal, if `coarse`."""
+    """1 for every token below 6 in the completion, minus 0.1 a token; rounded, so that scores are often equal, if `coarse`; if
+    `fails`, none for some."""
 
     coarse: bool = False
+    fails: bool = False
 
     def __call__(self, c: Completions) -> Scores:
-        total = c.sum((c.ids < 8).float()) - 0.1 * c.length
+        total = c.sum((c.ids < 6).float()) - 0.1 * c.length
         total = 2 * (total / 2).round() if self.coarse else total
-        return Scores(total=total, parts={"count": total})
+        return Scores(total=total, parts={"count": total}, valid=c.ids[:, 0] != UNSCORABLE if self.fails else None)
 
 
 @dataclass(kw_only=True)

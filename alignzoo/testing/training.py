@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from alignzoo.batch import Batch, Completions, Prompts
 from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, rows
 from alignzoo.contracts import Algorithm, Couples
 from alignzoo.engine import records
@@ -19,7 +20,7 @@ from alignzoo.errors import UserError
 from alignzoo.settings import Dtype, Model, Optimizer
 from alignzoo.testing import toys
 from alignzoo.testing.lab import distance
-from alignzoo.testing.reshape import tensors
+from alignzoo.testing.reshape import nested, tensors
 from alignzoo.testing.subject import Subject, expect, light_collections
 
 VOLATILE = ("seconds", "cost/seconds", "tokens_per_second", "peak_memory")
@@ -236,7 +237,7 @@ def _tampered(origin: Path, passes: int, folder: Path) -> Iterator[tuple[str, Pa
                 shutil.copy(lines, folder / name)
         if keys == ("optimizer",):
             state = torch.load(path / "optimizer.pt", weights_only=True)
-            state["state"][0]["exp_avg"] += 1.0
+            state["state"][0]["exp_avg"].neg_()  # of a size that leaves the weights, and numerics, as they are
             torch.save(state, path / "optimizer.pt")
         else:
             records.save(_changed(saved, keys), path / "state")
@@ -251,7 +252,7 @@ def _pieces(state: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
     elif isinstance(state, list):
         for i, value in enumerate(state):
             yield from _pieces(value, (*path, i))
-    elif isinstance(state, int | float | Tensor) or hasattr(state, "ids"):
+    elif isinstance(state, int | float | Tensor | Batch):
         yield path
 
 
@@ -261,12 +262,20 @@ def _changed(state: Any, path: tuple[Any, ...]) -> Any:
         changed = copy.copy(state)
         changed[path[0]] = _changed(state[path[0]], path[1:])
         return changed
-    if hasattr(state, "ids"):
-        changed = copy.copy(state)
-        object.__setattr__(changed, "ids", torch.where(state.attended, 3 + (state.ids + 1) % 10, state.ids))
-        return changed
+    if isinstance(state, Batch):
+        return _reworded(state)
     if isinstance(state, bool):
         return not state
     if isinstance(state, Tensor):
         return ~state if state.dtype == torch.bool else state + 1
     return state + 1
+
+
+def _reworded(batch: Any) -> Any:
+    """Records whose completions, nested ones too, are of other tokens."""
+    if isinstance(batch, Prompts):
+        return batch
+    batch = nested(batch, _reworded)
+    if not isinstance(batch, Completions):
+        return batch
+    return replace(batch, ids=torch.where(batch.attended, toys.WORDS.start + (batch.ids + 1) % len(toys.WORDS), batch.ids))

@@ -103,7 +103,7 @@ def test_t5_logprobs_are_those_of_its_decoder(encoder_decoder):
             for t in range(int(c.attended[row].sum())):
                 prefix = torch.cat([torch.tensor([[0]]), c.ids[row : row + 1, :t]], 1)
                 logits = policy.module(input_ids=prompt, decoder_input_ids=prefix).logits[0, -1]
-                expected = logits[2:20].log_softmax(0)[c.ids[row, t] - 2] if c.scored[row, t] else torch.tensor(0.0)
+                expected = logits[2:10].log_softmax(0)[c.ids[row, t] - 2] if c.scored[row, t] else torch.tensor(0.0)
                 assert found[row, t].item() == pytest.approx(expected.item(), abs=1e-5)
 
 

@@ -17,8 +17,10 @@ from alignzoo.batch import Completions, Pairs, Prompts
 from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Role, Search, require
 from alignzoo.functional import dpo_loss, whiten
 from alignzoo.settings import UserError
-from alignzoo.testing import conformance
+from alignzoo.testing import conformance, toys
 from alignzoo.testing.conformance import Broken, Subject
+from alignzoo.testing.subject import Repeated
+from alignzoo.testing.toys import EOS
 
 POLICY = Role(kind=Kind.POLICY, trained=True)
 REFERENCE = Role(kind=Kind.POLICY, start="reference")
@@ -106,11 +108,18 @@ class Averaging(OnlineAlgorithm):
     def kl(self, models, c):
         return c.sum(models.policy.logprobs(c) - models.reference.logprobs(c))
 
+    def penalised(self, reward, kl):
+        return reward - self.beta * kl
+
+    def kept(self, scores):
+        return scores.usable
+
     def experience(self, models, batch):
         c = self.sampled(models, batch)
-        reward, kl = models.reward(c).total, self.kl(models, c)
-        advantage = reward - self.beta * kl - self.total / max(self.count, 1.0)
-        return Scored(**vars(c), advantage=advantage, reward=reward, kl=kl)
+        scores, kl = models.reward(c), self.kl(models, c)
+        reward = scores.total
+        advantage = self.penalised(reward, kl) - self.total / max(self.count, 1.0)
+        return Scored(**vars(c), advantage=advantage, reward=reward, kl=kl).take(self.kept(scores))
 
     def loss(self, models, batch):
         return -batch.advantage * batch.sum(models.policy.logprobs(batch)), {}
@@ -125,7 +134,41 @@ class Averaging(OnlineAlgorithm):
         self.total, self.count = state["total"], state["count"]
 
 
-SOUND = [Likelihood(), Whitened(), Preferring(), Averaging()]
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Judged(Completions):
+    returns: Tensor
+    advantages: Tensor
+
+
+@dataclass(kw_only=True)
+class Critic(OnlineAlgorithm):
+    """Sound: REINFORCE with a value of each token as baseline, all in one term."""
+
+    data = Prompts
+
+    def roles(self) -> Mapping[str, Role]:
+        value = Role(kind=Kind.VALUE, trained=True, needs=frozenset({"values"}))
+        return {"policy": POLICY, "value": value, "reward": Role(kind=Kind.REWARD)}
+
+    def rewards(self, c, total):
+        return c.at_last(total)
+
+    def experience(self, models, batch):
+        c = models.policy.generate(batch, models.sampling)
+        scores = models.reward(c)
+        returns = c.sum(self.rewards(c, scores.total))[:, None].expand(c.ids.shape)
+        return Judged(**vars(c), returns=returns, advantages=returns - models.value.values(c)).take(scores.usable)
+
+    def advantages(self, batch, values):
+        return batch.advantages
+
+    def loss(self, models, batch):
+        values = models.value.values(batch)
+        policy = -self.advantages(batch, values) * models.policy.logprobs(batch)
+        return policy + 0.5 * (values - batch.returns) ** 2, {}
+
+
+SOUND = [Likelihood(), Whitened(), Preferring(), Averaging(), Critic()]
 
 
 @pytest.mark.parametrize("algorithm", SOUND, ids=lambda a: type(a).__name__)
@@ -147,6 +190,18 @@ class MaskForgotten(Likelihood):
 class MeanInside(Likelihood):
     def loss(self, models, batch):
         return -self.scale * batch.mean(models.policy.logprobs(batch)).mean(), {}
+
+
+@dataclass(kw_only=True)
+class MetricsForgotten(Likelihood):
+    def loss(self, models, batch):
+        return super().loss(models, batch)[0]
+
+
+@dataclass(kw_only=True)
+class MetricInWords(Likelihood):
+    def loss(self, models, batch):
+        return super().loss(models, batch)[0], {"state": "good"}
 
 
 @dataclass(kw_only=True)
@@ -431,9 +486,106 @@ class KLOfOtherTokens(Averaging):
         return c.sum(models.policy.logprobs(c) - models.reference.logprobs(shifted))
 
 
+@dataclass(kw_only=True)
+class OtherSidesReference(Preferring):
+    """Chosen is compared with what the reference makes of rejected."""
+
+    def log_ratio(self, models, both):
+        return both.sum(models.policy.logprobs(both)) - both.sum(models.reference.logprobs(both)).roll(len(both) // 2)
+
+
+@dataclass(kw_only=True)
+class ReferenceOfOtherTokens(Preferring):
+    """No metric tells of it."""
+
+    def log_ratio(self, models, both):
+        shifted = replace(both, ids=torch.where(both.ids > 3, both.ids - 1, both.ids))
+        return both.sum(models.policy.logprobs(both) - models.reference.logprobs(shifted))
+
+
+@dataclass(kw_only=True)
+class K1AsLoss(Averaging):
+    def penalised(self, reward, kl):
+        return reward
+
+    def loss(self, models, batch):
+        return super().loss(models, batch)[0] + self.beta * self.kl(models, batch), {}
+
+
+@dataclass(kw_only=True)
+class KLRewarded(Averaging):
+    def penalised(self, reward, kl):
+        return reward + self.beta * kl
+
+
+@dataclass(kw_only=True)
+class EOSLeftOut(Likelihood):
+    def loss(self, models, batch):
+        return super().loss(models, replace(batch, scored=batch.scored & ((batch.ids != EOS) | (batch.length[:, None] < 2))))
+
+
+@dataclass(kw_only=True)
+class FirstLeftOut(Preferring):
+    def log_ratio(self, models, both):
+        ratio = models.policy.logprobs(both) - models.reference.logprobs(both)
+        return both.sum(ratio) - torch.where(both.length > 1, both.sum(ratio.where(both.scored.cumsum(1) == 1, 0)), 0)
+
+
+@dataclass(kw_only=True)
+class TemperatureIgnored(Averaging):
+    def loss(self, models, batch):
+        with models.policy.shared.at(1.0):
+            return super().loss(models, batch)
+
+
+@dataclass(kw_only=True)
+class SampledAtAnother(Averaging):
+    """What is sampled at one temperature is learned at another."""
+
+    def sampled(self, models, prompts):
+        with models.policy.shared.at(0.2):
+            return super().sampled(models, prompts)
+
+
+@dataclass(kw_only=True)
+class FailedUsed(Averaging):
+    def kept(self, scores):
+        return torch.ones_like(scores.usable)
+
+
+@dataclass(kw_only=True)
+class RewardLate(Critic):
+    """At the end of the row where a completion is of full length, else on the token after its last."""
+
+    def rewards(self, c, total):
+        place = c.length.long().clamp(max=c.ids.shape[1] - 1)
+        return torch.zeros_like(c.ids, dtype=total.dtype).scatter(1, place[:, None], total[:, None])
+
+
+@dataclass(kw_only=True)
+class ValueInAdvantage(Critic):
+    """The policy's term trains the value to make the advantages small where samples are unlikely."""
+
+    def advantages(self, batch, values):
+        return batch.returns - values
+
+
+@dataclass(kw_only=True)
+class Embedding(Algorithm):
+    data = Completions
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"embedder": Role(kind=Kind.EMBEDDER, trained=True, needs=frozenset({"embed"}))}
+
+    def loss(self, models, batch):
+        return models.embedder.embed(batch).pow(2).sum(1), {}
+
+
 FAULTS = [
     (MaskForgotten, "padding", "a mask is missing"),
-    (MeanInside, "shapes", "a mean taken inside"),
+    (MeanInside, "shapes", r"one number, a mean or sum: return one a record, \(B,\), or a token"),
+    (MetricsForgotten, "shapes", r"`loss` returned Tensor: return the loss and a dict of metrics, as in `return loss, \{\}`"),
+    (MetricInWords, "shapes", "`loss` returned a str as 'state': return a tensor"),
     (WrongCoupling, "rows_alone", r"declare couples = Couples\.STEP"),
     (WrongCoupling, "accumulation", "records coupled over the micro-batch"),
     (Neighbours, "order", "relates a record to its neighbour"),
@@ -457,7 +609,7 @@ FAULTS = [
     (WrongSign, "direction", "the sign of the loss is wrong"),
     (PreferenceReversed, "direction", "a cosine of -1.000"),
     (RewardReversed, "direction", "a step towards what is better"),
-    (SumForTokens, "shapes", "a sum over tokens where `weights` declares"),
+    (SumForTokens, "shapes", r"has shape \(8,\), its weights \(8, \d\): return one value a record"),
     (OldNotDetached, "gradients", "old log-probs are to be detached"),
     (OldNotDetachedButEntropy, "direction", "log-probs meant as constants not detached"),
     (AcrossGroups, "groups", "an advantage is computed across groups"),
@@ -476,25 +628,56 @@ FAULTS = [
     (StateUnused, "state", "algorithm / rollouts is changed"),
     (RandomByPlace, "samples", "draws randomness by place"),
     (KLOfOtherTokens, "at_the_start", "a KL of 0"),
+    (OtherSidesReference, "reference", "the other side"),
+    (ReferenceOfOtherTokens, "at_the_start", r"reference to be asked of the completions .* found \d+ others"),
+    (K1AsLoss, "reference", "k1 in the loss"),
+    (KLRewarded, "reference", "the KL has the wrong sign"),
+    (EOSLeftOut, "every_token", "the last token"),
+    (FirstLeftOut, "every_token", "the first token"),
+    (TemperatureIgnored, "temperature", "logits are read around `models`, or at a temperature of their own"),
+    (SampledAtAnother, "temperature", "at twice the temperature as with half the logits"),
+    (FailedUsed, "failed_scores", r"`scores\.usable` is not looked at"),
+    (RewardLate, "each_reward", r"use `c\.at_last`"),
+    (ValueInAdvantage, "constants", "no gradient into value from the policy's term"),
+    (Embedding, "roles", r"faulty must train a POLICY .* its roles: embedder \(EMBEDDER, trained\)"),
 ]
 
 
 @pytest.mark.parametrize(("fault", "name", "told"), FAULTS, ids=[f"{f.__name__}-{n}" for f, n, _ in FAULTS])
 def test_fault_is_caught(fault, name, told, tmp_path):
-    with pytest.raises(Broken, match=told):
+    with pytest.raises((Broken, UserError), match=told):
         BY_NAME[name].check(Subject("faulty", fault(), tmp_path))
 
 
-def test_an_undeclared_role_is_named(tmp_path):
+def test_an_undeclared_role_is_named_once(tmp_path):
     @dataclass(kw_only=True)
     class Undeclared(Preferring):
         def roles(self) -> Mapping[str, Role]:
             return {"policy": POLICY}
 
-    failures = {
-        r.property.name: str(r.failure) for r in conformance.run(Subject("faulty", Undeclared(), tmp_path)) if r.failure
-    }
-    assert "no role 'reference': declare it in `roles`" in failures["gradients"]
+    failures = [r.failure for r in conformance.run(Subject("faulty", Undeclared(), tmp_path)) if r.failure]
+    first, *others = failures
+    assert "no role 'reference': declare it in `roles`" in str(first)
+    assert len(others) > 15
+    assert all(isinstance(failure, Repeated) and failure.earlier == "shapes" for failure in others)
+
+
+def test_no_property_prints_what_its_own_tampering_causes(tmp_path, capfd):
+    BY_NAME["state"].check(Subject("sound", Likelihood(), tmp_path))
+    captured = capfd.readouterr()
+    assert "log-probs" not in captured.out + captured.err
+
+
+def test_toy_completions_have_all_lengths_and_some_no_score(tmp_path):
+    table = toys.ToyTable(Completions, size=24)
+    assert set(table.batch(range(24)).length.tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0}
+    subject = Subject("sound", Averaging(), tmp_path)
+    for still in (True, False):
+        lab = subject.build(still=still)
+        c = lab.trainer.roles.policy.generate(lab.trainer.loader.order.records(0, 24), lab.trainer.roles.sampling)
+        assert set(c.length.tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}
+        assert 0 < c.truncated.float().mean() < 0.7
+        assert 0 < lab.trainer.roles.reward(c).usable.float().mean() < 1
 
 
 CARD = """---
@@ -535,4 +718,13 @@ def test_a_card_that_disagrees_is_caught(tmp_path):
     with pytest.raises(Broken, match="`paper` in the card"):
         BY_NAME["card"].check(made)
     (folder / "README.md").write_text(CARD.replace(", reference", ""))
+    BY_NAME["card"].check(made)
+
+
+def test_the_card_of_a_single_file_stands_beside_it(tmp_path):
+    (tmp_path / "local.py").write_text(PLUGIN)
+    made = conformance.registered("local", tmp_path, plugins_dir=tmp_path)
+    with pytest.raises(Broken, match=r"`family`, .*`paper` in the card's front matter.* local\.md or README\.md"):
+        BY_NAME["card"].check(made)
+    (tmp_path / "local.md").write_text(CARD.replace(", reference", ""))
     BY_NAME["card"].check(made)

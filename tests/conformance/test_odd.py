@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignzoo.batch import Batch, Completions, Pairs, Prompts
+from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rated
 from alignzoo.contracts import EMA, Algorithm, Couples, Kind, OnlineAlgorithm, Reward, Role, Scores
 from alignzoo.functional import dpo_loss, leave_one_out
 from alignzoo.testing import conformance
@@ -102,8 +102,8 @@ class Winners(OnlineAlgorithm):
 
     def experience(self, models, batch):
         c = models.policy.generate(batch, models.sampling)
-        reward = models.reward(c).total
-        return c.take(reward > leave_one_out(reward, c.prompt_of))
+        scores = models.reward(c)
+        return c.take(scores.usable & (scores.total > leave_one_out(scores.total, c.prompt_of, scores.usable)))
 
     def loss(self, models, batch):
         return -batch.mean(models.policy.logprobs(batch)), {}
@@ -219,7 +219,8 @@ class TokenRewards(OnlineAlgorithm):
 
     def experience(self, models, batch):
         c = models.policy.generate(batch, models.sampling)
-        return Rewarded(**vars(c), rewards=c.at_last(models.reward(c).total))
+        scores = models.reward(c)
+        return Rewarded(**vars(c), rewards=c.at_last(scores.total)).take(scores.usable)
 
     def loss(self, models, batch):
         togo = batch.rewards.flip(1).cumsum(1).flip(1)
@@ -243,8 +244,106 @@ class Silenced(OnlineAlgorithm):
         return -batch.mean(models.policy.logprobs(batch)), {}
 
 
+@dataclass(kw_only=True)
+class BetterOfTwo(OnlineAlgorithm):
+    """Pairs of its own samples, each half of which has its reward in a call of its own; DPO on them."""
+
+    data = Prompts
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"policy": POLICY, "reference": REFERENCE, "reward": REWARD}
+
+    def experience(self, models, batch):
+        c = models.policy.generate(batch, replace(models.sampling, samples=2))
+        first, second = c.take(list(range(0, len(c), 2))), c.take(list(range(1, len(c), 2)))
+        a, b = models.reward(first), models.reward(second)
+        better = torch.where(a.total >= b.total, 0, len(first)) + torch.arange(len(first), device=c.ids.device)
+        both = Completions.cat([first, second])
+        worse = (better + len(first)) % len(both)
+        return Pairs(chosen=both.take(better), rejected=both.take(worse)).take(a.usable & b.usable)
+
+    def loss(self, models, batch):
+        both = batch.both
+        chosen, rejected = both.sum(models.policy.logprobs(both) - models.reference.logprobs(both)).chunk(2)
+        return dpo_loss(chosen, rejected, 0.1), {}
+
+
+@dataclass(kw_only=True)
+class RubbishWhereNothingIsScored(Algorithm):
+    """What stands where the weight is 0 is of other records."""
+
+    data = Completions
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"policy": POLICY}
+
+    def loss(self, models, batch):
+        logprobs = models.policy.logprobs(batch)
+        return torch.where(batch.scored, -logprobs, logprobs.detach().mean()), {}
+
+
+@dataclass(kw_only=True)
+class Hinge(Algorithm):
+    """SLiC: its gradient does not know how far a pair is from the hinge."""
+
+    data = Pairs
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"policy": POLICY, "reference": REFERENCE}
+
+    def loss(self, models, batch):
+        both = batch.both
+        chosen, rejected = both.sum(models.policy.logprobs(both) - models.reference.logprobs(both)).chunk(2)
+        return (1 - 0.1 * (chosen - rejected)).clamp(min=0), {}
+
+
+@dataclass(kw_only=True)
+class Consistent(Algorithm):
+    """One squared error trains policy and value: DRO (Richemond et al. 2024)."""
+
+    data = Rated
+
+    def roles(self) -> Mapping[str, Role]:
+        value = Role(kind=Kind.VALUE, trained=True, needs=frozenset({"values"}))
+        return {"policy": POLICY, "reference": REFERENCE, "value": value}
+
+    def loss(self, models, batch):
+        ratio = batch.sum(models.policy.logprobs(batch) - models.reference.logprobs(batch))
+        first = batch.scored & (batch.scored.cumsum(1) == 1)
+        value = models.value.values(batch).where(first, 0).sum(1)
+        return (batch.rating - value - 0.5 * ratio) ** 2, {}
+
+
+@dataclass(kw_only=True)
+class Watched(Algorithm):
+    """The reference is for a metric alone."""
+
+    data = Completions
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"policy": POLICY, "reference": REFERENCE}
+
+    def loss(self, models, batch):
+        logprobs = models.policy.logprobs(batch)
+        return -logprobs, {"share": 0.5, "kl": batch.sum(logprobs - models.reference.logprobs(batch))}
+
+
+@dataclass(kw_only=True)
+class ScoredByRegression(Algorithm):
+    """A scorer whose first step raises all scores."""
+
+    data = Rated
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"scorer": Role(kind=Kind.SCORER, trained=True, needs=frozenset({"scores"}))}
+
+    def loss(self, models, batch):
+        return (models.scorer.scores(batch) - batch.rating - 3) ** 2, {}
+
+
 ODD: list[Algorithm] = [
     Shared(), TwoTerms(), NoReference(), Winners(), Contrast(), ByGrade(), Following(), Weighted(), TokenRewards(), Silenced(),
+    BetterOfTwo(), RubbishWhereNothingIsScored(), Hinge(), Consistent(), Watched(), ScoredByRegression(),
 ]  # fmt: skip
 
 

@@ -88,9 +88,37 @@ def test_check_prints_what_is_wrong_and_why(tmp_path: Path, capsys: pytest.Captu
     printed = capsys.readouterr().out
     assert "FAIL  alone            A completion has alone the score it has among others." in printed
     assert "likely cause: a mean, rank or variance over the batch" in printed
+    assert "FAIL  own_test" in printed
+    assert "2 properties do not hold" in printed
+    assert main(["plugin", "check", str(code), "--skip", "alone", "--skip", "own_test"]) == 0
+    assert "skipped: alone\nskipped: own_test" in capsys.readouterr().out
+
+
+def test_check_tells_one_cause_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, *_ = scaffold.make("averaged", "completions", tmp_path)
+    code.write_text(
+        code.read_text().replace(
+            "return -models.policy.logprobs(batch), {}", "return -models.policy.logprobs(batch).mean(), {}"
+        )
+    )
+    assert main(["plugin", "check", str(code), "--skip", "own_test"]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("the term 'loss' is one number, a mean or sum: return one a record, (B,), or a token, (B, T)") == 1
+    assert "  FAIL  gradients        as shapes\n" in printed
+
+
+def test_check_carries_out_the_hand_worked_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a folder, where it fails, and in a project that is not installed, where it passes."""
+    code, _, test = scaffold.make("worked", "reward", tmp_path)
+    test.write_text(test.read_text().replace("-4.0", "-5.0"))
+    assert main(["plugin", "check", str(code)]) == 1
+    printed = capsys.readouterr().out
+    assert "expected: test_worked.py to pass" in printed
+    assert "found: E   assert [-3.0, -4.0] == approx(" in printed
     assert "1 property does not hold" in printed
-    assert main(["plugin", "check", str(code), "--skip", "alone"]) == 0
-    assert "skipped: alone" in capsys.readouterr().out
+    scaffold.make("packed", "reward", tmp_path, package=True)
+    assert main(["plugin", "check", str(tmp_path / "alignzoo-packed")]) == 0
+    assert "pass  own_test" in capsys.readouterr().out
 
 
 def shipped(tmp_path: Path) -> dict[str, list[str]]:

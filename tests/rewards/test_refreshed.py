@@ -110,7 +110,7 @@ def test_a_wrong_proxy_comes_to_agree_with_the_judge(tmp_path, proxy, objective)
 
     before = agreement()
     trainer.train()
-    assert before < 0.1 and agreement() > 0.4
+    assert before < 0.2 and agreement() > 0.4
 
 
 def test_a_run_resumes_bit_for_bit(tmp_path, proxy) -> None:
