@@ -155,7 +155,8 @@ def random_streams(subject: Subject) -> None:
 
 
 def at_the_start(subject: Subject) -> None:
-    """While the policy is the sampler and the reference, ratios are 1 and divergences 0, and both are asked of the same."""
+    """While policy, sampler and reference are the same, ratios are 1 and divergences 0; the reference is asked of what the
+    policy is asked of."""
     lab = subject.build(still=True)
     with listening(lab) as answers:
         records, metrics = lab.records, lab.plain.metrics
@@ -176,7 +177,7 @@ def at_the_start(subject: Subject) -> None:
 
 
 def temperature(subject: Subject) -> None:
-    """Samples and log-probs have the run's temperature: at twice of it, all is as with logits half as large."""
+    """Samples and log-probs have the run's temperature: at twice it, all is as with logits half as large."""
     roles = subject.algorithm.roles().values()
     if subject.lab.main != "policy" or any(role.shares for role in roles):
         return
