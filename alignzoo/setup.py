@@ -45,6 +45,7 @@ class RunConfig:
     run_dir: str | None = None
     resume: str | None = None
     accept: list[str] = field(default_factory=list)  # parts of fingerprint.json that may differ where a run goes on
+    trust: bool = False  # of a run that is resumed and wasn't begun here: its code may be run
     plugins_dir: str | None = None
     metrics: list[str] = field(default_factory=list)  # further measures of evaluation, by the names of metric plugins
     pipeline: Pipeline = field(default_factory=Pipeline)
@@ -56,6 +57,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         self.measures: dict[str, Callable[..., Any]] = {}  # the functions that `metrics` names; filled in by `instantiate`
+        if self.trust and not self.resume:
+            raise UserError("trust=true is about the run that resume=RUN names: leave it out")
         for part in self.accept:
             if part not in PARTS:
                 raise UserError(f"accept={part}: no such part of a run.{nearest(part, PARTS)} There are {', '.join(PARTS)}")

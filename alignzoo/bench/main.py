@@ -12,6 +12,7 @@ from alignzoo.bench.plan import Run, plan
 from alignzoo.bench.request import Request, parse
 from alignzoo.config import catalogue
 from alignzoo.config.registry import Registry
+from alignzoo.errors import printable
 
 HELP = """\
 usage: alignzoo bench [suite=NAME] [algorithms=[...]] [seeds=N] [folder=FOLDER] [OVERRIDE ...]
@@ -70,7 +71,7 @@ def conclude(request: Request, runs: Sequence[Run]) -> int:
         page = write([request.folder], request.folder / "report", request.suite.metric, shlex.join(request.command))
         print(f"\n{page}")
     for folder, why in failed.items():
-        print(f"alignzoo: {folder} failed: {why}", file=sys.stderr)
+        print(printable(f"alignzoo: {folder} failed: {why}"), file=sys.stderr)
     if failed:
         print(f"alignzoo: {len(failed)} of {len(runs)} runs failed, each with a log beside its folder", file=sys.stderr)
     return 1 if failed else 0

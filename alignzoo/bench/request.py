@@ -21,7 +21,7 @@ from alignzoo.bench.overrides import take_overrides
 from alignzoo.bench.space import flat
 from alignzoo.bench.suite import BenchConfig, Options, Suite, grid, labelled, pairs_of, seeds_of, tuning_seeds
 from alignzoo.config import grammar, messages
-from alignzoo.errors import UserError, nearest, require
+from alignzoo.errors import UserError, masked, nearest, require
 
 SEARCH_PATH = "hydra.searchpath"
 EXTRAS = ("joblib", "submitit")  # launchers that alignzoo's extras install
@@ -75,7 +75,7 @@ def parse(argv: Sequence[str]) -> Request:
     algorithms = labelled(asked.suite.algorithms if asked.algorithms is None else asked.algorithms)
     _check_labels(asked.suite, algorithms, override)
     return Request(
-        command=["alignzoo", "bench", *argv], suite_name=name, suite=asked.suite, algorithms=algorithms,
+        command=["alignzoo", "bench", *map(masked, argv)], suite_name=name, suite=asked.suite, algorithms=algorithms,
         seeds=seeds_of(asked.suite.seeds if asked.seeds is None else asked.seeds),
         folder=Path(asked.folder), jobs=asked.jobs, threads=asked.bench.threads,
         tune=_tune(asked), tune_seeds=tuning_seeds(asked.bench.tune_seeds), search=_search(asked, algorithms),

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from alignzoo import API_VERSION, __version__
-from alignzoo.runs.single import PACKAGES, cache_folder, environment
+from alignzoo.common.cache import cache_folder
+from alignzoo.runs.single import PACKAGES, environment
 
 FEATURES = {
     "adapters (peft=lora)": "peft",

@@ -17,7 +17,7 @@ from alignzoo import __version__
 from alignzoo.common import disk
 from alignzoo.config import catalogue
 from alignzoo.config.registry import Registry
-from alignzoo.errors import UserError, nearest
+from alignzoo.errors import UserError, masked, nearest
 
 INTERRUPTED = 130
 QUIET = {
@@ -90,7 +90,7 @@ def _train(argv: list[str]) -> int:
     if args.cfg:
         from omegaconf import OmegaConf
 
-        print(OmegaConf.to_yaml(compose(args.overrides)), end="")
+        print(masked(OmegaConf.to_yaml(compose(args.overrides))), end="")
         return 0
     if args.stages:
         return _show_stages(args.overrides)
@@ -169,6 +169,7 @@ def _sample(argv: list[str]) -> int:
     parser.add_argument("--temperature", type=float, help="none: the run's own; 0 is greedy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-scores", action="store_true", help="don't ask the run's reward and gold")
+    parser.add_argument("--trust", action="store_true", help="also code and secrets that a run from elsewhere names")
     parser.add_argument(
         "--against", metavar="RUN", help="compare with this run's policy instead: differences with intervals, and ten samples"
     )
@@ -184,7 +185,7 @@ def _sample(argv: list[str]) -> int:
         from alignzoo.runs import compare
 
         count = 200 if args.prompts is None else args.prompts
-        found = compare.compare(args.run, args.against, count, args.judge, args.temperature, args.seed)
+        found = compare.compare(args.run, args.against, count, args.judge, args.temperature, args.seed, args.trust)
         compare.show(found, args.out)
         return 0
     if args.judge:
@@ -192,7 +193,9 @@ def _sample(argv: list[str]) -> int:
     from alignzoo.runs import sample
 
     count = 4 if args.prompts is None else args.prompts
-    sample.show(Path(args.run), args.prompt, args.file, count, args.temperature, args.seed, not args.no_scores, args.out)
+    sample.show(
+        Path(args.run), args.prompt, args.file, count, args.temperature, args.seed, not args.no_scores, args.out, args.trust
+    )
     return 0
 
 
@@ -201,7 +204,7 @@ def _make(argv: list[str]) -> int:
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as for alignzoo train, and out=FILE.jsonl")
     args = parser.parse_args(argv)
     from alignzoo.cli import make
-    from alignzoo.runs.single import cache_folder
+    from alignzoo.common.cache import cache_folder
 
     said = make.main(args.overrides, cache_folder())
     for side in (said["train"], said.get("heldout", {})):

@@ -13,9 +13,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from alignzoo.common.cache import keyed
+from alignzoo.errors import masked
+
 LENGTH = 10  # letters
 # where a run is, what it is called, and what it may go on with
-NOT_MADE_FROM = ("resume", "run_dir", "stages_dir", "pipeline", "stages", "stage", "label", "accept")
+NOT_MADE_FROM = ("resume", "run_dir", "stages_dir", "pipeline", "stages", "stage", "label", "accept", "trust")
 NAMES_ONLY = ("experiment", "settings", "debug", "pipeline")  # choices whose every consequence is a setting
 FILES = re.compile(r"(?:.*[._])?(?:path|paths|file|files|tokenizer|plugins_dir)(?:\.\d+)?|roles\..*|making\.model")
 PARTS = ("config", "weights", "model_config", "encoder", "data", "code", "versions")
@@ -29,15 +32,47 @@ Items = dict[str, Any]  # of a part: {name: what stands for its content}, as JSO
 def of(cfg: DictConfig, inputs: Mapping[str, str], code: Mapping[str, str]) -> str:
     """`inputs` are the {folder: hash} of the stages used: a folder is replaced by its hash, so that a pipeline may be moved.
     `code` is the {file: hash} of the plugins named."""
-    container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    settings = {key: value for key, value in container.items() if key not in NOT_MADE_FROM}
+    settings = {key: value for key, value in known(cfg).items() if key not in NOT_MADE_FROM}
     settings["choices"] = {key: value for key, value in settings["choices"].items() if key not in NAMES_ONLY}
-    files = {key: _content(Path(text).expanduser()) for key, text in paths(settings) if not _inside(text, inputs)}
-    there = {key: content for key, content in files.items() if content}
-    whole = json.dumps([settings, there, code], sort_keys=True, default=str)
+    there = {key: value for key, value in resolved(cfg).items() if key not in NOT_MADE_FROM}
+    files = {key: _content(Path(text).expanduser()) for key, text in paths(there) if not _inside(text, inputs)}
+    contents = {key: content for key, content in files.items() if content}
+    whole = json.dumps([settings, contents, code], sort_keys=True, default=str)
     for folder in sorted(inputs, key=len, reverse=True):
         whole = whole.replace(json.dumps(folder)[1:-1], f"stage {inputs[folder]}")
     return hashlib.sha256(whole.encode()).hexdigest()[:LENGTH]
+
+
+def written(cfg: DictConfig) -> dict[str, Any]:
+    """The settings as files have them: what comes from the environment as it was given, passwords in addresses hidden."""
+    return dict(_masked(OmegaConf.to_container(cfg, enum_to_str=True)))
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The settings as they are in memory."""
+    container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    return dict(container)
+
+
+def known(cfg: DictConfig) -> dict[str, Any]:
+    """The settings as they are compared: as files have them, with a keyed hash of what comes from the environment."""
+    return dict(_beside(written(cfg), resolved(cfg)))
+
+
+def _masked(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _masked(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_masked(value) for value in node]
+    return masked(node) if isinstance(node, str) else node
+
+
+def _beside(text: Any, value: Any) -> Any:
+    if isinstance(text, dict):
+        return {key: _beside(text[key], value[key]) for key in text}
+    if isinstance(text, list):
+        return [_beside(*pair) for pair in zip(text, value, strict=True)]
+    return text if text == _masked(value) else f"{text} {keyed(of_json(value).encode())}"
 
 
 def paths(node: Any, key: str = "") -> Iterator[tuple[str, str]]:

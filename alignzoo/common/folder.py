@@ -8,9 +8,11 @@ import contextlib
 import errno
 import fcntl
 import functools
+import hmac
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -18,10 +20,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignzoo.common.cache import keyed
 from alignzoo.common.disk import sync, write_whole
 from alignzoo.errors import UserError
 
 CONFIG = "config.yaml"
+ORIGIN = "origin"  # of whom config.yaml is: an HMAC of it
 ENVIRONMENT = "environment.json"
 FINGERPRINT = "fingerprint.json"
 METRICS = "metrics.jsonl"
@@ -39,7 +43,8 @@ WEIGHTS = "weights-"  # and a step: what a full disk had room for, kept whatever
 LOCK = ".lock"
 MANIFEST = "manifest.json"  # in a folder that is whole: its files, with size and hash
 PARTIAL = ".partial-"  # before the name of a folder that is being written
-FILES = (CONFIG, ENVIRONMENT, FINGERPRINT, METRICS, COMPLETIONS, RELIABILITY, *REFERENCE.values(), FRONTIER, SUMMARY)
+FILES = (CONFIG, ORIGIN, ENVIRONMENT, FINGERPRINT, METRICS, COMPLETIONS, RELIABILITY, *REFERENCE.values(), FRONTIER, SUMMARY)
+FIRST = (CONFIG, ORIGIN)  # before which nothing is written
 NOBODYS = (LOCK, "lost+found")  # what lies in a folder that is free to take: the second, in every one that is a whole disk
 UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # where a file system knows no locks
 
@@ -61,7 +66,20 @@ def others(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     names = sorted(path.name for path in folder.iterdir())
-    return [name for name in names if name not in NOBODYS and _being_written(name) != CONFIG]
+    return [
+        name for name in names if name not in NOBODYS and _being_written(name) not in FIRST and not _is_origin(folder / name)
+    ]
+
+
+def _is_origin(path: Path) -> bool:
+    """Whether it is what `begun` writes before config.yaml, and no file of that name of somebody's own."""
+    return path.name == ORIGIN and path.is_file() and bool(re.fullmatch(rb"[0-9a-f]{64}", path.read_bytes()))
+
+
+def is_own(folder: Path, config: bytes) -> bool:
+    """Whether a run of this user was begun in the folder, or one it is a copy of, with this config.yaml."""
+    path = folder / ORIGIN
+    return _is_origin(path) and hmac.compare_digest(path.read_bytes(), keyed(config).encode())
 
 
 @contextlib.contextmanager
@@ -124,6 +142,8 @@ def begun(folder: Path, config: str) -> Iterator[None]:
     left is removed. Where what is done inside fails, a folder that was empty is empty again."""
     fresh = not (folder / CONFIG).exists()
     _clear(folder)
+    if origin := keyed(config.encode()):
+        write_whole(folder / ORIGIN, origin)
     write_whole(folder / CONFIG, config)
     try:
         yield
@@ -142,13 +162,14 @@ def _forget(folder: Path) -> None:
     for name in (CHECKPOINTS, TENSORBOARD):
         with contextlib.suppress(OSError):
             (folder / name).rmdir()
-    (folder / CONFIG).unlink(missing_ok=True)
+    for name in FIRST:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:
     sweep(folder)
     for name in FILES:
-        if name != CONFIG:
+        if name not in FIRST:
             (folder / name).unlink(missing_ok=True)
     for path in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         path.unlink()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +14,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alignzoo.common.fingerprint import NAMES_ONLY
-from alignzoo.common.folder import CONFIG
-from alignzoo.config import messages, stages
-from alignzoo.config.grammar import parse, searching, value_of
+from alignzoo.common.folder import CONFIG, ORIGIN, is_own
+from alignzoo.config import messages, stages, strangers
+from alignzoo.config.grammar import groups, parse, searching, value_of
+from alignzoo.config.registry import GROUPS, Registry
 from alignzoo.config.run import single
-from alignzoo.errors import UserError
+from alignzoo.errors import HIDDEN, UserError, masked
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
@@ -43,9 +44,15 @@ def tied(overrides: Sequence[str] = ()) -> dict[str, str]:
             raise UserError(messages.explain(error)) from error
 
 
-def load_run(folder: str | Path) -> DictConfig:
-    """The config that a run was started with, typed. Raises UserError where the folder holds none."""
-    saved = _saved(Path(folder))
+def load_run(folder: str | Path, trust: bool = False, judges: bool = True, option: str = "trust=true") -> DictConfig:
+    """The config that a run was started with, typed; without `judges`, as if it had no reward, gold and metrics.
+
+    Raises UserError where the folder holds none, and, without `trust`, where it wasn't begun by this user and names code or
+    secrets; `option` is how to trust it.
+    """
+    saved, own = _saved(Path(folder), judges)
+    if not (own or trust) and (asked := strangers.asked(saved)):
+        raise UserError(_refusal(folder, asked, option))
     choices = {group: name for group, name in saved["choices"].items() if group not in NAMES_ONLY}
     given = [f"{group}={name}" for group, name in choices.items()]
     cfg = compose(given + ([f"plugins_dir={saved['plugins_dir']}"] if saved.get("plugins_dir") else []))
@@ -57,6 +64,20 @@ def load_run(folder: str | Path) -> DictConfig:
     return cfg
 
 
+def asked_by_judges(folder: Path) -> dict[str, str]:
+    """{key: value} of what a run that wasn't begun by this user asks for to score what it wrote: code or secrets."""
+    (saved, own), (rest, _) = _saved(folder), _saved(folder, judges=False)
+    return {} if own else {key: value for key, value in strangers.asked(saved).items() if key not in strangers.asked(rest)}
+
+
+def _refusal(folder: str | Path, asked: Mapping[str, str], option: str) -> str:
+    named = ", ".join(f"{key}={value}" for key, value in asked.items())
+    return (
+        f"{folder} was not begun by you here, or its config.yaml was edited ({ORIGIN} would tell), and asks for {named}\n"
+        f"that runs code or reads secrets: if you have looked at it and trust it, add {option}"
+    )
+
+
 def _interpolations(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
     for key in map(str, node):
         inner: Any = node._get_node(key)
@@ -66,29 +87,60 @@ def _interpolations(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, s
             yield from _interpolations(inner, f"{prefix}{key}.")
 
 
-def _saved(folder: Path) -> dict[str, Any]:
+def _saved(folder: Path, judges: bool = True) -> tuple[dict[str, Any], bool]:
+    """What config.yaml says, and whether it is the user's own."""
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.yaml")
     try:
-        saved = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+        text = path.read_bytes()
+        saved = OmegaConf.to_container(OmegaConf.create(text.decode()))
+    except (OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {str(error).split(chr(10))[0]}. Put it back from a copy") from None
-    if not isinstance(saved, dict) or "choices" not in saved:
+    with searching():
+        chosen = {*groups(), *NAMES_ONLY}  # another key would be an override of any kind
+    if not isinstance(saved, dict) or not isinstance(saved.get("choices"), dict) or not saved["choices"].keys() <= chosen:
         raise UserError(f"{path} is not the config of a run")
-    return cast(dict[str, Any], saved)
+    whole = cast(dict[str, Any], saved)
+    return whole if judges else _without_judges(whole), is_own(folder, text)
+
+
+def _without_judges(saved: dict[str, Any]) -> dict[str, Any]:
+    """And without local plugins where nothing else is one."""
+    rest = {key: value for key, value in saved.items() if key not in ("reward", "gold", "metrics", "roles")}
+    choices, registry = rest["choices"] | {"reward": "none", "gold": "none"}, Registry()
+    if all(choices.get(group) in registry.names(group) for group in GROUPS):
+        rest.pop("plugins_dir", None)
+    return rest | {"choices": choices}
 
 
 def _resumed(folder: Path, parsed: Sequence[Override]) -> DictConfig:
-    cfg = load_run(folder)
-    given = [o for o in parsed if o.get_key_element() not in ("resume", "run_dir", "accept")]
-    wanted = [f"{o.get_key_element()}: {_text(o)} here, {_kept(cfg, o)} in the run" for o in given if _text(o) != _kept(cfg, o)]
+    trust = value_of(parsed, "trust") or False
+    if trust not in (True, False):
+        raise UserError(f"trust={trust} is not true or false")
+    cfg = load_run(folder, trust)
+    given = [o for o in parsed if o.get_key_element() not in ("resume", "run_dir", "accept", "trust")]
+    wanted = [_difference(cfg, o) for o in given if masked(_text(o)) != masked(_kept(cfg, o))]
     if wanted:
         raise UserError(f"resume={folder} goes on with the run's own config; these differ:\n  " + "\n  ".join(wanted[:3]))
+    for o in given:
+        if HIDDEN in _kept(cfg, o):  # a password that config.yaml doesn't hold
+            OmegaConf.update(cfg, o.get_key_element(), _text(o))
     cfg.run_dir = cfg.resume = str(folder)
+    cfg.trust = trust
     accepted = value_of(parsed, "accept") or []
     cfg.accept = accepted if isinstance(accepted, list) else [str(accepted)]
     return cfg
+
+
+def _difference(cfg: DictConfig, override: Override) -> str:
+    """In words that tell no secret."""
+    key = override.get_key_element()
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if "${" in str(override.input_line) or (isinstance(node, DictConfig) and OmegaConf.is_interpolation(node, name)):
+        return f"{key}: what the environment makes of it"
+    return f"{key}: {_text(override)} here, {_kept(cfg, override)} in the run"
 
 
 def _text(override: Override) -> str:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignzoo.config import messages
+from alignzoo.config import environment, messages
 from alignzoo.config.grammar import check_options, parse, searching
 from alignzoo.config.registry import Registry
 from alignzoo.errors import UserError
@@ -50,12 +50,13 @@ def instantiate(cfg: DictConfig) -> RunConfig:
 
 
 def complete(cfg: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
-    """What Hydra composed, resolved, with the options chosen. Raises UserError for a key that no dataclass has."""
+    """What Hydra composed, resolved but for texts of the environment, with the options chosen. Raises UserError for a key that
+    no dataclass has."""
     with open_dict(cfg):
         cfg.choices = {group: choice for group, choice in choices.items() if group.isidentifier()}
         if cfg.choices.experiment:
             cfg.choices.settings = _settings(str(choices["experiment@_global_"]))
-    OmegaConf.resolve(cfg)
+    environment.resolve(cfg)
     messages.check_keys(cfg)
     if cfg.trainer.learning_rate is None:
         cfg.trainer.learning_rate = _learning_rate(cfg)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from alignzoo.common import fingerprint
 from alignzoo.config import grammar
@@ -106,6 +106,5 @@ def _placed(name: str, given: Sequence[str], before: Sequence[Planned], parent: 
     if folder:
         return stage
     cfg = composed(stage.overrides, name)
-    settings: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    digest = fingerprint.of(cfg, {str(known[u].folder): known[u].digest for u in used}, code(settings))
+    digest = fingerprint.of(cfg, {str(known[u].folder): known[u].digest for u in used}, code(fingerprint.resolved(cfg)))
     return replace(stage, digest=digest, folder=parent / f"{name}-{digest}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from alignzoo.common.disk import write_whole
 from alignzoo.common.signals import caught
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, printable
 from alignzoo.label import requests, tables
 from alignzoo.label.items import Answer, Item, Kind, Scale, Text, item
 from alignzoo.label.journal import Given, data_rows
@@ -23,7 +23,7 @@ QUIET = 30.0  # seconds at least between two lines that say how far it is
 
 
 def _told(text: str) -> None:
-    print(f"alignzoo: {text}", file=sys.stderr, flush=True)
+    print(printable(f"alignzoo: {text}"), file=sys.stderr, flush=True)
 
 
 @dataclass(kw_only=True)

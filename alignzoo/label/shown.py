@@ -10,12 +10,8 @@ from rich.panel import Panel
 from rich.text import Text as Styled
 
 from alignzoo.data.readable import readable
+from alignzoo.errors import printable
 from alignzoo.label.items import Item, Text
-
-
-def visible(text: str) -> str:
-    """With what would steer a terminal shown, not obeyed."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 
 class Screen:
@@ -34,12 +30,12 @@ class Screen:
     def typing(self, text: str) -> None:
         """The line that is being typed, so far."""
         if self.console.is_terminal:
-            self.console.file.write(f"\r\x1b[K{visible(text)}")
+            self.console.file.write(f"\r\x1b[K{printable(text)}")
             self.console.file.flush()
 
     def say(self, text: str) -> None:
-        self.console.print(Styled(visible(text)), soft_wrap=True)
+        self.console.print(Styled(printable(text)), soft_wrap=True)
 
 
 def _panel(text: Text, title: str, style: str = "") -> Panel:
-    return Panel(Styled(visible(readable(text))), title=title, title_align="left", border_style=style or "none")
+    return Panel(Styled(printable(readable(text))), title=title, title_align="left", border_style=style or "none")

@@ -14,7 +14,7 @@ from rich.table import Table
 from alignzoo.common.folder import objects
 from alignzoo.data.raters import RATED, Vote, collected, compared, preferences, reported
 from alignzoo.data.rows import canonical
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, printable
 from alignzoo.statistics.agreement import agreement
 
 
@@ -89,7 +89,7 @@ def _rated(votes: Sequence[Vote]) -> list[list[str]]:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(*head, box=None, pad_edge=False, header_style="bold", show_header=any(head))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     return table
 
 

@@ -22,7 +22,7 @@ from alignzoo.data.raters import Votes, settled
 from alignzoo.data.reading import reading
 from alignzoo.data.rows import Row
 from alignzoo.data.text import TextSource
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, masked
 from alignzoo.making.labeller import labeller
 from alignzoo.making.labels import Label, labels, thresholds
 from alignzoo.making.prompts import Asked, train_and_heldout
@@ -175,7 +175,7 @@ def described(settings: Any) -> Any:
         return settings.value
     if isinstance(settings, str):
         path = Path(embedded(settings).partition(":")[0]).expanduser()
-        return {"content": _content(path)} if ("/" in settings or path.suffix) and path.exists() else settings
+        return {"content": _content(path)} if ("/" in settings or path.suffix) and path.exists() else masked(settings)
     if isinstance(settings, Mapping):
         return {str(name): described(value) for name, value in settings.items()}
     if isinstance(settings, list | tuple):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from alignzoo.common.folder import CONFIG, begun, held
 from alignzoo.config.composition import compose
 from alignzoo.config.overrides import written
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, masked
 from alignzoo.pipeline import record
 from alignzoo.pipeline.check import check
 from alignzoo.pipeline.plan import DONE, UNFINISHED, Stage, stages
@@ -53,7 +53,7 @@ def _make(stage: Stage, log: record.Record) -> dict[str, Any]:
         log.note(stage, "failed", time.perf_counter() - start, str(error))
         raise UserError(f"{stage.title}, failed: {error}\n{_remedy(stage)}") from error
     except Exception as error:
-        log.note(stage, "failed", time.perf_counter() - start, f"{type(error).__name__}: {error}")
+        log.note(stage, "failed", time.perf_counter() - start, masked(f"{type(error).__name__}: {error}"))
         error.add_note(f"{stage.title}, failed. {_remedy(stage)}")
         raise
     log.note(stage, summary["status"], time.perf_counter() - start)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alignzoo.common.disk import keep_existing, write_whole
+from alignzoo.errors import masked
 from alignzoo.pipeline.plan import Stage, inputs, stages
 from alignzoo.runs import single
 
@@ -52,7 +53,7 @@ class Record:
         summary = single.summary_of(stage.folder) or {}
         return {
             "name": stage.name, "folder": str(stage.folder), "hash": stage.digest,
-            "inputs": [other.name for other in inputs(self.every, stage)], "overrides": list(stage.overrides),
+            "inputs": [other.name for other in inputs(self.every, stage)], "overrides": list(map(masked, stage.overrides)),
             "status": summary.get("status") or known.get("status", stage.status), "seconds": known.get("seconds", 0.0),
             "error": "" if summary else known.get("error", ""), "metrics": summary.get("metrics", {}),
         }  # fmt: skip
@@ -74,7 +75,9 @@ def show(cfg: DictConfig, overrides: bool = False) -> None:
         console = Console(width=160)
     console.print(table, markup=False, highlight=False)
     for stage in every if overrides else []:
-        console.print(f"\n{stage.name}: alignzoo train", *stage.overrides, markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"\n{stage.name}: alignzoo train", *map(masked, stage.overrides), markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def told(metrics: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alignzoo.config import grammar, messages, stages
 from alignzoo.config.composition import compose
 from alignzoo.config.run import complete
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, masked
 
 Job = Callable[[Callable[[], DictConfig]], int]
 
@@ -30,6 +30,9 @@ def multirun(overrides: Sequence[str], job: Job) -> list[int]:
     parsed = grammar.parse(overrides)
     if grammar.value_of(parsed, "resume") is not None:
         raise UserError("resume=RUN goes on with one run: leave out -m")
+    for text in overrides:
+        if masked(text) != text:
+            raise UserError(f"{text}: -m would keep the password in multirun.yaml: give it as ${{oc.env:NAME}}")
     if staged := pipelines(overrides, parsed):
         return [job(partial(compose, given)) for given in staged]
     swept = [o.get_key_element() for o in parsed if o.is_sweep_override()]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from alignzoo.common.disk import keep_existing
 from alignzoo.common.folder import CONFIG
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, printable
 from alignzoo.report import study, table
 from alignzoo.runs import comparable, results
 
@@ -51,7 +51,7 @@ def write(
     about = study.read(folders)
     given = results.find(folders)
     for name, why in given.skipped.items():
-        print(f"alignzoo: {name} is left out: {why}", file=sys.stderr)
+        print(printable(f"alignzoo: {name} is left out: {why}"), file=sys.stderr)
     comparable.check_comparable(given.runs, [*about.vary, *about.sweep])
     runs = sorted(comparable.named(given.runs, about.vary, about.sweep), key=lambda run: (run.condition, run.label, run.seed))
     analyses = analyse(runs, about, metric)

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from alignzoo.errors import printable
+
 FACTS = ("algorithm", "data", "seed", "status", "steps")
 METRICS = ("gap_closed", "reward", "gold", "win_rate", "kl", "entropy", "length", "accuracy", "perplexity", "loss")
 
@@ -21,13 +23,13 @@ def show(runs: Sequence[dict[str, Any]]) -> None:
     for run in runs:
         facts = [str(run.get(name, "")) for name in FACTS]
         metrics = [_number(run["metrics"].get(name)) for name in names]
-        table.add_row(*facts, _number(run.get("total_seconds")), *metrics, run["run_dir"])
+        _add(table, [*facts, _number(run.get("total_seconds")), *metrics, run["run_dir"]])
     _print(table)
 
 
 def show_answer(headline: str, details: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """The answer, and the table that it comes from."""
-    print("\n".join([headline, *(text for text in details if text), ""]))
+    print(printable("\n".join([headline, *(text for text in details if text), ""])))
     show_rows(columns, rows)
 
 
@@ -36,8 +38,12 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        _add(table, row)
     _print(table)
+
+
+def _add(table: Table, row: Sequence[str]) -> None:
+    table.add_row(*map(printable, row))  # of runs from anywhere
 
 
 def _print(table: Table) -> None:

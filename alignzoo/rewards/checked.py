@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores, ScoringError
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, printable
 from alignzoo.models.networks import Shared
 from alignzoo.models.roles import gather_objects
 from alignzoo.rewards.timeout import within
@@ -140,10 +140,8 @@ class Checked:
         before, self.failures = self.failures, self.failures + len(failed)
         if not before or len(str(before)) < len(str(self.failures)):
             done = "left out" if self.policy.on_error is OnError.skip else f"scored {self.policy.default:g}"
-            print(
-                f"alignzoo: reward {self.name} {self._said(c, failed)} {self.failures} so far, {done} (scoring.on_error)",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+            text = f"reward {self.name} {self._said(c, failed)} {self.failures} so far, {done} (scoring.on_error)"
+            print(printable(f"alignzoo: {text}"), file=sys.stderr, flush=True)
 
 
 def checked(reward: Reward, name: str, shared: Shared, rows: int, note: Note, policy: Scoring | None = None) -> Checked:

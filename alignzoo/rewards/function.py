@@ -31,7 +31,7 @@ class Function(Reward):
     can be had. A NaN and an exception are errors that name the row.
     """
 
-    path: str | None = field(default=None, metadata={"help": "module:function or module.function"})
+    path: str | None = field(default=None, metadata={"help": "module:function or module.function", "trust": True})
     columns: dict[str, str] = field(default_factory=dict, metadata={"help": "parameter of the function: column of the data"})
     arguments: dict[str, Any] = field(default_factory=dict, metadata={"help": "further keyword arguments of the function"})
 

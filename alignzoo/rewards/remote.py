@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
@@ -9,11 +10,11 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from alignzoo.contracts import Reward, Source
-from alignzoo.errors import UserError, require
+from alignzoo.errors import HIDDEN, UserError, require
 
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # what a server answers that may do better a moment later
 
@@ -37,7 +38,7 @@ class Remote(Reward):
     timeout: float = field(default=30.0, metadata={"help": "seconds that an answer may take"})
     retries: int = field(default=2, metadata={"help": "how often it is asked again where none came, or the server was busy"})
     wait: float = field(default=0.5, metadata={"help": "seconds before asking again, doubled each time"})
-    token: str | None = field(default=None, metadata={"help": "environment variable that holds a bearer token"})
+    token: str | None = field(default=None, metadata={"help": "environment variable that holds a bearer token", "trust": True})
 
     def __post_init__(self) -> None:
         require(self.timeout > 0, "reward.timeout", self.timeout, "> 0")
@@ -48,6 +49,13 @@ class Remote(Reward):
         parts = urlsplit(self.url or "")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError(f"reward.url={self.url}: give the server's address, such as http://localhost:8000/score")
+        if HIDDEN in (parts.username, parts.password):
+            raise UserError(
+                f"reward.url={self.url}: the run's files don't hold its password: give reward.url again, "
+                "or keep it in an environment variable, as http://NAME:${oc.env:PASSWORD}@HOST"
+            )
+        if self.token and parts.username:
+            raise UserError(f"reward.token={self.token} and the name in reward.url={self.url}: a request has one of them")
         if self.token and self.token not in os.environ:
             raise UserError(f"reward.token={self.token}: there is no such environment variable")
         return self
@@ -57,7 +65,11 @@ class Remote(Reward):
         headers = {"Content-Type": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {os.environ[self.token]}"
-        request = Request(url, json.dumps(message).encode(), headers)
+        parts = urlsplit(url)
+        login, _, host = parts.netloc.rpartition("@")
+        if login:
+            headers["Authorization"] = f"Basic {base64.b64encode(unquote(login).encode()).decode()}"
+        request = Request(urlunsplit(parts._replace(netloc=host)), json.dumps(message).encode(), headers)
         for attempt in range(self.retries + 1):
             if attempt:
                 time.sleep(self.wait * 2 ** (attempt - 1))

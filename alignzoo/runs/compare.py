@@ -65,7 +65,7 @@ class Against:
 
 def compare(
     first: str | Path, second: str | Path, prompts: int = 200, judge: Sequence[str] = (), temperature: float | None = None,
-    seed: int = 0,
+    seed: int = 0, trust: bool = False,
 ) -> Against:  # fmt: skip
     """The policies of two finished runs, `second` as a rule that which `first` started from, on the first so many held-out
     prompts of the first run and on its held-out demonstrations.
@@ -74,7 +74,7 @@ def compare(
     reward. Raises UserError where there is no judge, no held-out prompt, or where the runs have different vocabularies.
     """
     require(prompts >= 2, "-n", prompts, ">= 2")
-    sampler = Sampler(Path(first), temperature, seed, against=Path(second), scored=not judge)
+    sampler = Sampler(Path(first), temperature, seed, against=Path(second), scored=not judge, trust=trust)
     if judge:
         folder = sampler.setup.plugins_dir
         asked = instantiate(compose([*judge, *([f"plugins_dir={folder}"] if folder else [])]))

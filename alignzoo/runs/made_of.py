@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from alignzoo.common import fingerprint
 from alignzoo.common.disk import write_whole
 from alignzoo.common.fingerprint import Items
@@ -18,7 +20,7 @@ from alignzoo.config.code import code
 from alignzoo.contracts import Context
 from alignzoo.data.reading import reading
 from alignzoo.data.text import TextSource
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, printable
 from alignzoo.models import build
 from alignzoo.models.computation import plain
 from alignzoo.runs.results import flat
@@ -83,6 +85,8 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 def parts(setup: RunConfig, settings: Mapping[str, Any]) -> dict[str, Items | None]:
     """{part: its items} of a run with these settings, those of its config.yaml, as files, code and libraries are now."""
+    cfg = OmegaConf.create(dict(settings))
+    compared, settings = fingerprint.known(cfg), fingerprint.resolved(cfg)
     tokenizer = setup.data.tokenizer() or build.tokenizer(setup.model)
     config = build.config(setup.model, tokenizer)
     context = Context(
@@ -90,7 +94,7 @@ def parts(setup: RunConfig, settings: Mapping[str, Any]) -> dict[str, Items | No
         encoder_decoder=config.is_encoder_decoder,
     )  # fmt: skip
     return {
-        "config": {key: fingerprint.of_json(value) for key, value in flat(dict(settings)).items()},
+        "config": {key: fingerprint.of_json(value) for key, value in flat(compared).items()},
         "weights": dict(_weights(setup, settings, config)) or None,
         "model_config": {key: _short(value) for key, value in flat({**plain(config), **_generation(setup)}).items()},
         "encoder": {name: _short(value) for name, value in reading(setup.data, context).items()},
@@ -163,4 +167,4 @@ def _entry(checkpoint: Path, differing: Any) -> dict[str, Any]:
 
 
 def _tell(text: str) -> None:
-    print(f"alignzoo: {text}", file=sys.stderr, flush=True)
+    print(printable(f"alignzoo: {text}"), file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import CONFIG, ENVIRONMENT, METRICS, SUMMARY, line, objects, read, rows
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, printable
 
 TRIALS, STAGES, REPLACED = "tuning", "stages", "replaced"  # folders of a bench whose runs don't count
 ROWS = "results.jsonl"
@@ -33,7 +33,7 @@ class Run:
     @property
     def algorithm(self) -> str:
         """The name it goes by: the `label` it was given, else its algorithm's."""
-        return str(self.config.get("label") or self.summary["algorithm"])
+        return printable(str(self.config.get("label") or self.summary["algorithm"]))
 
     @property
     def seed(self) -> int:

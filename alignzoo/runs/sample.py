@@ -14,22 +14,22 @@ import torch
 from rich.console import Console
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.common.cache import cache_folder
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import MODEL, line
 from alignzoo.common.noise import Noise
-from alignzoo.config.composition import load_run
+from alignzoo.config.composition import asked_by_judges, load_run
 from alignzoo.config.run import instantiate
 from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.data.encode import Encoder
 from alignzoo.data.readable import originals, readable
 from alignzoo.data.rows import Text
 from alignzoo.engine.beside import changes
-from alignzoo.errors import UserError, nearest, require
+from alignzoo.errors import UserError, nearest, printable, require
 from alignzoo.models import build
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.models.vocabulary import decoder, ends, support
 from alignzoo.rewards.checked import checked
-from alignzoo.runs.single import cache_folder
 from alignzoo.settings import Sampling
 from alignzoo.setup import RunConfig
 
@@ -53,16 +53,22 @@ class Sampler:
     same noise. Raises UserError where there is none."""
 
     def __init__(
-        self, run: Path, temperature: float | None = None, seed: int = 0, against: Path | None = None, scored: bool = True
-    ) -> None:
-        self.setup = trained(run)
+        self, run: Path, temperature: float | None = None, seed: int = 0, against: Path | None = None, scored: bool = True,
+        trust: bool = False,
+    ) -> None:  # fmt: skip
+        if scored and not trust and (asked := asked_by_judges(run)):
+            named = ", ".join(f"{key}={value}" for key, value in asked.items())
+            tell = f"alignzoo: {run} was not begun by you here: nothing is scored, for which it names {named}; --trust does"
+            print(printable(tell), file=sys.stderr)
+            scored = False
+        self.setup = trained(run, trust, judges=scored)
         self.setup.generation = self.setup.generation.in_process()  # the run's server may be gone
         if temperature is not None:
             require(temperature >= 0, "--temperature", temperature, ">= 0 (0 is greedy)")
             self.setup.generation = replace(self.setup.generation, temperature=temperature)
         self.sampling = Sampling(**vars(self.setup.generation))
         final = replace(self.setup.model, path=str(run / MODEL), config={}, tokenizer=None)
-        first = _other(against, final) if against else self.setup.model
+        first = _other(against, final, trust) if against else self.setup.model
         tokenizer = build.tokenizer(final)
         config, start_config = build.config(final, tokenizer), build.config(first, tokenizer)
         self.context = Context(
@@ -138,9 +144,10 @@ class Sampler:
         return [score if known else None for score, known in zip(total.tolist(), scores.usable.tolist(), strict=True)]
 
 
-def trained(run: Path) -> RunConfig:
-    """The setup of a finished run that trained a policy. Raises UserError for any other."""
-    setup: RunConfig = instantiate(load_run(run))
+def trained(run: Path, trust: bool, judges: bool) -> RunConfig:
+    """The setup of a finished run that trained a policy, its reward and gold loaded where it is to judge. Raises UserError for
+    any other, and as `load_run` does."""
+    setup: RunConfig = instantiate(load_run(run, trust, judges, "--trust"))
     if "policy" not in setup.algorithm.roles():
         raise UserError(
             f"{run} trained no policy that could write, but a scorer: use it with reward=model reward.path={run}/model"
@@ -150,9 +157,9 @@ def trained(run: Path) -> RunConfig:
     return setup
 
 
-def _other(run: Path, final: Any) -> Any:
+def _other(run: Path, final: Any, trust: bool) -> Any:
     """The trained model of another run, which must read text as this one's does."""
-    trained(run)
+    trained(run, trust, judges=False)
     other = replace(final, path=str(run / MODEL))
     if build.tokenizer(other).get_vocab() != build.tokenizer(final).get_vocab():
         raise UserError(f"{run} has another vocabulary than {Path(str(final.path)).parent}: only runs of one tokenizer compare")
@@ -161,13 +168,13 @@ def _other(run: Path, final: Any) -> Any:
 
 def show(
     run: Path, texts: Sequence[str] | None = None, file: str | None = None, count: int = 4, temperature: float | None = None,
-    seed: int = 0, scored: bool = True, out: Path | None = None,
+    seed: int = 0, scored: bool = True, out: Path | None = None, trust: bool = False,
 ) -> None:  # fmt: skip
     """Print a sample for each text, for each prompt of a file ("-": each line typed), or for `count` held-out prompts of the
     run; `out` gets them as JSON Lines."""
     require(count >= 1, "-n", count, ">= 1")
     asked = list(texts or []) + (list(read(file)) if file and file != "-" else [])
-    sampler = Sampler(run, temperature, seed, scored=scored)
+    sampler = Sampler(run, temperature, seed, scored=scored, trust=trust)
     batches: Iterable[Prompts]
     if file == "-":
         batches = map(sampler.prompts, ([line.rstrip("\n")] for line in sys.stdin if line.strip()))
@@ -210,10 +217,10 @@ def _prompt(line: str, where: str) -> Text:
 
 def show_one(sample: Sample, names: Sequence[str] = SIDES) -> None:
     say = partial(Console().print, markup=False, highlight=False, soft_wrap=True)
-    say(f"prompt: {sample.prompt}")
+    say(printable(f"prompt: {sample.prompt}"))
     for side, name in zip(SIDES, names, strict=True):
         said = ", ".join(f"{judge} {score:.3g}" for judge, score in sample.scores.get(side, {}).items() if score is not None)
-        say(f"{name}: {getattr(sample, side)}" + (f"  [{said}]" if said else ""))
+        say(printable(f"{name}: {getattr(sample, side)}" + (f"  [{said}]" if said else "")))
     say()
 
 

@@ -15,17 +15,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignzoo.common import disk
+from alignzoo.common import disk, fingerprint
 from alignzoo.common import folder as folders
+from alignzoo.common.cache import cache_folder
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, SUMMARY
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, masked, printable
 from alignzoo.setup import RunConfig
 
 PACKAGES = ("alignzoo", "torch", "transformers", "accelerate", "trl", "peft", "datasets", "hydra-core", "numpy")
 VOLATILE = (
     "resume",
     "accept",
+    "trust",
     "run_dir",
     "stages_dir",
     "pipeline",
@@ -115,15 +117,9 @@ def run_folder(cfg: DictConfig) -> Path:
     return Path("runs") / f"{cfg.choices.algorithm}-{cfg.choices.data}-{digest}"
 
 
-def cache_folder() -> Path:
-    """What runs share, such as a task's reference model: $ALIGNZOO_CACHE, else ~/.cache/alignzoo."""
-    return Path(os.environ.get("ALIGNZOO_CACHE") or Path.home() / ".cache" / "alignzoo")
-
-
 def contents(cfg: DictConfig) -> dict[str, Any]:
-    """The config without what says only where the run is."""
-    container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    return {key: value for key, value in container.items() if key not in VOLATILE}
+    """The config without what says only where the run is, and without secrets."""
+    return {key: value for key, value in fingerprint.written(cfg).items() if key not in VOLATILE}
 
 
 def identity(cfg: DictConfig) -> str:
@@ -183,7 +179,7 @@ def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:
 
 def _say(text: str) -> None:
     if main_process():
-        print(f"alignzoo: {text}", file=sys.stderr, flush=True)
+        print(printable(f"alignzoo: {text}"), file=sys.stderr, flush=True)
 
 
 def main_process() -> bool:
@@ -192,8 +188,8 @@ def main_process() -> bool:
 
 
 def command() -> list[str]:
-    """The command line of this process, as it would be typed."""
-    program, *arguments = sys.argv
+    """The command line of this process, as it would be typed, but for passwords."""
+    program, *arguments = map(masked, sys.argv)
     return [*(["alignzoo"] if Path(program).name in ("alignzoo", "__main__.py") else ["python", program]), *arguments]
 
 

@@ -69,5 +69,5 @@ def test_a_run_is_read_again_with_what_it_was_started_with(folder: Path, tmp_pat
 
     cfg = compose([f"plugins_dir={folder}", "algorithm=mine", "experiment=exact"])
     OmegaConf.save(cfg, tmp_path / "config.yaml")
-    again = load_run(tmp_path)
+    again = load_run(tmp_path, trust=True)
     assert (again.algorithm.beta, again.choices.settings) == (0.25, "exact/mine")

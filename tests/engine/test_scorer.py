@@ -157,10 +157,10 @@ def test_an_architecture_without_a_sequence_classifier_is_refused(tmp_path):
 
 
 def test_sampling_from_a_scorer_says_what_it_is_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("alignzoo.runs.sample.load_run", lambda run: None)
+    monkeypatch.setattr("alignzoo.runs.sample.load_run", lambda *_: None)
     monkeypatch.setattr("alignzoo.runs.sample.instantiate", lambda cfg: SimpleNamespace(algorithm=BradleyTerry()))
     with pytest.raises(UserError, match="trained no policy that could write, but a scorer: use it with reward=model"):
-        Sampler(tmp_path)
+        Sampler(tmp_path, scored=False)
 
 
 def text_rows(source_folder, tokenizer, pairs):

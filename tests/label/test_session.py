@@ -173,7 +173,7 @@ def test_what_would_steer_the_terminal_is_shown_not_obeyed(label):
     screen, _ = label([evil], "1")
     shown = screen.console.file.getvalue()
     assert "\x1b[2J" not in shown and "\x07" not in shown and "\u202e" not in shown
-    assert "\\x1b[2Jgone\\x0d\\x07" in shown and "[red]p[/red]" in shown
+    assert "\\x1b[2Jgone\\r\\x07" in shown and "[red]p[/red]" in shown
 
 
 def test_an_answer_is_in_the_file_before_the_next_question(label):

@@ -69,7 +69,7 @@ def test_what_a_run_leaves_needs_no_pickle(tmp_path: Path) -> None:
     assert main(["train", f"run_dir={folder}", "data=jsonl", f"data.path={data}", *steps]) == 0
     files = [path for path in folder.rglob("*") if path.is_file()]
     foreign = {path.name for path in files if path.suffix not in OURS}
-    assert foreign <= {"optimizer.pt", "scheduler.pt"}
+    assert foreign <= {"optimizer.pt", "scheduler.pt", "origin"}
     assert "optimizer.pt" in foreign
     for path in files:
         if path.suffix == ".pt":

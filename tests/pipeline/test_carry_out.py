@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 import alignzoo
 from alignzoo.cli import main as cli
+from alignzoo.common.cache import keyed
 from alignzoo.engine.callbacks import Flow
 from alignzoo.pipeline import carry_out
 from alignzoo.pipeline.plan import Stage
@@ -105,7 +106,8 @@ def test_what_a_killed_attempt_under_another_label_left_is_taken_over(tmp_path: 
     carry_out._take_over(Stage("sft", 1, 1, (), cfg))
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
     cfg.label = "mine"
-    taken = {"config.yaml": single.identity(cfg), "notes.txt": "mine"}
+    text = single.identity(cfg)
+    taken = {"config.yaml": text, "origin": keyed(text.encode()), "notes.txt": "mine"}
     for rank, left in (("1", before), ("0", taken)):
         monkeypatch.setenv("RANK", rank)
         carry_out._take_over(Stage("sft", 1, 1, (), cfg))

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 STEPS = 5
 ENDS_OF_LINES = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\rh"  # where str.splitlines cuts, and JSON Lines must not
 OURS = {
-    "config.yaml", "environment.json", "fingerprint.json", "metrics.jsonl", "completions.jsonl", "frontier.json",
+    "config.yaml", "origin", "environment.json", "fingerprint.json", "metrics.jsonl", "completions.jsonl", "frontier.json",
     "summary.json", "checkpoints", "model",
 }  # fmt: skip
 
@@ -285,7 +285,7 @@ def test_what_fails_before_it_begins_again_stays_a_run(counting, tmp_path):
     counting.error.append(UserError("no data"))
     with pytest.raises(UserError, match="no data"):
         single.train(config(folder))
-    assert {path.name for path in folder.iterdir()} == {"config.yaml", "checkpoints", "notes.txt"}
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "origin", "checkpoints", "notes.txt"}
     counting.error.clear()
     assert single.train(config(folder))["status"] == "finished"
 
