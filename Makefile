@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-newest test-oldest check constraints format format-check lint types bench bench-golden bench-speed \
-	bench-gpu gpu-bundle docs mutate clean
+	bench-gpu gpu-bundle docs mutate torture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ docs: setup ## the documentation as a site in build/docs
 
 mutate: setup ## does a test fail for every broken formula in the list?
 	$(IN)/python tests/mutate.py
+
+torture: setup ## 200 kills, torn files, 2,000 sets of overrides, and a death before each change to a file (an hour on two cores)
+	$(IN)/python -m pytest -n $(WORKERS) -m torture
 
 clean: ## remove what was built; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

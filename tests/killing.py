@@ -37,6 +37,27 @@ def killed(folder, run, at):
     return in_child(folder, run, die)
 
 
+def changes(folder, run):
+    """What it does to files, in order."""
+    told = folder.with_name(f"{folder.name}.told")
+
+    def tell(what):
+        with told.open("a") as file:
+            file.write(f"{what}\n")
+
+    assert not in_child(folder, run, tell)
+    every = told.read_text().split("\n")[:-1]
+    told.unlink()
+    return every
+
+
+def some(names, parts, stride):
+    """The places of a fixed sample: the first name with each of the `parts`, and every so many of all. Each part must be there."""
+    first = {next((place for place, name in enumerate(names) if part in name), part) for part in parts}
+    assert not (absent := [part for part in first if isinstance(part, str)]), f"not watched: {absent} in {names}"
+    return sorted({*first, *range(0, len(names), stride)})
+
+
 def killed_at(folder, run, count):
     """Run in a child that kills itself before the `count`th change, from 0 on; what that was, or "" where there are fewer."""
     reader, writer = os.pipe()

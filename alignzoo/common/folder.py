@@ -237,14 +237,22 @@ class Lines:
             with self.path.open("ab") as file:
                 file.write(line(row))
 
-    def sync(self) -> None:
-        """On disk before a checkpoint of the same step is."""
-        if self.active and self.path.exists():
-            sync(self.path)
+    def sync(self) -> int:
+        """On disk before a checkpoint of the same step is; how many bytes that are."""
+        if not (self.active and self.path.exists()):
+            return 0
+        sync(self.path)
+        return self.path.stat().st_size
 
-    def cut(self, step: int) -> None:
-        """Drop rows later than `step`, and a last line that a crash left unfinished."""
-        if self.active and self.path.exists():
+    def cut(self, step: int, size: int = 0) -> None:
+        """Drop rows later than `step`, and a last line that a crash left unfinished. Tells where there is less than the `size`
+        bytes that were on disk at that step."""
+        if not self.active:
+            return
+        if (left := self.path.stat().st_size if self.path.exists() else 0) < size:
+            lost = f"{left} of {size} bytes that were there at step {step}: lines are lost, the run goes on"
+            print(f"alignzoo: {self.path} has only {lost}", file=sys.stderr, flush=True)
+        if left:
             lines = self.path.read_bytes().split(b"\n")
             write_whole(self.path, b"".join(text + b"\n" for text in lines if _step(text) <= step))
 

@@ -21,7 +21,10 @@ from alignzoo.errors import UserError
 
 def parse(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(list(map(readable, overrides)))
+        parsed = OverridesParser.create().parse_overrides(list(map(readable, overrides)))
+        if not all(o.key_or_group for o in parsed):
+            raise HydraException("a key is empty")
+        return parsed
     except HydraException as error:
         wrong = next((text for text in overrides if not _readable(text)), "")
         remedy = "write key=value, and quote a value with spaces: 'key=\"a b\"'"
@@ -30,10 +33,9 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 def _readable(override: str) -> bool:
     try:
-        OverridesParser.create().parse_override(readable(override))
+        return bool(OverridesParser.create().parse_override(readable(override)).key_or_group)
     except HydraException:
         return False
-    return True
 
 
 def value_of(parsed: Sequence[Override], key: str) -> Any:

@@ -301,10 +301,9 @@ class AlignTrainer(Trainer):
         step = self.state.global_step
         if step == self.saved_step:
             return
-        for lines in (self.metrics_file, self.completions_file):
-            lines.sync()
+        sizes = [lines.sync() for lines in (self.metrics_file, self.completions_file)]
         self.cost.begin("checkpoint")
-        state = self._state()  # a collective: every rank takes part
+        state = self._state() | {"lines": sizes}  # a collective: every rank takes part
         rng = gather_objects(torch.random.get_rng_state())
         if self.is_world_process_zero():
             folder = self.folder / CHECKPOINTS / f"{checkpoint.PREFIX}{step}"
@@ -363,8 +362,9 @@ class AlignTrainer(Trainer):
         self.drawn_before, self.drawn_last = state["drawn"]
         self.stopping.load_state_dict(state["early_stop"])
         self.saved_step = checkpoint.step_of(folder)
-        for lines in (self.metrics_file, self.completions_file):
-            lines.cut(self.saved_step)
+        sizes = state.get("lines", (0, 0))  # not there in checkpoints of before
+        for lines, size in zip((self.metrics_file, self.completions_file), sizes, strict=True):
+            lines.cut(self.saved_step, size)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

@@ -318,6 +318,7 @@ def test_a_damaged_reference_is_set_aside_named_and_made_again(
         ({"beta": 0.0}, r"data.beta=0.0 is out of range: must be > 0"),
         ({"vocabulary": 27}, r"data.vocabulary=27 is out of range: must be from 2 to 26"),
         ({"length": 0}, r"data.length=0 is out of range"),
+        ({"length": 10**22}, r"data.length=10000000000000000000000 is out of range: must be from 1 to 21$"),
         ({"vocabulary": 20, "length": 6}, r"completions, too many to enumerate"),
     ],
 )

@@ -69,6 +69,8 @@ class Exact(Source):
         require(0 <= self.sparsity < 1, "data.sparsity", self.sparsity, "in [0, 1)")
         require(0 <= self.label_flips <= 0.5, "data.label_flips", self.label_flips, "in [0, 0.5]")
         require(2 <= self.vocabulary <= len(CONTENT), "data.vocabulary", self.vocabulary, f"from 2 to {len(CONTENT)}")
+        longest = MOST_COMPLETIONS.bit_length()  # of two tokens; counting those of any length would take for ever
+        require(self.length <= longest, "data.length", self.length, f"from 1 to {longest}")
         self.tree = Tree(self.vocabulary, self.length)
         self.judge = Judge(self.label_flips, self.reward_noise)
         count = self.prompts * self.tree.completions
