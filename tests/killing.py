@@ -52,7 +52,7 @@ def changes(folder, run):
 
 
 def some(names, parts, stride):
-    """The places of a fixed sample: the first name with each of the `parts`, and every so many of all. Each part must be there."""
+    """The places of a fixed sample: the first name with each of the `parts`, which must be there, and every so many of all."""
     first = {next((place for place, name in enumerate(names) if part in name), part) for part in parts}
     assert not (absent := [part for part in first if isinstance(part, str)]), f"not watched: {absent} in {names}"
     return sorted({*first, *range(0, len(names), stride)})

@@ -47,6 +47,7 @@ CASES = {
         ["beta"],
         "can't read the override 'beta': write key=value, and quote a value with spaces: 'key=\"a b\"'",
     ),
+    "no key": (["seed=1", "=1"], "can't read the override '=1': write key=value, and quote a value with spaces: 'key=\"a b\"'"),
     "interpolation": (["seed=${nowhere}"], "Interpolation key 'nowhere' not found"),
     "no plugin folder": (["plugins_dir=/nowhere"], "plugins_dir=/nowhere is not a folder"),
     "not a run": (["resume=/nowhere"], "/nowhere is not the folder of a run: it has no config.yaml"),

@@ -124,6 +124,17 @@ def test_killed_before_the_first_checkpoint(whole, tmp_path, moment):
     assert left_by(folder) == left_by(whole)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_lines_that_a_checkpoint_had_on_disk_and_are_gone_are_told(begun, tmp_path, capfd):
+    folder = tmp_path / "run"
+    shutil.copytree(begun, folder)
+    size = (folder / "metrics.jsonl").stat().st_size
+    (folder / "metrics.jsonl").write_bytes(b"")
+    train(config(folder))
+    lost = f"metrics.jsonl has only 0 of {size} bytes that were there at step 1: lines are lost, the run goes on"
+    assert lost in capfd.readouterr().err
+
+
 # --- signals, to the command itself ---
 
 

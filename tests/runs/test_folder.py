@@ -510,6 +510,23 @@ def test_rows_end_with_a_newline_alone(tmp_path):
     assert lines.path.read_bytes() == whole[: whole.rindex(b"\n", 0, -1) + 1]
 
 
+def test_lines_that_were_on_disk_at_the_checkpoint_and_are_gone_are_told(tmp_path, capfd):
+    lines = Lines(tmp_path / "metrics.jsonl", active=True)
+    assert lines.sync() == 0
+    for step in (1, 2):
+        lines.write({"step": step})
+    size = lines.sync()
+    lines.write({"step": 3})
+    lines.cut(2, size)
+    assert (lines.path.read_bytes(), size) == (b'{"step": 1}\n{"step": 2}\n', 24) and not capfd.readouterr().err
+    for left, kept in ((b'{"step": 1}\n{"st', b'{"step": 1}\n'), (None, None)):
+        lines.path.write_bytes(left) if left else lines.path.unlink()
+        lines.cut(2, size)
+        assert (lines.path.read_bytes() if kept else kept) == kept
+        lost = f"has only {len(left or b'')} of 24 bytes that were there at step 2: lines are lost, the run goes on"
+        assert capfd.readouterr().err == f"alignzoo: {lines.path} {lost}\n"
+
+
 def test_a_last_line_torn_at_any_byte_is_left_out_and_said(tmp_path, capfd):
     first, last = {"step": 1, "text": "é"}, {"step": 2, "text": "é\u2028👍"}
     kept, torn = folders.line(first), folders.line(last)
