@@ -15,8 +15,20 @@ from transformers import TrainerCallback, TrainingArguments
 from alignzoo.batch import Completions, Prompts
 from alignzoo.common.folder import CHECKPOINTS, TENSORBOARD
 from alignzoo.common.noise import Noise
-from alignzoo.contracts import Algorithm, Context, Couples, Kind, OnlineAlgorithm, Role, Scores, Source, Table, Tables
-from alignzoo.engine import beside, budget, checks, memory, precision
+from alignzoo.contracts import (
+    Algorithm,
+    Context,
+    Couples,
+    Kind,
+    OnlineAlgorithm,
+    Role,
+    Scores,
+    Source,
+    Table,
+    Tables,
+    TrainerPlugin,
+)
+from alignzoo.engine import beside, budget, checks, hf_arguments, memory, precision
 from alignzoo.engine.callbacks import Flow, Interrupt, Show
 from alignzoo.engine.cost import watch_networks
 from alignzoo.engine.evaluate import Evaluator
@@ -98,6 +110,7 @@ class Builder:
     def check(self, ranks: int) -> int:
         """The records of a micro-batch. Raises UserError for what is wrong, as far as it is known without data and models."""
         setup, name = self.setup, self.setup.name
+        hf_arguments.check(setup.training, isinstance(self.algorithm, TrainerPlugin))
         checks.check_adapter(setup.reference, setup.peft)
         checks.check_main(name, self.main, setup.choices, labels=self.makes and setup.gold is None)
         if self.makes:
@@ -325,13 +338,6 @@ class Builder:
         return rates
 
 
-# made from `batch`, `micro_batch`, `epochs`, `*_steps` and `keep_checkpoints`, which is where a user sets them
-COMPUTED = (
-    "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
-    "logging_steps", "eval_steps", "save_steps", "save_total_limit",
-)  # fmt: skip
-
-
 def keywords(training: Training, folder: Path, seed: int) -> dict[str, Any]:
     """The Trainer's own settings. Logging, evaluation and saving are steered by `Flow`, so its strategies are off."""
     fixed: dict[str, Any] = {
@@ -345,21 +351,19 @@ def keywords(training: Training, folder: Path, seed: int) -> dict[str, Any]:
         "eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True, "logging_nan_inf_filter": False,
         "ignore_data_skip": True, "remove_unused_columns": False, "log_level": "error",
     }  # fmt: skip
-    taken = sorted({*fixed, *COMPUTED} & set(training.arguments))
-    if taken:
-        raise UserError(f"trainer.arguments sets {', '.join(taken)}, which the engine or another trainer.* key sets")
     return fixed | training.arguments
 
 
-def arguments(training: Training, folder: Path, seed: int) -> TrainingArguments:
-    """The Trainer's arguments. Raises UserError for ones it doesn't know, and for trackers that aren't there."""
+def arguments(training: Training, folder: Path, seed: int, hosted: bool = False) -> TrainingArguments:
+    """The Trainer's arguments. Raises UserError for what does nothing, what it refuses, and trackers that aren't there."""
+    hf_arguments.check(training, hosted)
     _check_trackers(training.trackers)
     try:
         return TrainingArguments(**keywords(training, folder, seed))
-    except TypeError as error:
-        raise UserError(
-            f"trainer.arguments: {str(error).split('.__init__() ')[-1]}: see transformers.TrainingArguments"
-        ) from error
+    except (TypeError, ValueError, OSError, ImportError) as error:
+        if not training.arguments:
+            raise
+        raise UserError(f"trainer.arguments={training.arguments}: {str(error).strip().splitlines()[0]}") from error
 
 
 def _check_trackers(trackers: Sequence[str]) -> None:

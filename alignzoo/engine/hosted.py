@@ -40,7 +40,7 @@ class HostBuilder(Builder):
 
     def trainer(self, interrupt: Interrupt, show: Callable[[int, dict[str, float]], None]) -> Any:
         setup, name = self.setup, self.setup.name
-        args = arguments(setup.training, self.folder, setup.seed)
+        args = arguments(setup.training, self.folder, setup.seed, hosted=True)
         micro = self.check(args.world_size)
         self._connect()
         context, config = self.context(args)
