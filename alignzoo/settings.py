@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
@@ -71,6 +72,11 @@ def searches(schema: type, prefix: str = "") -> Iterator[tuple[str, Search]]:
             yield prefix + f.name, f.metadata["search"]
         if is_dataclass(kind := kinds[f.name]) and isinstance(kind, type):
             yield from searches(kind, f"{prefix}{f.name}.")
+
+
+def changed(settings: Any) -> list[str]:
+    """The fields of a dataclass, all of whose defaults are values, that have another."""
+    return [f.name for f in fields(settings) if getattr(settings, f.name) != f.default]
 
 
 class Dtype(Enum):
@@ -149,6 +155,8 @@ class Model:
 
     def __post_init__(self) -> None:
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+        length = self.context_length
+        require(length is None or length >= 1, "model.context_length", length, ">= 1, or null for the model's")
         if self.path and self.config:
             raise UserError(
                 "model.path names a model that exists and model.config describes a fresh one: choose model=hf with model.path"
@@ -171,7 +179,12 @@ class Peft:
 
     def __post_init__(self) -> None:
         require(self.rank >= 1, "peft.rank", self.rank, ">= 1")
+        require(self.alpha >= 1, "peft.alpha", self.alpha, ">= 1")
         require(0 <= self.dropout < 1, "peft.dropout", self.dropout, "in [0, 1)")
+        if not self.enabled and (given := changed(self)):
+            raise UserError(
+                f"peft.{given[0]}={getattr(self, given[0])} does nothing with peft=none: choose peft=lora, or leave it out"
+            )
 
 
 @dataclass(kw_only=True)
@@ -188,7 +201,7 @@ class Generation:
     server: str = VLLM_SERVER  # of decoding=vllm
 
     def __post_init__(self) -> None:
-        require(self.temperature >= 0, "generation.temperature", self.temperature, ">= 0 (0 is greedy)")
+        require(0 <= self.temperature < math.inf, "generation.temperature", self.temperature, ">= 0 (0 is greedy), and finite")
         require(self.top_k >= 0, "generation.top_k", self.top_k, ">= 0 (0 keeps all)")
         require(0 < self.top_p <= 1, "generation.top_p", self.top_p, "in (0, 1]")
         require(0 <= self.min_p < 1, "generation.min_p", self.min_p, "in [0, 1)")
@@ -248,7 +261,7 @@ class Budget:
     def __post_init__(self) -> None:
         if self.unit is Unit.none and self.amount:
             raise UserError(f"budget.amount={self.amount:g} of what? Give budget.unit=samples, tokens, flops or seconds")
-        require(self.unit is Unit.none or 0 < self.amount < float("inf"), "budget.amount", self.amount, "> 0, and finite")
+        require(self.unit is Unit.none or 0 < self.amount < math.inf, "budget.amount", self.amount, "> 0, and finite")
 
 
 class Made(Enum):
@@ -292,7 +305,7 @@ class Making:
 
     def __post_init__(self) -> None:
         for name in ("prompts", "heldout", "temperature", "tie_margin"):
-            require(0 <= getattr(self, name) < float("inf"), f"making.{name}", getattr(self, name), ">= 0, and finite")
+            require(0 <= getattr(self, name) < math.inf, f"making.{name}", getattr(self, name), ">= 0, and finite")
         for name in ("samples", "raters", "batch"):
             require(getattr(self, name) >= 1, f"making.{name}", getattr(self, name), ">= 1")
         require(0 <= self.flip <= 1, "making.flip", self.flip, "in [0, 1]")
@@ -302,10 +315,8 @@ class Making:
 
     def _check_kind(self) -> None:
         """Raises UserError for settings that this kind has no use for."""
-        if self.kind is Made.none:
-            set_ = [f.name for f in fields(self) if f.name not in ("kind", "seed") and getattr(self, f.name) != f.default]
-            if set_:
-                raise UserError(f"making.{set_[0]} is set, and nothing is made: choose making=pairs, ratings, rankings, ...")
+        if self.kind is Made.none and (given := [name for name in changed(self) if name != "seed"]):
+            raise UserError(f"making.{given[0]} is set, and nothing is made: choose making=pairs, ratings, rankings, ...")
         if self.kind in (Made.pairs, Made.rankings) and self.samples < 2:
             raise UserError(f"making.samples={self.samples}: {self.kind.value} need at least 2 completions of a prompt")
         if self.levels and self.kind is not Made.ratings:
@@ -331,8 +342,8 @@ class Scoring:
     timeout: float = 0.0  # seconds that one call of the reward may take; 0: any number
 
     def __post_init__(self) -> None:
-        require(0 <= self.timeout < float("inf"), "scoring.timeout", self.timeout, ">= 0, and finite")
-        require(abs(self.default) < float("inf"), "scoring.default", self.default, "a finite number")
+        require(0 <= self.timeout < math.inf, "scoring.timeout", self.timeout, ">= 0, and finite")
+        require(abs(self.default) < math.inf, "scoring.default", self.default, "a finite number")
         if self.default and self.on_error is not OnError.default:
             raise UserError(f"scoring.default={self.default:g} is only used with scoring.on_error=default")
 
@@ -356,6 +367,7 @@ class EarlyStop:
 
     def __post_init__(self) -> None:
         require(self.patience >= 0, "early_stop.patience", self.patience, ">= 0 (0: any number of evaluations)")
+        require(self.limit is None or math.isfinite(self.limit), "early_stop.limit", self.limit, "a finite number")
         asked = self.patience > 0 or self.limit is not None
         if asked and not self.metric:
             raise UserError("early_stop stops on no metric: give early_stop.metric, such as perplexity, gold or kl")
@@ -410,3 +422,22 @@ class Training:
         require(self.max_steps > 0 or self.epochs > 0, "trainer.epochs", self.epochs, "> 0, or give trainer.max_steps")
         digits = self.micro_batch.isdigit() and int(self.micro_batch) >= 1
         require(digits or self.micro_batch == "auto", "trainer.micro_batch", self.micro_batch, "a whole number >= 1, or auto")
+        for name in ("epochs", "learning_rate", "weight_decay"):
+            require(getattr(self, name) != math.inf, f"trainer.{name}", getattr(self, name), "finite")
+        for name in ("adam_beta1", "adam_beta2"):
+            require(0 <= getattr(self, name) < 1, f"trainer.{name}", getattr(self, name), "in [0, 1)")
+        for role, rate in self.role_learning_rates.items():
+            require(0 <= rate < math.inf, f"trainer.role_learning_rates.{role}", rate, ">= 0, and finite")
+        self._check_effect()
+
+    def _check_effect(self) -> None:
+        """Raises UserError for settings that do nothing beside others."""
+        if self.warmup_steps and self.schedule is Schedule.constant:
+            raise UserError(
+                f"trainer.warmup_steps={self.warmup_steps} does nothing with trainer.schedule=constant: "
+                "choose constant_with_warmup, linear or cosine"
+            )
+        betas = {name: getattr(self, name) for name in ("adam_beta1", "adam_beta2")}
+        for name, beta in betas.items() if self.optimizer is Optimizer.sgd else ():
+            if beta != getattr(Training, name):
+                raise UserError(f"trainer.{name}={beta} does nothing with trainer.optimizer=sgd: leave it out")

@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from alignzoo.common.fingerprint import PARTS
-from alignzoo.errors import UserError, nearest
-from alignzoo.settings import Budget, EarlyStop, Generation, Making, Model, Peft, Rollout, Scoring, Training
+from alignzoo.errors import UserError, nearest, require
+from alignzoo.settings import Budget, EarlyStop, Generation, Made, Making, Model, Peft, Rollout, Scoring, Training
 
 
 @dataclass(kw_only=True)
@@ -59,6 +59,10 @@ class RunConfig:
         self.measures: dict[str, Callable[..., Any]] = {}  # the functions that `metrics` names; filled in by `instantiate`
         if self.trust and not self.resume:
             raise UserError("trust=true is about the run that resume=RUN names: leave it out")
+        # numpy's generators, which TRL and others seed, take no other
+        require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
+        if self.making.kind is Made.none and self.making.seed not in (0, self.seed):
+            raise UserError(f"making.seed={self.making.seed} is set, and nothing is made: choose making=pairs, ratings, ...")
         for part in self.accept:
             if part not in PARTS:
                 raise UserError(f"accept={part}: no such part of a run.{nearest(part, PARTS)} There are {', '.join(PARTS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The config of a run, typed, resolved and checked for keys; of a pipeline's last, with the overrides of all in `pipeline`.
     Raises UserError for whatever is wrong with `overrides`."""
     parsed = parse(overrides)
+    _check_hydra(parsed)
     resumed = value_of(parsed, "resume")
     if resumed is not None:
         return _resumed(Path(str(resumed)), parsed)
@@ -78,6 +80,18 @@ def _refusal(folder: str | Path, asked: Mapping[str, str], option: str) -> str:
     )
 
 
+def _check_hydra(parsed: Sequence[Override]) -> None:
+    """Raises UserError for what only a sweep, or Hydra's own running of a program, would look at."""
+    for override in parsed:
+        key = override.get_key_element().lstrip("+~")
+        if re.match(r"hydra\b", key) and key != "hydra.searchpath":
+            swept = re.match(r"hydra[/.](launcher|sweep)", key)
+            remedy = (
+                "launchers and sweepers are for -m" if swept else "a run's folder is run_dir=FOLDER, and its logs are there"
+            )
+            raise UserError(f"{override.input_line} does nothing here: {remedy}")
+
+
 def _interpolations(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
     for key in map(str, node):
         inner: Any = node._get_node(key)
@@ -115,6 +129,9 @@ def _without_judges(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resumed(folder: Path, parsed: Sequence[Override]) -> DictConfig:
+    place = value_of(parsed, "run_dir")
+    if place is not None and Path(str(place)).resolve() != folder.resolve():
+        raise UserError(f"resume={folder} goes on where the run is, not in run_dir={place}: leave run_dir out")
     trust = value_of(parsed, "trust") or False
     if trust not in (True, False):
         raise UserError(f"trust={trust} is not true or false")

@@ -77,6 +77,8 @@ class RowSource(TextSource):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.shots >= 0, "data.shots", self.shots, ">= 0")
+        if not self.shots and (self.shot_seed or self.shot_format != RowSource.shot_format):
+            raise UserError("data.shot_format and data.shot_seed are about examples before a prompt: give data.shots too")
         check_format("data.shot_format", self.shot_format, ("prompt", "completion"))
         if self.prompt_format is not None and self.prompt_format not in FORMATS:
             check_format("data.prompt_format", self.prompt_format, ("prompt",))

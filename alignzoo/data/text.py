@@ -109,6 +109,11 @@ class TextSource(Source):
         they are others than `heldout`."""
         self._device, self._shown = context.device, heldout if asked is None else asked
         encoder = context.encoder = self.encoder(context, train)
+        for name in ("system", "chat_template", "template_options") if not (self.chat or encoder.messages) else ():
+            if value := getattr(self, name):
+                raise UserError(
+                    f"data.{name}={value} is about messages, and these rows are plain text: give data.chat=true too"
+                )
         dropped: Counter[str] = Counter()
         if self.turns is Turns.last:
             train, heldout = self._last_turns(train, dropped), self._last_turns(heldout, dropped)

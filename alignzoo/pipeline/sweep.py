@@ -33,6 +33,8 @@ def multirun(overrides: Sequence[str], job: Job) -> list[int]:
     for text in overrides:
         if masked(text) != text:
             raise UserError(f"{text}: -m would keep the password in multirun.yaml: give it as ${{oc.env:NAME}}")
+    if place := next((o.input_line for o in parsed if o.get_key_element().startswith("hydra.run")), None):
+        raise UserError(f"{place} does nothing with -m: the runs' folders are in run_dir=FOLDER")
     if staged := pipelines(overrides, parsed):
         return [job(partial(compose, given)) for given in staged]
     swept = [o.get_key_element() for o in parsed if o.is_sweep_override()]

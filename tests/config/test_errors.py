@@ -50,6 +50,18 @@ CASES = {
     "no key": (["seed=1", "=1"], "can't read the override '=1': write key=value, and quote a value with spaces: 'key=\"a b\"'"),
     "interpolation": (["seed=${nowhere}"], "Interpolation key 'nowhere' not found"),
     "no plugin folder": (["plugins_dir=/nowhere"], "plugins_dir=/nowhere is not a folder"),
+    "where a run is, beside a run": (
+        ["resume=/nowhere", "run_dir=/elsewhere"],
+        "resume=/nowhere goes on where the run is, not in run_dir=/elsewhere: leave run_dir out",
+    ),
+    "hydra's own folder": (
+        ["hydra.run.dir=x"],
+        "hydra.run.dir=x does nothing here: a run's folder is run_dir=FOLDER, and its logs are there",
+    ),
+    "a launcher for one run": (
+        ["hydra/launcher=joblib"],
+        "hydra/launcher=joblib does nothing here: launchers and sweepers are for -m",
+    ),
     "not a run": (["resume=/nowhere"], "/nowhere is not the folder of a run: it has no config.yaml"),
 }
 
@@ -80,6 +92,20 @@ def test_an_unknown_key_of_the_whole_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("seed=-1", "seed=-1 is out of range: must be from 0 to 4294967295"),
+        ("seed=4294967296", "seed=4294967296 is out of range: must be from 0 to 4294967295"),
+        ("trainer.adam_beta1=1", "trainer.adam_beta1=1.0 is out of range: must be in [0, 1)"),
+        ("trainer.adam_beta2=-0.1", "trainer.adam_beta2=-0.1 is out of range: must be in [0, 1)"),
+        ("trainer.epochs=inf", "trainer.epochs=inf is out of range: must be finite"),
+        ("trainer.weight_decay=inf", "trainer.weight_decay=inf is out of range: must be finite"),
+        (
+            "+trainer.role_learning_rates.value=-1",
+            "trainer.role_learning_rates.value=-1.0 is out of range: must be >= 0, and finite",
+        ),
+        ("generation.temperature=inf", "generation.temperature=inf is out of range: must be >= 0 (0 is greedy), and finite"),
+        ("early_stop.limit=nan", "early_stop.limit=nan is out of range: must be a finite number"),
+        ("model.context_length=0", "model.context_length=0 is out of range: must be >= 1, or null for the model's"),
+        ("peft.alpha=0", "peft.alpha=0 is out of range: must be >= 1"),
         ("algorithm.beta=0", "algorithm.beta=0.0 is out of range: must be > 0"),
         ("trainer.batch=0", "trainer.batch=0 is out of range: must be >= 1"),
         ("generation.top_p=1.5", "generation.top_p=1.5 is out of range: must be in (0, 1]"),
@@ -89,6 +115,37 @@ def test_out_of_range(override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         config.instantiate(config.compose([override]))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("peft.rank=4", "peft.rank=4 does nothing with peft=none: choose peft=lora, or leave it out"),
+        (
+            "trainer.warmup_steps=5",
+            "trainer.warmup_steps=5 does nothing with trainer.schedule=constant: choose constant_with_warmup, linear or cosine",
+        ),
+        (
+            "trainer.optimizer=sgd trainer.adam_beta1=0.8",
+            "trainer.adam_beta1=0.8 does nothing with trainer.optimizer=sgd: leave it out",
+        ),
+        ("making.seed=5", "making.seed=5 is set, and nothing is made: choose making=pairs, ratings, ..."),
+        (
+            "data=jsonl data.shot_seed=5",
+            "data.shot_format and data.shot_seed are about examples before a prompt: give data.shots too",
+        ),
+    ],
+)
+def test_what_does_nothing_beside_another_setting(overrides: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config.instantiate(config.compose(overrides.split()))
+    assert str(caught.value) == message
+
+
+def test_settings_act_beside_what_they_need() -> None:
+    run = config.instantiate(config.compose(["peft=lora", "peft.rank=4", "making=pairs", "making.seed=5", "seed=7"]))
+    assert (run.peft.rank, run.making.seed) == (4, 5)
+    assert config.instantiate(config.compose(["seed=7"])).making.seed == 7  # which nobody has set
 
 
 def test_a_path_for_a_role_that_nothing_has() -> None:

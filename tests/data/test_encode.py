@@ -4,6 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from alignzoo.batch import Completions
 from alignzoo.data.encode import Encoder
 from alignzoo.models.tokenizers import byte_level, train_bpe
 from alignzoo.settings import UserError
@@ -122,6 +123,14 @@ def test_a_plain_completion_keeps_what_follows_an_end_and_gets_no_second_one():
 def test_template_and_options_of_the_data_replace_the_tokenizers():
     encoder = Encoder(tokenizer=byte_level(), template="{{ mark }}{{ messages[0].content }}", options={"mark": "#"})
     assert encoder.prompts([[user("q")]]) == [ids("#q")]
+
+
+def test_settings_about_messages_are_refused_where_all_is_plain_text(source, context):
+    rows = [{"prompt": "1 and 1 are", "completion": " 2."}]
+    with pytest.raises(UserError, match=r"data.system=Count. is about messages, and these rows are plain text: give data.chat"):
+        source(rows, system="Count.").tables(Completions, context)
+    with pytest.raises(UserError, match=r"data.template_options=.* is about messages"):
+        source(rows, template_options={"enable_thinking": False}).tables(Completions, context)
 
 
 def test_messages_without_a_template_say_what_to_do():
