@@ -77,9 +77,9 @@ class RowSource(TextSource):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.shots >= 0, "data.shots", self.shots, ">= 0")
+        check_format("data.shot_format", self.shot_format, ("prompt", "completion"))
         if not self.shots and (self.shot_seed or self.shot_format != RowSource.shot_format):
             raise UserError("data.shot_format and data.shot_seed are about examples before a prompt: give data.shots too")
-        check_format("data.shot_format", self.shot_format, ("prompt", "completion"))
         if self.prompt_format is not None and self.prompt_format not in FORMATS:
             check_format("data.prompt_format", self.prompt_format, ("prompt",))
         require(0 <= self.heldout < 1, "data.heldout", self.heldout, "in [0, 1)")
@@ -160,7 +160,7 @@ class RowSource(TextSource):
                     raise row
                 counts.update(f"left_out_{name}" for name in self.leave_out if name in row)
                 row = {name: value for name, value in row.items() if name not in self.leave_out}
-                made.append(self._rated_on_scale(canonical(row, where, self.columns)))
+                made.append(self._answering(self._rated_on_scale(canonical(row, where, self.columns))))
             except UnusableRow as error:
                 if self.unusable is Unusable.error:
                     drop = "data.unusable=drop"
@@ -170,6 +170,16 @@ class RowSource(TextSource):
         if not made:
             raise UserError(f"data.path={self.path} has no{' usable' if counts['rows'] else ''} rows")
         return made
+
+    def _answering(self, row: Row) -> Row:
+        """The row. Raises UnusableRow for a conversation with nothing before its first answer, which no template writes."""
+        if row.values.get("prompt") == [] and not self.system:
+            raise UnusableRow(
+                f"{row.where}: the conversation begins with the assistant: put a message of user or system first, "
+                "as data.system=TEXT does",
+                "begins_with_assistant",
+            )
+        return row
 
     def _rated_on_scale(self, row: Row) -> Row:
         """The row. Raises UnusableRow for a rating outside the scale."""

@@ -370,6 +370,17 @@ def test_rows_that_fit_nothing_are_dropped_and_counted_by_kind(source):
     }
 
 
+@pytest.mark.parametrize("row", [{"messages": [A, Q, B]}, {"chosen": [A, Q, A], "rejected": [B, Q, B]}])
+def test_a_conversation_needs_a_message_before_the_first_answer(source, row):
+    with pytest.raises(
+        UserError, match=r"line 1: the conversation begins with the assistant: .*data.system=TEXT.*data.unusable=drop"
+    ):
+        source([row]).rows()
+    read, _, report = source([row, ULTRA], unusable=Unusable.drop).rows()
+    assert len(read) == report["unusable_rows_dropped_for_begins_with_assistant"] == 1
+    assert len(source([row], system="Be brief.").rows()[0]) == 1
+
+
 def test_a_file_may_hold_rows_of_several_formats(source):
     rows = [
         ULTRA,
