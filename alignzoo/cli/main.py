@@ -52,9 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # the reader has gone; Python's flush at exit must not fail
         return 0
     except Exception as error:
-        if not disk.is_full(error):
-            raise
-        return _complain(f"{disk.told(error)}. Free some space; what was saved before is unharmed")
+        if disk.is_full(error):
+            return _complain(f"{disk.told(error)}. Free some space; what was saved before is unharmed")
+        if isinstance(error, OSError) and error.errno in disk.CLOSED:
+            return _complain(f"{error.filename} can't be read or written: {error.strerror}. Choose another place")
+        raise
 
 
 def _dispatch(argv: list[str]) -> int:

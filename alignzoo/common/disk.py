@@ -10,6 +10,9 @@ from pathlib import Path
 
 from alignzoo.errors import UserError, nearest
 
+CLOSED = (  # a place that isn't as the user thinks
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP,
+)  # fmt: skip
 CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # torch and safetensors wrap the system's error in their own, and torch keeps nothing of it
 TOLD = (*(os.strerror(code) for code in CODES), "file write failed")

@@ -19,6 +19,7 @@ from alignzoo.batch import Completions
 from alignzoo.common import fingerprint
 from alignzoo.common.disk import set_aside
 from alignzoo.contracts import Context, Reference
+from alignzoo.errors import UserError
 from alignzoo.models import build
 from alignzoo.models.computation import computation, weights
 from alignzoo.models.networks import AdapterOffNetwork, PolicyNetwork, Shared
@@ -145,6 +146,10 @@ class _Store:
         try:
             yield
         except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                raise UserError(
+                    f"reference=cached: {self.path} can't be written ({error}): give a file, as reference.path=FILE"
+                ) from None
             if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise
             with FileLock(f"{self.path}.lock"):  # of several processes the first sets it aside

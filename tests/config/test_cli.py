@@ -190,6 +190,18 @@ def test_a_full_disk_is_a_clean_error(
     assert capsys.readouterr().err.startswith("alignzoo: the disk is full: ")
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST])
+def test_a_place_that_cannot_be_used_is_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(cfg: DictConfig) -> dict[str, Any]:
+        raise OSError(number, "why", "/cache/x.pt")
+
+    monkeypatch.setattr(single, "train", train)
+    assert cli.main(["train"]) == 2
+    assert capsys.readouterr().err == "alignzoo: /cache/x.pt can't be read or written: why. Choose another place\n"
+
+
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(cfg: DictConfig) -> dict[str, Any]:
         raise ZeroDivisionError("a defect")

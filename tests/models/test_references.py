@@ -16,7 +16,7 @@ from alignzoo.models.computation import weights
 from alignzoo.models.networks import PolicyNetwork
 from alignzoo.models.references import AdapterOff, Cached, Copy, NoReference
 from alignzoo.models.tokenizers import byte_level
-from alignzoo.settings import Dtype, Forward, Model, Peft, Sampling
+from alignzoo.settings import Dtype, Forward, Model, Peft, Sampling, UserError
 from alignzoo.testing import toys
 
 RECORDS = toys.completions([0, 1, 2, 3], unscored=True)
@@ -213,6 +213,11 @@ def test_a_damaged_file_is_set_aside_named_once_and_made_again(when, module, con
     assert line.startswith(f"alignzoo: {path} is damaged (file is not a database): it is {path.name}.damaged now")
     assert path.with_name(f"{path.name}.damaged").read_bytes().startswith(b"no database")
     assert stored(network) == 4
+
+
+def test_a_cache_that_is_a_folder_is_named(module, context, tmp_path):
+    with pytest.raises(UserError, match=f"reference=cached: {tmp_path} can't be written .*give a file, as reference.path=FILE"):
+        Cached(path=str(tmp_path)).build(context(module("llama")))
 
 
 def test_a_vector_whose_bits_have_changed_is_computed_again(module, context):
