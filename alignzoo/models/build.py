@@ -85,8 +85,10 @@ def network(kind: Any, settings: Model, made: Any, seed: int, trunk: bool = Fals
             where = location(settings)
             module: Any = where.network(kind, settings.fresh, trunk, config=made, **_options(settings))
         else:
-            with Location("model.config.model_type", str(made.model_type)).readable("model"):
+            try:
                 module = kind.from_config(made, **_options(settings))
+            except (RuntimeError, ValueError, ArithmeticError, ImportError) as error:
+                raise UserError(f"model.config makes no network of {made.model_type}: {first_line(error)}") from error
     rotary.settle(module, settings.context_length)
     if settings.gradient_checkpointing:
         checkpoint_activations(module)
@@ -189,6 +191,7 @@ def _width(made: Any) -> int:
 
 
 def _fresh(fields: dict[str, Any], vocabulary: Any) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     kind = fields.pop("model_type", None)
@@ -201,8 +204,9 @@ def _fresh(fields: dict[str, Any], vocabulary: Any) -> Any:
         plain = AutoConfig.for_model(kind)
         _known(fields, {*plain.to_dict(), *plain.attribute_map, "decoder_start_token_id"}, kind)
         return AutoConfig.for_model(kind, **({"vocab_size": len(vocabulary)} | ids | fields))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"model.config can't be built for model_type={kind}: {first_line(error)}") from error
+    except (ValueError, TypeError, ArithmeticError, StrictDataclassError) as error:
+        reason = first_line(error.__cause__ or error)  # a strict dataclass says it there
+        raise UserError(f"model.config can't be built for model_type={kind}: {reason}") from error
 
 
 def _known(fields: dict[str, Any], known: set[str], kind: str) -> None:

@@ -72,7 +72,8 @@ def frozen(part: Part) -> None:
 
 def _lab(part: Part) -> Any:
     if "lab" not in vars(part):
-        lora = Peft(enabled=type(part.made).__name__ == "AdapterOff" or getattr(part.made, "needs_adapter", False), rank=2)
+        adapted = type(part.made).__name__ == "AdapterOff" or getattr(part.made, "needs_adapter", False)
+        lora = Peft(enabled=True, rank=2) if adapted else Peft()
         subject = Subject("dpo", _Alone() if not part.made.offers else Yardstick(), part.folder)
         part.lab = subject.build(still=True, reference=part.fresh(), peft=lora)
     return part.lab

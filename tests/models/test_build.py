@@ -77,7 +77,7 @@ def test_recomputed_activations_give_the_same_gradients(lora, module, shared):
         made = module("llama", gradient_checkpointing=recompute)
         calls = []
         made.model.layers[0].self_attn.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        made = build.adapted(made, Peft(enabled=lora, rank=4), seed=0).train()
+        made = build.adapted(made, Peft(enabled=lora, rank=4 if lora else 16), seed=0).train()
         with torch.no_grad():
             for parameter in made.parameters():
                 if parameter.requires_grad:
@@ -181,6 +181,23 @@ def test_what_nothing_can_be_built_from(tmp_path):
     settings = Model(config=dict(toys.LLAMA), context_length=129)
     with pytest.raises(UserError, match=r"model.context_length=129 is more than the model's 128"):
         build.context_length(settings, build.config(settings, words))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("hidden_size", 1.5, "can't be built for model_type=llama: Field 'hidden_size' expected int, got float (value: 1.5)"),
+        ("num_attention_heads", 3, "can't be built for model_type=llama: The hidden size (16) is not a multiple"),
+        ("num_attention_heads", 0, "can't be built for model_type=llama: integer division or modulo by zero"),
+        ("hidden_size", -4, "makes no network of llama: Trying to create tensor with negative dimension -4"),
+        ("num_key_value_heads", 0, "makes no network of llama: integer division or modulo by zero"),
+    ],
+)
+def test_values_of_a_config_that_make_no_network(setting, value, message):
+    settings = Model(config={**toys.LLAMA, setting: value})
+    with pytest.raises(UserError) as caught:
+        build.policy(settings, build.config(settings, tokenizers.byte_level()), seed=0)
+    assert str(caught.value).startswith(f"model.config {message}")
 
 
 def test_context_length():
