@@ -53,6 +53,7 @@ class RunConfig:
     stages: dict[str, str] = field(default_factory=dict)  # the folders of the runs it was made from, by stage
     stage: dict[str, Any] = field(default_factory=dict)  # {stage: {key: value}} that were asked of single stages
     roles: dict[str, str | None] = field(default_factory=dict)
+    override_keys: list[str] = field(default_factory=list)  # what the command line set; filled in by `compose`
     choices: dict[str, str | None] = field(default_factory=dict)  # the option taken of each group; filled in by `compose`
 
     def __post_init__(self) -> None:

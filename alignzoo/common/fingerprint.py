@@ -18,7 +18,9 @@ from alignzoo.errors import masked
 
 LENGTH = 10  # letters
 # where a run is, what it is called, and what it may go on with
-NOT_MADE_FROM = ("resume", "run_dir", "stages_dir", "pipeline", "stages", "stage", "label", "accept", "trust")
+NOT_MADE_FROM = (
+    "resume", "run_dir", "stages_dir", "pipeline", "stages", "stage", "label", "accept", "trust", "override_keys",
+)  # fmt: skip
 NAMES_ONLY = ("experiment", "settings", "debug", "pipeline")  # choices whose every consequence is a setting
 FILES = re.compile(r"(?:.*[._])?(?:path|paths|file|files|tokenizer|plugins_dir)(?:\.\d+)?|roles\..*|making\.model")
 PARTS = ("config", "weights", "model_config", "encoder", "data", "code", "versions")

@@ -20,7 +20,7 @@ from alignzoo.config.registry import first_line, unknown
 from alignzoo.errors import UserError, nearest
 
 WORDS = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
-NOT_KEYS = ("choices", "stages", "stage")  # filled in by alignzoo itself
+NOT_KEYS = ("choices", "override_keys", "stages", "stage")  # filled in by alignzoo itself
 
 
 def explain(error: Exception) -> str:

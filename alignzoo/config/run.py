@@ -49,10 +49,11 @@ def instantiate(cfg: DictConfig) -> RunConfig:
     return run
 
 
-def complete(cfg: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
-    """What Hydra composed, resolved but for texts of the environment, with the options chosen. Raises UserError for a key that
-    no dataclass has."""
+def complete(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
+    """What Hydra composed, resolved but for texts of the environment, with the options chosen and the keys overridden. Raises
+    UserError for a key that no dataclass has."""
     with open_dict(cfg):
+        cfg.override_keys = [o.get_key_element().lstrip("+~") for o in parse(overrides)]
         cfg.choices = {group: choice for group, choice in choices.items() if group.isidentifier()}
         if cfg.choices.experiment:
             cfg.choices.settings = _settings(str(choices["experiment@_global_"]))
@@ -93,7 +94,7 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     choices = whole.hydra.runtime.choices
     with open_dict(whole):
         del whole["hydra"]
-    return complete(whole, choices)
+    return complete(whole, choices, overrides)
 
 
 def _check_roles(run: RunConfig) -> None:

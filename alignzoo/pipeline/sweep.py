@@ -84,7 +84,7 @@ def launch(name: str, job: Callable[[DictConfig], int], overrides: Sequence[str]
 
 def _completed(cfg: DictConfig, swept: Sequence[str]) -> DictConfig:
     hydra = HydraConfig.get()
-    done = complete(cfg, hydra.runtime.choices)
+    done = complete(cfg, hydra.runtime.choices, hydra.overrides.task)
     if done.run_dir:
         own = {o.get_key_element(): o for o in grammar.parse(hydra.overrides.task)}
         done.run_dir = f"{done.run_dir}/{','.join(_named(own[key]) for key in swept) or hydra.job.num}"

@@ -116,6 +116,14 @@ def method(runs: Sequence[Run], analyses: Sequence[Analysis], about: Study) -> l
         _budget(runs),
         _metric(a.metric),
     ]
+    idle: dict[str, set[str]] = {}
+    for r in runs:
+        for key in r.summary.get("unused", []):
+            idle.setdefault(key, set()).add(r.label or r.algorithm)
+    if idle:
+        said.append(
+            "No effect: " + "; ".join(f"{key} with {', '.join(sorted(with_))}" for key, with_ in sorted(idle.items())) + "."
+        )
     if about.vary:
         said.append(f"Settings that differ on purpose, each value compared by itself: {', '.join(about.vary)}.")
     if about.sweep:

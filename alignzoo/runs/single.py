@@ -31,6 +31,7 @@ VOLATILE = (
     "run_dir",
     "stages_dir",
     "pipeline",
+    "override_keys",
 )  # say where a run is and how it was started, not what it is
 
 
@@ -51,6 +52,7 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     from alignzoo.config.run import instantiate
     from alignzoo.engine.callbacks import Interrupt
+    from alignzoo.engine.unused import unused
     from alignzoo.runs import made_of, saving
     from alignzoo.runs.display import Display, each_once
 
@@ -74,7 +76,11 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if trainer.is_world_process_zero():
             if fresh:
                 origin = made_of.Origin(folder, made_of.parts(setup, contents(cfg)))
-                write_whole(folder / ENVIRONMENT, json.dumps({"command": command(), **environment()}, indent=1))
+                idle = unused(builder, cfg.override_keys)
+                for cause, keys in idle.items():
+                    _say(f"no effect with {cause}: {', '.join(keys)}")
+                about = {"command": command(), "unused": sorted({key for keys in idle.values() for key in keys})}
+                write_whole(folder / ENVIRONMENT, json.dumps(about | environment(), indent=1))
             origin.write()
             total = None if trainer.allowance.limited else trainer.args.max_steps
             displays.append(Display(total, f"{setup.choices['algorithm']} on {setup.choices['data']}"))
@@ -235,6 +241,7 @@ def _finish(trainer: Any, setup: RunConfig, folder: Path) -> dict[str, Any]:
         "seed": setup.seed, "status": "finished" if finished else "interrupted", "run_dir": str(folder),
         "steps": trainer.state.global_step, **cost,
         **({"budget_used": cost[str(setup.budget.unit.value)]} if trainer.allowance.limited else {}),
+        "unused": _unused(folder),
         "peak_memory": peak_memory(), "data_report": trainer.tables_report,
         **({"early_stop": trainer.stopping.tell()} if trainer.stopping.active else {}),
         "metrics": {name.removeprefix("eval/"): value for name, value in trainer.evaluated[1].items()},
@@ -246,6 +253,12 @@ def _finish(trainer: Any, setup: RunConfig, folder: Path) -> dict[str, Any]:
         write_whole(folder / SUMMARY, json.dumps(summary, indent=1, default=str))
     trainer.accelerator.wait_for_everyone()
     return summary
+
+
+def _unused(folder: Path) -> list[str]:
+    """What the command that began the run set without effect."""
+    path = folder / ENVIRONMENT
+    return list(folders.read(path).get("unused", [])) if path.exists() else []
 
 
 def summary_of(folder: Path) -> dict[str, Any] | None:

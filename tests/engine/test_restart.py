@@ -36,7 +36,8 @@ from tests.limits import HANG
 
 # two trained roles, a rollout used in halves, a log line, an evaluation and a checkpoint a step
 TINY = [
-    "algorithm=ppo", "algorithm.epochs=1", "data=exact", "data.prompts=2", "data.vocabulary=3", "data.length=2", "data.rows=32",
+    "algorithm=ppo", "algorithm.epochs=1", "trainer.epochs=2", "data=exact",
+    "data.prompts=2", "data.vocabulary=3", "data.length=2", "data.rows=32",
     "data.warmup_steps=3", "generation.max_new_tokens=2", "rollout.prompts=4", "rollout.samples=2", "trainer.batch=4",
     "trainer.micro_batch=2", "trainer.logging_steps=1", "trainer.eval_steps=1", "trainer.eval_prompts=2",
     "trainer.save_steps=1", "trainer.keep_checkpoints=1", "model.config.hidden_size=16", "model.config.intermediate_size=16",
@@ -68,6 +69,7 @@ def whole(tmp_path_factory):
     """An uninterrupted run of three steps."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     train(config(folder))
+    assert json.loads((folder / "summary.json").read_text())["unused"] == ["trainer.epochs"]  # as of a resumed one, below
     light_collections()
     return folder
 

@@ -159,6 +159,15 @@ def test_the_command_writes_beside_the_runs_and_tells_the_answer(tmp_path, capsy
     assert said.strip().endswith(str(tmp_path / "runs" / "report" / "report.html"))
 
 
+def test_settings_without_effect_are_told_with_whom(tmp_path):
+    for algorithm, unused in (("sft", ["rollout.samples"]), ("dpo", ["rollout.samples", "scoring.timeout"]), ("ppo", [])):
+        path = write_run(tmp_path / algorithm, algorithm, 0, 0.5) / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"unused": unused}))
+    write([tmp_path], tmp_path / "report")
+    told = "No effect: rollout.samples with dpo, sft; scoring.timeout with dpo."
+    assert told in (tmp_path / "report" / "report.md").read_text()
+
+
 def test_the_report_on_one_run_goes_beside_it(tmp_path):
     folder = write_run(tmp_path / "ppo-0", "ppo", 0, 0.9)
     assert report.main([str(folder)]) == 0

@@ -1,0 +1,48 @@
+"""Settings that act with another choice, and not with the one a run has: no mistake, since swapping by one override is the
+promise, and not passed over either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from alignzoo.contracts import Source, TrainerPlugin
+from alignzoo.engine.build import Builder
+from alignzoo.settings import Made, Unit
+
+
+def unused(builder: Builder, keys: Sequence[str]) -> dict[str, list[str]]:
+    """{the choice that makes it so: those of `keys` that have no effect with it}."""
+    found: dict[str, list[str]] = {}
+    for cause, idle in _idle(builder):
+        if named := [key for key in keys if any(f"{key}.".startswith(f"{name}.") for name in idle)]:
+            found[cause] = [*dict.fromkeys(found.get(cause, []) + named)]
+    return found
+
+
+def _idle(builder: Builder) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(what makes it so, groups and keys without effect)."""
+    setup, training = builder.setup, builder.setup.training
+    algorithm, writes = f"algorithm={setup.name}", builder.main == "policy"
+    if not builder.online:
+        yield algorithm, ("rollout",)
+    if setup.making.kind is not Made.none and not builder.makes:
+        yield algorithm, ("making",)
+    if not getattr(builder.algorithm, "needs_logprobs_of_samples", False):
+        yield algorithm, ("generation.truncation",)
+    if isinstance(builder.algorithm, TrainerPlugin):
+        yield algorithm, ("trainer.by_length", "trainer.keep_memory")
+    if not writes:
+        yield algorithm, ("trainer.eval_prompts", "trainer.reference_samples")
+        if not builder.makes:
+            yield algorithm, ("generation", "gold", "scoring")
+    elif builder.reward is None and setup.gold is None and not builder.makes:
+        yield f"reward={setup.choices['reward']}", ("scoring",)
+    if not training.eval_steps:
+        yield "trainer.eval_steps=0", ("trainer.reference_samples",)
+    elif type(builder.source).curves is not Source.curves:
+        yield f"data={setup.choices['data']}", ("trainer.reference_samples",)
+    if setup.budget.unit is not Unit.none:
+        yield f"budget.unit={setup.budget.unit.value}", ("trainer.max_steps", "trainer.epochs")
+    elif training.max_steps:
+        yield f"trainer.max_steps={training.max_steps}", ("trainer.epochs",)
