@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from alignzoo.models.roles import gather_objects
 from alignzoo.rewards.timeout import within
 from alignzoo.settings import OnError, Scoring
 
+UNSCORED = 64  # calls; fewer than the rollouts in a row without a record that end a run
 Note = Callable[[Completions, Scores], None]
 
 
@@ -33,10 +35,11 @@ class Checked:
         self.reward, self.name, self.shared, self.rows, self.note, self.policy = reward, name, shared, rows, note, policy
         self.seen: list[tuple[dict[str, Tensor], Completions]] = []  # of the rollout in progress
         self.listens = any(getattr(type(reward), n) is not getattr(Reward, n) for n in ("after_rollout", "observe"))
-        self.failures = 0
+        self.failures, self.unscored = 0, 0
 
     def __call__(self, c: Completions) -> Scores:
         scores = self._handled(c, self._checked(c, self._scored(c)))
+        self._check_some(scores)
         if self.shared.noise.purpose == "rollout":
             self.note(c, scores)
             if self.listens:
@@ -57,6 +60,15 @@ class Checked:
             self.reward.observe(Completions.cat([c for _, c in full]), scores)
             self.reward.after_rollout(scores)
 
+    def _check_some(self, scores: Scores) -> None:
+        """Raises UserError for a reward that has no score for anything, however often it is asked."""
+        self.unscored = 0 if scores.usable.any() else self.unscored + 1
+        if self.unscored == UNSCORED:
+            raise UserError(
+                f"reward {self.name} gave no score to any completion, {UNSCORED} times in a row.\n"
+                "Return a number where one can be had; None means that there is none"
+            )
+
     def _scored(self, c: Completions) -> Scores:
         """What the reward says; where it raises, what it says of the completions that it doesn't raise on."""
         try:
@@ -75,8 +87,10 @@ class Checked:
         return spread(scores, good, c, failed)
 
     def _asked(self, c: Completions) -> Scores:
-        with within(self.policy.timeout, "scoring.timeout"):
-            return self.reward(c)
+        try:
+            return within(self.policy.timeout, "scoring.timeout", partial(self.reward, c))
+        except SystemExit as error:
+            raise RuntimeError(f"it called sys.exit({'' if error.code is None else error.code})") from error
 
     def _culprits(self, c: Completions) -> dict[int, str]:
         """The completions that the reward raises on one by one, and what it raises."""

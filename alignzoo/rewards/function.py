@@ -136,7 +136,7 @@ def load(path: str | None, key: str) -> Callable[..., Any]:
         raise UserError(
             f"{key}={path}: no module {error.name!r}, looking in the current folder and what is installed"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{key}={path}: importing {module_name} failed with {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -149,13 +149,18 @@ def load(path: str | None, key: str) -> Callable[..., Any]:
 def _numbers(returned: Any, c: Completions, path: str) -> list[float | None]:
     if not isinstance(returned, Sequence) and not hasattr(returned, "tolist"):
         raise UserError(f"the reward {path} returned a {type(returned).__name__}: return a list or tensor of numbers")
-    listed = returned.tolist() if hasattr(returned, "tolist") else list(returned)
+    listed = returned.tolist() if hasattr(returned, "tolist") else list(map(_plain, returned))
     if len(listed) != len(c):
         raise UserError(f"the reward {path} returned {len(listed)} scores for {len(c)} completions")
     for row, number in zip(c.row.tolist(), listed, strict=True):
         if number is not None and not isinstance(number, int | float):
             raise UserError(f"the reward {path} returned {number!r} for row {row}: must be a number, or None for no score")
     return listed
+
+
+def _plain(number: Any) -> Any:
+    """A number of numpy's or torch's as one of Python's."""
+    return number.item() if getattr(number, "ndim", None) == 0 else number
 
 
 def _prompts(c: Completions) -> list[str]:

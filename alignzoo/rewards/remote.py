@@ -8,6 +8,8 @@ import os
 import time
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -28,6 +30,32 @@ class Stay(HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
+
+
+def _within(seconds: float, request: Request) -> bytes:
+    """The whole answer. Raises TimeoutError where it isn't there by then: the time-out of a socket is one of each byte, and a
+    server that drips never meets it. Raises what `urlopen` does."""
+    answers: Queue[bytes | Exception] = Queue()
+    deadline = time.monotonic() + seconds
+
+    def read() -> None:
+        try:
+            with build_opener(Stay).open(request, timeout=seconds) as answer:
+                parts = []
+                while (part := answer.read1()) and time.monotonic() < deadline:
+                    parts.append(part)
+            answers.put(b"".join(parts))
+        except Exception as error:
+            answers.put(error)
+
+    Thread(target=read, daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 @dataclass(kw_only=True)
@@ -74,8 +102,7 @@ class Remote(Reward):
             if attempt:
                 time.sleep(self.wait * 2 ** (attempt - 1))
             try:
-                with build_opener(Stay).open(request, timeout=self.timeout) as answer:
-                    return json.loads(answer.read())
+                return json.loads(_within(self.timeout, request))
             except HTTPError as error:
                 why, again = f"answered {error.code} {error.reason}", error.code in PASSING
                 error.close()

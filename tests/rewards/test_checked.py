@@ -1,6 +1,8 @@
 """What becomes of completions that a reward fails on: the run ends, or they have no score, or a default one."""
 
+import os
 import signal
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +13,8 @@ import torch
 
 from alignzoo.config import compose, instantiate
 from alignzoo.contracts import Reward, Scores, ScoringError
-from alignzoo.rewards.checked import checked
+from alignzoo.rewards.checked import UNSCORED, checked
+from alignzoo.rewards.timeout import within
 from alignzoo.settings import OnError, Scoring, UserError
 from alignzoo.testing import toys
 from alignzoo.testing.rewards import Sampler
@@ -173,6 +176,75 @@ def test_a_reward_that_hangs_on_a_completion_is_interrupted():
         scored(Hanging(), Scoring(timeout=HANG))
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_interruptions_that_are_handled_are_told_all_the_same():
+    """By a bare `except:`, in a call that returns; and again where it goes on with more of the same."""
+    rung = []
+
+    @dataclass
+    class Swallowing(Faulty):
+        def __call__(self, c):
+            for row in c.row.tolist():
+                try:
+                    while 11 in c.row.tolist():
+                        signal.setitimer(signal.ITIMER_REAL, 1e-6, 1e-3)  # the limit is over, and rings again
+                        signal.pause()
+                except:  # noqa: E722
+                    rung.append(row)
+            return super().__call__(c)
+
+    _, scores, _, _ = scored(Swallowing(), Scoring(on_error=OnError.skip, timeout=HANG))
+    assert scores.usable.tolist() == [True, False, True, True]
+    assert rung == [*ROWS, 11], "each was interrupted: of all together, and of the one that hangs"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_what_handles_every_interruption_ends_the_process(capfd):
+    child = os.fork()
+    if not child:
+        within(1e-3, "scoring.timeout", lambda: swallow_for_ever())
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    assert "scoring.timeout=0.001 is over, and what runs handles every interruption" in capfd.readouterr().err
+
+
+def swallow_for_ever():
+    while True:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-3)
+            signal.pause()
+        except:  # noqa: E722
+            pass
+
+
+def test_a_reward_that_exits_is_told_like_one_that_raises():
+    @dataclass
+    class Exiting(Faulty):
+        def __call__(self, c):
+            if 12 in c.row.tolist():
+                sys.exit(3)
+            return super().__call__(c)
+
+    with pytest.raises(UserError, match=r"reward faulty failed with RuntimeError: it called sys.exit\(3\) for 1 .* rows 12"):
+        scored(Exiting(), Scoring())
+    assert scored(Exiting(), SKIP)[1].usable.tolist() == [True, True, False, True]
+
+
+def test_a_reward_that_scores_nothing_is_named():
+    @dataclass
+    class Silent(Faulty):
+        def __call__(self, c):
+            return Scores(total=torch.zeros(len(c)), valid=torch.full((len(c),), 99 in c.row.tolist()))
+
+    c, _, score, _ = scored(Silent(), Scoring())
+    for _ in range(UNSCORED - 2):
+        score(c)
+    score(toys.completions([99]))  # begins to count again
+    for _ in range(UNSCORED - 1):
+        score(c)
+    with pytest.raises(UserError, match=rf"reward faulty gave no score to any completion, {UNSCORED} times in a row"):
+        score(c)
 
 
 def test_there_is_no_timer_but_in_the_main_thread():

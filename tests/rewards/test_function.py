@@ -1,5 +1,6 @@
 """Any callable by dotted path: what it is given, what it may return, and what is its author's mistake."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,19 @@ def test_none_means_that_no_score_can_be_had(reward, completions):
     scores = reward(lambda completions: [1, None, 2.5])(completions)
     assert scores.valid.tolist() == [True, False, True]
     assert scores.total.tolist() == [1.0, 0.0, 2.5]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.bool_, np.array, torch.tensor])
+def test_numbers_may_be_of_numpy_and_torch(reward, completions, kind):
+    scores = reward(lambda completions: [kind(1), None, kind(0)])(completions)
+    assert (scores.total.tolist(), scores.valid.tolist()) == ([1.0, 0.0, 0.0], [True, False, True])
+
+
+def test_a_module_that_exits_when_imported_is_named(tmp_path, monkeypatch):
+    (tmp_path / "exiting.py").write_text("import sys\nsys.exit(4)\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="importing exiting failed with SystemExit: 4"):
+        load("exiting:score", "reward.path")
 
 
 def test_a_tensor_may_score_every_token(reward, completions):

@@ -1,7 +1,9 @@
 """Scorers and judges behind an address, against a server of this process."""
 
+import contextlib
 import math
 import socket
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -89,6 +91,26 @@ def test_a_slow_answer_is_not_waited_for(completions):
     with serving(lambda _: TimeoutError) as server:
         scores = Http(url=server.url, timeout=0.05, retries=1, wait=0.0)(completions)
     assert scores.failed[0].endswith(f"{server.url} took longer than 0.05 s, asked 2 times")
+
+
+def test_an_answer_that_drips_is_not_waited_for(completions):
+    """Each byte comes in time, the whole never does: in the head as in the body."""
+    stop = threading.Event()
+
+    def drip(listening, head):
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(head)
+            while not stop.wait(0.01):
+                connection.sendall(b" ")
+
+    for head in (b"HTTP/1.1 200 OK\r\nX-A:", b"HTTP/1.1 200 OK\r\n\r\n"):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            threading.Thread(target=drip, args=(listening, head), daemon=True).start()
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            scores = Http(url=url, timeout=0.3, retries=0)(completions)
+        assert scores.failed[0].endswith("took longer than 0.3 s")
+    stop.set()
 
 
 def test_nobody_at_the_address_ends_the_run_or_leaves_no_scores(completions):
