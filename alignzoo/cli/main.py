@@ -6,10 +6,12 @@ Exit codes: 0 done, 2 a user's mistake (one to five lines, no traceback), 130 in
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +83,16 @@ def _train(argv: list[str]) -> int:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--objective", metavar="METRIC")
+    parser.add_argument("-cd", "--config-dir", metavar="FOLDER")
+    parser.add_argument("-cn", "--config-name", metavar="NAME")
     parser.add_argument("--cfg", choices=("job",))
     parser.add_argument("--stages", action="store_true")
     args = parser.parse_intermixed_args(argv)
+    if args.config_dir or args.config_name:
+        from alignzoo.config.own_folder import with_folder
+
+        args.overrides = with_folder(args.overrides, args.config_dir, args.config_name)
     if args.help:
         catalogue.show_train_help(args.overrides)
         return 0
@@ -99,8 +108,10 @@ def _train(argv: list[str]) -> int:
     if args.multirun:
         from alignzoo.pipeline.sweep import multirun
 
-        return max(multirun(args.overrides, _one_of_several))
-    return _run(compose(args.overrides))
+        return max(outcome.code for outcome in multirun(args.overrides, partial(_one_of_several, args.objective)))
+    if args.objective:
+        raise UserError(f"--objective={args.objective} is for the sweeper of -m, such as hydra/sweeper=optuna")
+    return _run(compose(args.overrides))[0]
 
 
 def _show_stages(overrides: list[str]) -> int:
@@ -114,7 +125,8 @@ def _show_stages(overrides: list[str]) -> int:
     return 0
 
 
-def _run(cfg: Any) -> int:
+def _run(cfg: Any) -> tuple[int, dict[str, Any]]:
+    """The exit code and the summary."""
     from alignzoo.pipeline import record
     from alignzoo.pipeline.train import train
     from alignzoo.report import table
@@ -122,28 +134,35 @@ def _run(cfg: Any) -> int:
 
     summary = train(cfg)
     if not single.main_process():
-        return INTERRUPTED if summary["status"] == "interrupted" else 0
+        return (INTERRUPTED if summary["status"] == "interrupted" else 0), summary
     if cfg.pipeline.stages and not cfg.resume:
         record.show(cfg)
     if summary["status"] == "interrupted" and (stage := summary.get("stage")):
         print(f"interrupted in {stage}, at step {summary['steps']}, and saved; the same command goes on from there")
-        return INTERRUPTED
+        return INTERRUPTED, summary
     if summary["status"] == "interrupted":
         print(f"interrupted at step {summary['steps']} and saved; go on with: alignzoo train resume={summary['run_dir']}")
-        return INTERRUPTED
+        return INTERRUPTED, summary
     table.show([summary])
-    return 0
+    return 0, summary
 
 
-def _one_of_several(make: Callable[[], Any]) -> int:
-    """A user's mistake in one run doesn't stop the others; Ctrl-C does."""
+def _one_of_several(objective: str | None, make: Callable[[], Any]) -> Any:
+    """An Outcome. A user's mistake in one run doesn't stop the others; Ctrl-C does."""
+    from alignzoo.pipeline.sweep import Outcome
+    from alignzoo.report.analysis import PREFERRED
+
     try:
-        code = _run(make())
+        code, summary = _run(make())
     except UserError as error:
-        return _complain(str(error))
+        return Outcome(_complain(str(error)))
     if code == INTERRUPTED:
         raise KeyboardInterrupt
-    return code
+    metrics = summary["metrics"]
+    name = objective or next((name for name in PREFERRED if name in metrics), "")
+    if objective and objective not in metrics:
+        raise UserError(f"--objective={objective}: the run has no such metric.{nearest(objective, metrics)}")
+    return Outcome(code, metrics.get(name, math.nan))
 
 
 def _bench(argv: list[str]) -> int:

@@ -20,6 +20,7 @@ from alignzoo.config.registry import first_line, unknown
 from alignzoo.errors import UserError, nearest
 
 WORDS = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
+SWEEPERS = {("hydra/sweeper", name) for name in ("ax", "nevergrad", "optuna")}  # that there are
 NOT_KEYS = ("choices", "override_keys", "stages", "stage")  # filled in by alignzoo itself
 
 
@@ -30,7 +31,8 @@ def explain(error: Exception) -> str:
     place = f"in conf {where[1]}: " if where else ""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return place + unknown(group, name, error.options or [])
+        remedy = f"\nTo have it: pip install hydra-{name}-sweeper" if (group, name) in SWEEPERS else ""
+        return place + unknown(group, name, error.options or []) + remedy
     if isinstance(error, OmegaConfBaseException):
         return place + describe(error)
     if isinstance(cause, OmegaConfBaseException):

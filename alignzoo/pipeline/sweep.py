@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
+from typing import Self, TypeVar
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,11 +20,25 @@ from alignzoo.config.composition import compose
 from alignzoo.config.run import complete
 from alignzoo.errors import UserError, masked
 
-Job = Callable[[Callable[[], DictConfig]], int]
+T = TypeVar("T")
 
 
-def multirun(overrides: Sequence[str], job: Job) -> list[int]:
-    """Hand every combination's config to `job`, as a function that makes it, and return the jobs' exit codes.
+class Outcome(float):
+    """What came of a run: what a sweeper such as optuna optimises, NaN where there is nothing, and the exit code."""
+
+    code: int
+
+    def __new__(cls, code: int, objective: float = math.nan) -> Self:
+        made = super().__new__(cls, objective)
+        made.code = code
+        return made
+
+
+Job = Callable[[Callable[[], DictConfig]], Outcome]
+
+
+def multirun(overrides: Sequence[str], job: Job) -> list[Outcome]:
+    """Hand every combination's config to `job`, as a function that makes it, and return what came of each.
 
     Runs with a `run_dir` lie inside it, named after what is swept; stages by their hashes, so that combinations share those
     that are the same. Raises UserError, before the first job starts, for an unknown option or key.
@@ -41,12 +57,20 @@ def multirun(overrides: Sequence[str], job: Job) -> list[int]:
     where = f"hydra.sweep.dir={grammar.value_of(parsed, 'run_dir') or 'runs/multirun'}"
     given = any(o.get_key_element() == "hydra.sweep.dir" for o in parsed)
 
-    def run_one(cfg: DictConfig) -> int:
-        return job(lambda: _completed(cfg, swept))
+    direction, done = grammar.value_of(parsed, "hydra.sweeper.direction"), list[Outcome]()
+    if direction is None and grammar.value_of(parsed, "hydra/sweeper") == "optuna":  # which minimises unless told otherwise
+        direction, overrides = "maximize", [*overrides, "hydra.sweeper.direction=maximize"]
+
+    def run_one(cfg: DictConfig) -> Outcome:
+        outcome = job(lambda: _completed(cfg, swept))
+        worst = math.inf if direction == "minimize" else -math.inf
+        done.append(Outcome(outcome.code, worst) if math.isnan(outcome) else outcome)
+        return done[-1]
 
     with grammar.searching(parsed):
         grammar.check_options(parsed)
-        return launch("train", run_one, [*overrides, *([] if given else [where])])
+        # a sweeper that chooses by what came of earlier runs keeps that to itself
+        return launch("train", run_one, [*overrides, *([] if given else [where])]) or done
 
 
 def pipelines(overrides: Sequence[str], parsed: Sequence[Override]) -> list[tuple[str, ...]]:
@@ -69,9 +93,9 @@ def pipelines(overrides: Sequence[str], parsed: Sequence[Override]) -> list[tupl
     return every
 
 
-def launch(name: str, job: Callable[[DictConfig], int], overrides: Sequence[str]) -> list[int]:
+def launch(name: str, job: Callable[[DictConfig], T], overrides: Sequence[str]) -> list[T]:
     """Hand every combination of the config `name`, within `config.searching`, to `job`, through Hydra's sweeper and launcher,
-    and return what it returned. Raises UserError like `multirun`.
+    and return what it returned, as far as the sweeper tells. Raises UserError like `multirun`.
     """
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
@@ -79,7 +103,7 @@ def launch(name: str, job: Callable[[DictConfig], int], overrides: Sequence[str]
         batches = hydra.multirun(name, job, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(messages.explain(error)) from error
-    return [one.return_value for batch in batches for one in batch]
+    return [one.return_value for batch in batches or () for one in batch]
 
 
 def _completed(cfg: DictConfig, swept: Sequence[str]) -> DictConfig:

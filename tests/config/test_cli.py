@@ -1,6 +1,7 @@
 """The command line: what it answers, with which exit code, and without what."""
 
 import errno
+import math
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from alignzoo import config
 from alignzoo.cli import completion
 from alignzoo.cli import main as cli
 from alignzoo.runs import single
@@ -150,6 +152,70 @@ def test_multirun_runs_every_combination_in_a_folder_of_its_own(runs: list[DictC
     assert [(cfg.choices.algorithm, cfg.seed) for cfg in runs] == [("dpo", 1), ("dpo", 2), ("sft", 1), ("sft", 2)]
     assert [Path(cfg.run_dir).name for cfg in runs] == [f"algorithm={a},seed={s}" for a in ("dpo", "sft") for s in (1, 2)]
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["multirun.yaml"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tiny.yaml").write_text("config: {model_type: llama, hidden_size: 16}\n")
+    (tmp_path / "mine.yaml").write_text("defaults: [train, {algorithm: ppo}, {override model: tiny}, _self_]\nseed: 7\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", [["--config-dir={}", "--config-name=mine"], ["-cd", "{}", "-cn", "mine.yaml"]])
+def test_a_config_of_one_s_own_stands_for_train_yaml(runs: list[DictConfig], folder: Path, words: list[str]) -> None:
+    assert cli.main(["train", *(word.format(folder) for word in words), "trainer.max_steps=3"]) == 0
+    (cfg,) = runs
+    assert (cfg.choices.algorithm, cfg.seed, cfg.model.config.hidden_size, cfg.trainer.max_steps) == ("ppo", 7, 16, 3)
+    assert cli.main(["train", *(word.format(folder) for word in words), "seed=8", "algorithm=sft"]) == 0
+    assert (runs[1].choices.algorithm, runs[1].seed) == ("sft", 8)
+
+
+def test_a_folder_of_one_s_own_has_groups(runs: list[DictConfig], folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "model"
+    other.mkdir(parents=True)
+    (other / "small2.yaml").write_text("config: {model_type: llama, hidden_size: 32}\n")
+    both = [f"--config-dir={folder}", f"hydra.searchpath=[file://{other.parent}]"]
+    assert cli.main(["train", *both, "model=tiny"]) == cli.main(["train", *both, "model=small2"]) == 0
+    assert [cfg.model.config.hidden_size for cfg in runs] == [16, 32]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config-dir=/nowhere"], "--config-dir=/nowhere is not a folder"),
+        (["--config-dir={}", "--config-name=mime"], "there is no {}/mime.yaml. Did you mean 'mine'? Give its folder with"),
+        (["--config-dir={}", "--config-name=mine", "experiment=exact"], "--config-name=mine takes the place of experiment="),
+        (["--config-dir={}", "--config-name=exact"], "there is an experiment 'exact' already. Give the file another name"),
+        (["--objective=kl"], "--objective=kl is for the sweeper of -m"),
+        (["-m", "hydra/sweeper=nevergrad"], "no hydra/sweeper 'nevergrad'"),
+    ],
+)
+def test_what_there_is_no_config_for(
+    runs: list[DictConfig], folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    (folder / "exact.yaml").write_text("seed: 1\n")
+    assert cli.main(["train", *(word.format(folder) for word in words)]) == 2
+    assert message.format(folder) in capsys.readouterr().err and not runs
+
+
+@pytest.mark.filterwarnings("ignore")  # optuna 2 as it is imported
+@pytest.mark.parametrize("words", [[], ["hydra.sweeper.direction=minimize"]])
+def test_optuna_goes_by_the_metric_and_not_by_runs_that_fail(runs: list[DictConfig], tmp_path: Path, words: list[str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    swept = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "seed=choice(13,2)", f"run_dir={tmp_path}/o", *words]
+    cli.main(["train", *swept])
+    found = OmegaConf.load(tmp_path / "o" / "optimization_results.yaml")
+    assert (len(runs), found.best_value, found.best_params.seed) == (4, 0.25, 2)
+
+
+def test_a_sweeper_hears_of_the_metric_that_was_asked_for(runs: list[DictConfig]) -> None:
+    outcome = cli._one_of_several(None, lambda: config.compose(["seed=1"]))
+    assert (outcome, outcome.code) == (0.25, 0)
+    failed = cli._one_of_several(None, lambda: config.compose(["seed=13"]))
+    assert math.isnan(failed) and failed.code == 2
+    with pytest.raises(UserError, match=r"--objective=rewrad: the run has no such metric. Did you mean 'reward'"):
+        cli._one_of_several("rewrad", lambda: config.compose(["seed=1"]))
 
 
 def test_multirun_goes_on_after_a_mistake_and_stops_at_an_interrupt(
