@@ -235,7 +235,8 @@ def test_values_and_scores_read_the_states_of_the_plain_forward(family, shares, 
 def test_the_value_of_a_state_is_read_before_its_token(policy):
     value = headed(policy("llama"), Kind.VALUE)
     fill(value)
-    c = toys.completions([0, 1])
+    c = toys.completions(list(range(8)))
+    c = c.take(c.length > 2)
     changed = c.ids.clone()
     changed[:, 1] = (changed[:, 1] + 1) % 40
     before, after = value.values(c), value.values(replace(c, ids=changed))
