@@ -13,7 +13,7 @@ from alignzoo.cli.main import main
 from alignzoo.rewards.function import load
 from alignzoo.settings import UserError
 
-OURS = {".json", ".jsonl", ".safetensors", ".yaml", ".jinja", ".txt"}
+OURS = {".md", ".json", ".jsonl", ".safetensors", ".yaml", ".jinja", ".txt"}
 
 
 def test_code_of_models_is_off_unless_asked_for() -> None:

@@ -32,7 +32,7 @@ COMMANDS = {
     "pipeline": ["train", *asked(*STEPS, "run_dir=run")],
     "bench": ["bench", "algorithms=[dpo,kto]", "seeds=1", "jobs=1", "folder=run", *EXACT],
 }
-VOLATILE = re.compile(r"(.*[_/])?(seconds|per_second|memory|commit|seconds/.*)")
+VOLATILE = re.compile(r"(.*[_/])?(seconds|per_second|memory|commit|reused|seconds/.*)")
 # what says when and where, what a report draws of that, and whose it is
 ASIDE = re.compile(r"(.*/)?((environment|pipeline|bench|state)\.json|progress\.jsonl|origin|\.lock|.*\.log)|report/.*")
 
