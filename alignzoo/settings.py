@@ -26,6 +26,17 @@ def embedded(path: str) -> str:
     return str(folders[name])
 
 
+class Acts(Enum):
+    """What a setting changes."""
+
+    result = "result"  # the weights; where nothing is declared
+    speed = "speed"  # or memory: the weights are the same, up to rounding
+    files = "files"  # what a run tells and keeps, not its weights
+
+
+SPEED, FILES = {"acts": Acts.speed}, {"acts": Acts.files}  # metadata of a field
+
+
 @dataclass(frozen=True)
 class Search:
     """Where tuning looks for a setting: from `low` to `high`, evenly in the logarithm if `log`, or among `options`. Declared as
@@ -148,9 +159,9 @@ class Model:
         default_factory=list
     )  # modules whose weights the checkpoint may lack, or have and not be asked for
     attention: str = "auto"  # as transformers names them; auto: sdpa where the family has it
-    forward: Forward = Forward.auto
+    forward: Forward = field(default=Forward.auto, metadata=SPEED)
     dropout: float = 0.0  # in every role; published language models rarely want another value
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = field(default=False, metadata=SPEED)
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -197,8 +208,8 @@ class Generation:
     min_p: float = 0.0  # drop tokens below this share of the likeliest one's probability
     max_new_tokens: int = 64
     truncation: Truncation = Truncation.refuse
-    decoding: Decoding = Decoding.auto
-    server: str = VLLM_SERVER  # of decoding=vllm
+    decoding: Decoding = field(default=Decoding.auto, metadata=SPEED)
+    server: str = field(default=VLLM_SERVER, metadata=SPEED)  # of decoding=vllm
 
     def __post_init__(self) -> None:
         require(0 <= self.temperature < math.inf, "generation.temperature", self.temperature, ">= 0 (0 is greedy), and finite")
@@ -292,7 +303,7 @@ class Making:
     kind: Made = Made.none
     prompts: int = 0  # prompts to sample for, each drawn several times where there are fewer; 0: each once
     samples: int = 2  # completions of each; pairs are all two of them, demonstrations the best
-    heldout: int = 256  # held-out prompts that records are made of too, at most
+    heldout: int = field(default=256, metadata=FILES)  # held-out prompts that records are made of too, at most
     temperature: float = 0.0  # of the label noise; 0: the higher score is always better
     flip: float = 0.0  # probability that a label is turned round: a pair, a ranking, a rating on its scale
     ties: Ties = Ties.drop
@@ -300,7 +311,7 @@ class Making:
     raters: int = 1  # each labels everything, with noise of its own
     levels: int = 0  # ratings are 0 to levels - 1, equally many completions each; 0: the score itself
     model: str | None = None  # a path: who writes; none: the model that training starts from
-    batch: int = 256  # completions sampled at once; never changes them
+    batch: int = field(default=256, metadata=SPEED)  # completions sampled at once; never changes them
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -382,7 +393,7 @@ class Training:
     max_steps: int = 0  # 0: as many as `epochs` over the training data take
     epochs: float = 1.0
     batch: int = 64  # records of one optimizer step
-    micro_batch: str = "auto"  # records of one forward a rank; never changes the mathematics
+    micro_batch: str = field(default="auto", metadata=SPEED)  # records of one forward a rank; never changes the mathematics
     learning_rate: float | None = field(
         default=None,
         metadata={
@@ -399,16 +410,18 @@ class Training:
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     max_grad_norm: float = 1.0  # of each role's gradient; 0: no clipping
-    logging_steps: int = 10
-    eval_steps: int = 0  # 0: only at the end
-    eval_prompts: int = 64  # held-out prompts that evaluation samples from, one completion each
-    reference_samples: int = 4  # completions of each before training, with eval_steps: the report's best-of-n; 0 is none
-    save_steps: int = 0  # 0: no checkpoints but those asked for by Ctrl-C or SIGTERM
-    keep_checkpoints: int = 2
+    logging_steps: int = field(default=10, metadata=FILES)
+    eval_steps: int = field(default=0, metadata=FILES)  # 0: only at the end
+    eval_prompts: int = field(default=64, metadata=FILES)  # held-out prompts that evaluation samples from, one completion each
+    reference_samples: int = field(
+        default=4, metadata=FILES
+    )  # before training, with eval_steps: the report's best-of-n; 0 is none
+    save_steps: int = field(default=0, metadata=FILES)  # 0: no checkpoints but those asked for by Ctrl-C or SIGTERM
+    keep_checkpoints: int = field(default=2, metadata=FILES)
     bf16: bool = False  # mixed precision
-    by_length: bool = True  # where a network needs padding, records of like length share a micro-batch
-    keep_memory: bool = True  # what tensors free stays with the process, on Linux: pages are cleared once, not every step
-    trackers: list[str] = field(default_factory=list)  # tensorboard, wandb, trackio, mlflow
+    by_length: bool = field(default=True, metadata=SPEED)  # padded networks: records of like length share a micro-batch
+    keep_memory: bool = field(default=True, metadata=SPEED)  # what tensors free stays, on Linux: pages are cleared once
+    trackers: list[str] = field(default_factory=list, metadata=FILES)  # tensorboard, wandb, trackio, mlflow
     arguments: dict[str, Any] = field(default_factory=dict)  # anything else of transformers.TrainingArguments
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from alignzoo.common.fingerprint import PARTS
 from alignzoo.errors import UserError, nearest, require
-from alignzoo.settings import Budget, EarlyStop, Generation, Made, Making, Model, Peft, Rollout, Scoring, Training
+from alignzoo.settings import FILES, Budget, EarlyStop, Generation, Made, Making, Model, Peft, Rollout, Scoring, Training
 
 
 @dataclass(kw_only=True)
@@ -41,13 +41,13 @@ class RunConfig:
     making: Making = field(default_factory=Making)
     early_stop: EarlyStop = field(default_factory=EarlyStop)
     seed: int = 0
-    label: str | None = None  # what comparisons call it; none: by its algorithm
+    label: str | None = field(default=None, metadata=FILES)  # what comparisons call it; none: by its algorithm
     run_dir: str | None = None
     resume: str | None = None
     accept: list[str] = field(default_factory=list)  # parts of fingerprint.json that may differ where a run goes on
     trust: bool = False  # of a run that is resumed and wasn't begun here: its code may be run
     plugins_dir: str | None = None
-    metrics: list[str] = field(default_factory=list)  # further measures of evaluation, by the names of metric plugins
+    metrics: list[str] = field(default_factory=list, metadata=FILES)  # more measures of evaluation: names of metric plugins
     pipeline: Pipeline = field(default_factory=Pipeline)
     stages_dir: str | None = None
     stages: dict[str, str] = field(default_factory=dict)  # the folders of the runs it was made from, by stage

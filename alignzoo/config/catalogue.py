@@ -55,7 +55,7 @@ alignzoo train [group=option] [key=value] ...
   alignzoo train resume=RUN                        go on from the last checkpoint, as the same command does
   alignzoo train pipeline=rlhf                     sft, then a reward model, then PPO on it; the same command goes on
   alignzoo train --config-dir=FOLDER --config-name=NAME   FOLDER/NAME.yaml on top of train.yaml, with the groups in FOLDER
-  alignzoo train -m hydra/sweeper=optuna --objective=METRIC ...   a sweeper that goes by a metric: else by gap_closed, gold or reward
+  alignzoo train -m hydra/sweeper=optuna --objective=METRIC ...   a sweeper that goes by a metric (gap_closed, gold or reward)
   alignzoo train pipeline=rlhf --stages            those runs, without making them: settings, folders, how far each is
   alignzoo train pipeline=rlhf stage.policy.seed=1 'stage.sft=[seed=0,trainer.epochs=1]'   settings of single stages
   alignzoo train plugins_dir=DIR algorithm=mine    an algorithm of your own
