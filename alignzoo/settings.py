@@ -156,8 +156,8 @@ class Model:
     dtype: Dtype = Dtype.float32
     context_length: int | None = None  # none: what the model's config says
     fresh: list[str] = field(
-        default_factory=list
-    )  # modules whose weights the checkpoint may lack, or have and not be asked for
+        default_factory=list, metadata={"help": "modules whose weights the checkpoint may lack, or have in vain"}
+    )
     attention: str = "auto"  # as transformers names them; auto: sdpa where the family has it
     forward: Forward = field(default=Forward.auto, metadata=SPEED)
     dropout: float = 0.0  # in every role; published language models rarely want another value

@@ -29,7 +29,7 @@ from alignzoo.contracts import (
     TrainerPlugin,
 )
 from alignzoo.engine import beside, budget, checks, hf_arguments, memory, precision
-from alignzoo.engine.callbacks import Flow, Interrupt, Show
+from alignzoo.engine.callbacks import Flow, Interrupt, Settings, Show
 from alignzoo.engine.cost import watch_networks
 from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.lessons import Lessons, labelled
@@ -93,7 +93,7 @@ class Builder:
             learning_rates=self._learning_rates(trained), tokenizer=context.tokenizer, encoder=context.encoder,
             evaluator=self._evaluator(tables, context),
             folder=self.folder, training=setup.training, budget=setup.budget,
-            callbacks=[flow, Show(show), *self._tensorboard()],
+            callbacks=[flow, Show(show), *self._trackers()],
         )  # fmt: skip
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             checks.refuse_sharded(setup.early_stop)
@@ -319,14 +319,14 @@ class Builder:
             modules = {name: trainer.roles.networks[name].module for name in sorted(self.reward.apart())}
             trainer.lessons = Lessons(self.reward, {**modules, **self.reward.networks()}, trainer, micro)
 
-    def _tensorboard(self) -> list[TrainerCallback]:
-        """Made here, so that its files are in the run's folder and not wherever the run was started."""
+    def _trackers(self) -> list[TrainerCallback]:
+        """Tensorboard's is made here, so that its files are in the run's folder and not wherever the run was started."""
         if "tensorboard" not in self.setup.training.trackers:
-            return []
+            return [Settings(self.folder)] if self.setup.training.trackers else []
         from torch.utils.tensorboard import SummaryWriter
         from transformers.integrations import TensorBoardCallback
 
-        return [TensorBoardCallback(SummaryWriter(str(self.folder / TENSORBOARD)))]
+        return [TensorBoardCallback(SummaryWriter(str(self.folder / TENSORBOARD))), Settings(self.folder)]
 
     def _learning_rates(self, trained: Trained) -> dict[str, float]:
         rates = dict(self.setup.training.role_learning_rates)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from transformers import TrainerCallback
 
+from alignzoo.common.folder import CONFIG
 from alignzoo.common.signals import caught
 from alignzoo.settings import Training
 
@@ -87,6 +91,26 @@ class Show(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **rest: Any) -> None:
         if state.is_world_process_zero and metrics:
             self.update(state.global_step, metrics)
+
+
+class Settings(TrainerCallback):
+    """Hands the run's own settings, those of its config.yaml, to trackers that keep a run's settings: transformers hands them
+    its own alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        keep = {"wandb", "trackio", "mlflow"} & set(args.report_to)
+        if not keep or not state.is_world_process_zero:
+            return
+        settings = OmegaConf.to_container(OmegaConf.load(self.folder / CONFIG))
+        for name in keep:
+            tracker = importlib.import_module(name)
+            if name == "mlflow":
+                tracker.log_dict(settings, CONFIG)
+            else:
+                tracker.config.update(settings, allow_val_change=True)
 
 
 def _due(step: int, every: int) -> bool:

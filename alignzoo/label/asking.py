@@ -63,13 +63,13 @@ class Asker:
         unique = list({one.id: one for one in items}.values())
         answers = self._answers(unique)
         if wait and (open_items := [one for one in unique if len(answers.get(one.id, ())) < self.raters]):
-            request = self._request(unique, open_items)
-            try:
-                with caught(_stop):
+            with caught(_stop):  # once it is written somebody may stop us
+                request = self._request(unique, open_items)
+                try:
                     self._wait(request, open_items)
-            except KeyboardInterrupt:
-                self.tell(f"{request} stays open: answered meanwhile or later, it is not asked again")
-                raise
+                except KeyboardInterrupt:
+                    self.tell(f"{request} stays open: answered meanwhile or later, it is not asked again")
+                    raise
             self._write_rows()
             answers = self._answers(unique)
         return [answers.get(one.id, []) for one in items]

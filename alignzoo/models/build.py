@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from alignzoo.contracts import Kind, Role
-from alignzoo.errors import UserError, nearest
+from alignzoo.errors import UserError, nearest, require
 from alignzoo.models import rotary
 from alignzoo.models.loading import Location, first_line
 from alignzoo.models.networks import Headed
@@ -54,6 +54,8 @@ def config(settings: Model, vocabulary: Any) -> Any:
             )
     else:
         made = _fresh(dict(settings.config), vocabulary)
+    for name in ("num_hidden_layers", "num_layers", "n_layer"):
+        require(getattr(made, name, 1) >= 1, f"model.config.{name}", getattr(made, name, 1), ">= 1")
     for name in DROPOUTS:
         if getattr(made, name, None) is not None:
             setattr(made, name, settings.dropout)

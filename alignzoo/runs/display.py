@@ -21,7 +21,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-KEY_METRICS = ("loss", "reward", "kl", "entropy", "length", "accuracy", "grad_norm", "tokens_per_second")
+KEY_METRICS = (
+    "loss", "reward", "rewards/accuracy", "rewards/margin", "kl", "equal_groups", "entropy", "length", "accuracy", "grad_norm",
+    "tokens_per_second",
+)  # fmt: skip
 FIRST_EVALUATED = tuple(f"eval/{name}" for name in ("gap_closed", "reward", "gold", "win_rate", "kl", "accuracy", "perplexity"))
 
 

@@ -19,7 +19,7 @@ from alignzoo.common import disk, fingerprint
 from alignzoo.common import folder as folders
 from alignzoo.common.cache import cache_folder
 from alignzoo.common.disk import write_whole
-from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, SUMMARY
+from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, MODEL, SUMMARY
 from alignzoo.errors import UserError, masked, printable
 from alignzoo.setup import RunConfig
 
@@ -154,7 +154,7 @@ def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
             raise UserError(f"{option} holds a run with other settings: see {saved}. Choose another run_dir, or remove it")
         return None
     if summary := summary_of(folder):
-        _say(f"{option} is finished: nothing is left to do")
+        _say(f"{option} is finished: nothing is left to do; from its weights, model=hf model.path={folder / MODEL} goes on")
     return summary
 
 

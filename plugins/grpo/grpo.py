@@ -36,6 +36,7 @@ class Grouped(Completions):
     reward: Tensor  # (B,)
     kl: Tensor | None = None  # (B,)
     reference_logprobs: Tensor | None = None
+    equal_groups: Tensor | None = None  # (B,): 1 where the rewards of its prompt are all equal: nothing is learnt from it
 
 
 @dataclass(kw_only=True)
@@ -100,13 +101,14 @@ class GRPO(OnlineAlgorithm):
         advantages = group_advantages(reward, c.prompt_of, scores.usable, self.scale)
         old = models.policy.logprobs(c)
         reference = models.reference.logprobs(c) if self.beta else None
-        kept = scores.usable
+        kept, differing = scores.usable, _differing(reward, c.prompt_of, scores.usable)
         if self.skip_equal:
-            kept = kept & _differing(reward, c.prompt_of, scores.usable)
+            kept = kept & differing
         if self.skip_truncated:
             kept = kept & ~c.truncated
         return Grouped(
             **vars(c), old_logprobs=old, advantages=advantages, reward=reward, reference_logprobs=reference,
+            equal_groups=(~differing).to(reward.dtype),
             kl=None if reference is None else c.sum(old - reference),
         ).take(kept)  # fmt: skip
 

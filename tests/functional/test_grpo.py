@@ -114,6 +114,12 @@ def test_prompts_with_equal_rewards_can_be_left_out() -> None:
     assert GRPO(skip_equal=True).experience(given, of).reward.tolist() == [1, 2]  # type: ignore[arg-type]
 
 
+def test_the_share_of_prompts_that_teach_nothing_is_counted() -> None:
+    of = prompts(1, 1)
+    rollout = GRPO().experience(models([1.0, 1.0, 2.0, 3.0], completions(of, [0, 0, 1, 1], [[0], [1], [2], [0]])), of)
+    assert rollout.equal_groups is not None and rollout.equal_groups.tolist() == [1, 1, 0, 0]
+
+
 def test_a_reward_that_cannot_be_had_does_not_make_a_prompt_differ() -> None:
     of, samples = _two_prompts()
     given = models([3.0, -7.0, 1.0, 2.0], samples, valid=[True, False, True, True])

@@ -9,6 +9,7 @@ import pytest
 
 from alignzoo.cli import main as cli
 from alignzoo.common.noise import Noise
+from alignzoo.common.signals import caught
 from alignzoo.label import requests
 from alignzoo.rewards.human import Human
 from alignzoo.settings import UserError
@@ -114,6 +115,19 @@ def test_scores_of_completions(completions, context, tmp_path):
 def test_what_nobody_answers_in_time_is_failed(completions, context, tmp_path):
     scores = made(context, tmp_path, timeout=0.02)(completions)
     assert scores.failed == dict.fromkeys(range(3), "got no answer within 0.02 s")
+
+
+def test_ctrl_c_in_the_moment_of_asking_is_heard(completions, context, tmp_path, monkeypatch):
+    """A run remembers a signal and goes on; nobody answers any more."""
+    write = requests.write
+
+    def interrupted(path, request):
+        write(path, request)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(requests, "write", interrupted)
+    with caught(lambda number: None), pytest.raises(KeyboardInterrupt):
+        made(context, tmp_path, timeout=1.0)(completions)
 
 
 def test_evaluations_ask_nobody_unless_they_should(completions, context, tmp_path):

@@ -198,7 +198,10 @@ def test_a_finished_run_says_so_and_nothing_changes(whole, capfd):
     for cfg in (config(whole), compose([f"resume={whole}"])):
         assert single.train(cfg) == summary
     said = capfd.readouterr().err.split("\n")
-    assert said[:2] == [f"alignzoo: {key}={whole} is finished: nothing is left to do" for key in ("run_dir", "resume")]
+    onward = f"from its weights, model=hf model.path={whole}/model goes on"
+    assert said[:2] == [
+        f"alignzoo: {key}={whole} is finished: nothing is left to do; {onward}" for key in ("run_dir", "resume")
+    ]
     assert touched(whole) == before
 
 
