@@ -39,7 +39,7 @@ ASIDE = re.compile(r"(.*/)?((environment|pipeline|bench|state)\.json|progress\.j
 
 def start(argv: list[str], cwd: Path, log: Path) -> int:
     """A process of its own that carries out the command."""
-    environment = os.environ | {"ALIGNZOO_CACHE": str(cwd / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {"ALIGNZOO_CACHE": "cache", "PYTHONPATH": os.pathsep.join(sys.path)}
     script = f"import os, sys; os.chdir({str(cwd)!r}); from alignzoo.cli.main import main; sys.exit(main(sys.argv[1:]))"
     told = [(os.POSIX_SPAWN_OPEN, number, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for number in (1, 2)]
     return os.posix_spawn(sys.executable, [sys.executable, "-c", script, *argv], environment, file_actions=told)
