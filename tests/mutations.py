@@ -471,7 +471,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("alignzoo/label/journal.py", "if file.tell() and not _ended(file):", "if False:", "tests/label/test_session.py"),
     ("alignzoo/label/session.py", "ranks[places.index(place)]", "ranks[places[place]]", "tests/label/test_session.py"),
     ("alignzoo/label/session.py", "self.journal.withdraw(self.rater, todo[0])", "pass", "tests/label/test_session.py"),
-    ("alignzoo/label/shown.py", 'c.isprintable() or c in "\\n\\t"', "True", "tests/label/test_session.py"),
+    ("alignzoo/errors.py", 'c.isprintable() or c in "\\n\\t"', "True", "tests/label/test_session.py"),
     ("alignzoo/label/tables.py", "if text.startswith(FORMULA)", "if False", "tests/label/test_command.py"),
     ("alignzoo/label/sources.py", 'row["step"] == last:', 'row["step"] != 0:', "tests/label/test_command.py"),
     (

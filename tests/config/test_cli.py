@@ -1,5 +1,6 @@
 """The command line: what it answers, with which exit code, and without what."""
 
+import copy
 import errno
 import math
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from alignzoo import config
@@ -155,7 +157,8 @@ def test_multirun_runs_every_combination_in_a_folder_of_its_own(runs: list[DictC
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))  # it keeps what is stored
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "tiny.yaml").write_text("config: {model_type: llama, hidden_size: 16}\n")
     (tmp_path / "mine.yaml").write_text("defaults: [train, {algorithm: ppo}, {override model: tiny}, _self_]\nseed: 7\n")

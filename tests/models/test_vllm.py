@@ -253,7 +253,7 @@ def test_a_run(serve, tmp_path, monkeypatch):
     moved = [float((a - b).detach().norm()) for a, b in zip(server.module.parameters(), start.parameters(), strict=True)]
     assert max(moved) > 1e-3
     rollouts = [body for body in server.requests if body["n"] == 2]
-    assert len(rollouts) == 3 * 4 and all(body["allowed_token_ids"] == list(range(2, 20)) for body in rollouts)
+    assert len(rollouts) == 3 * 4 and all(body["allowed_token_ids"] == list(range(2, 10)) for body in rollouts)
 
 
 # --- what can go wrong ---
