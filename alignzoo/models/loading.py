@@ -93,7 +93,11 @@ class Location:
 
         beside = self.adapter and (Path(self.adapter) / "tokenizer_config.json").is_file()
         with self.readable("tokenizer", ". Give model.tokenizer=PATH" if self.key == "model.path" else ""):
-            return AutoTokenizer.from_pretrained(self.adapter, **self.options) if beside else self._from(AutoTokenizer)
+            return (
+                self._from(AutoTokenizer)
+                if not beside
+                else replace(self, path=str(self.adapter), gguf=None)._from(AutoTokenizer)
+            )
 
     def config(self) -> Any:
         from transformers import AutoConfig
