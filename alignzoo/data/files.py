@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tempfile
 import zlib
 from abc import abstractmethod
 from codecs import BOM_UTF8
@@ -11,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignzoo.common.progress import counted
 from alignzoo.data.formats import PREFERENCE
-from alignzoo.data.json_text import BrokenJson, elements, parsed
-from alignzoo.data.rows import CANONICAL, UnusableRow
-from alignzoo.data.source import RawRow, RowSource, existing
+from alignzoo.data.json_text import BrokenJson, elements
+from alignzoo.data.rows import CANONICAL
+from alignzoo.data.source import RowSource, existing
+from alignzoo.data.stored import LARGE, ArrowRows, Lines, RawRow, Stored, json_line, json_object, lean
 from alignzoo.errors import UserError, nearest
 
 CONVERSATIONS = (
@@ -31,14 +34,26 @@ class FileSource(RowSource):
     )
 
     def read(self, heldout: bool) -> Iterable[RawRow] | None:
-        if heldout and not self.heldout_path:
-            return None
-        key, path = ("data.heldout_path", self.heldout_path or "") if heldout else ("data.path", self._given())
-        return self.read_file(existing(path, key))
+        path = self._file(heldout)
+        return self.read_file(path) if path else None
+
+    def stored(self, heldout: bool) -> Stored | None:
+        path = self._file(heldout)
+        return self.stored_file(path) if path else None
 
     @abstractmethod
     def read_file(self, path: Path) -> Iterator[RawRow]:
         """(where, row) of each row of the file."""
+
+    @abstractmethod
+    def stored_file(self, path: Path) -> Stored | None:
+        """As `stored`, of one file."""
+
+    def _file(self, heldout: bool) -> Path | None:
+        if heldout and not self.heldout_path:
+            return None
+        key, path = ("data.heldout_path", self.heldout_path or "") if heldout else ("data.path", self._given())
+        return existing(path, key)
 
 
 @dataclass(kw_only=True)
@@ -57,11 +72,14 @@ class JsonLines(FileSource):
                         return
                     if content.strip():
                         begun = True
-                        yield f"{path.name}, line {number}", _line(content, f"{path}, line {number}")
+                        yield f"{path.name}, line {number}", json_line(content, f"{path}, line {number}")
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise UserError(f"{path}, after line {number}: not a complete gzip file ({error})") from None
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from None
+
+    def stored_file(self, path: Path) -> Stored | None:
+        return Lines.of(path)
 
 
 @dataclass(kw_only=True)
@@ -75,9 +93,27 @@ class Parquet(FileSource):
         try:
             batches = parquet.ParquetFile(path).iter_batches()
             rows = (row for batch in batches for row in batch.to_pylist())
-            yield from _numbered(path.name, rows, self.columns)
+            yield from _numbered(path.name, rows, _sparse(self))
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not a readable Parquet file: {_first_line(error)}") from error
+
+    def stored_file(self, path: Path) -> Stored | None:
+        import pyarrow
+        from datasets import Dataset
+        from pyarrow import parquet
+
+        try:
+            file = parquet.ParquetFile(path)
+            if file.metadata.num_rows <= LARGE:
+                return None
+            with tempfile.NamedTemporaryFile(suffix=".arrow") as unpacked:  # once mapped, it stays while it is looked at
+                with pyarrow.ipc.new_stream(unpacked, file.schema_arrow) as stream:
+                    for batch in counted(file.iter_batches(), f"{path.name}: unpacking", each=1):
+                        stream.write_batch(batch)
+                unpacked.flush()
+                return ArrowRows(Dataset.from_file(unpacked.name), path.name, _sparse(self))
+        except (pyarrow.ArrowException, OSError):
+            return None  # reading says what is wrong
 
 
 @dataclass(kw_only=True)
@@ -88,10 +124,16 @@ class SplitSource(RowSource):
     heldout_split: str | None = field(default=None, metadata={"help": "the split to hold out, in place of a share of the data"})
 
     def read(self, heldout: bool) -> Iterable[RawRow] | None:
-        if heldout and not self.heldout_split:
-            return None
-        name = self.heldout_split if heldout and self.heldout_split else self.split
-        return _numbered(f"{self._given()}[{name}]", self.load(name), self.columns)
+        name = self._split(heldout)
+        return _numbered(f"{self._given()}[{name}]", self.load(name), _sparse(self)) if name else None
+
+    def stored(self, heldout: bool) -> Stored | None:
+        name = self._split(heldout)
+        data: Any = name and self.load(name)
+        return ArrowRows(data, f"{self._given()}[{name}]", _sparse(self)) if name and len(data) > LARGE else None
+
+    def _split(self, heldout: bool) -> str | None:
+        return self.heldout_split if heldout else self.split
 
     @abstractmethod
     def load(self, split: str) -> Iterable[Mapping[str, Any]]:
@@ -138,21 +180,11 @@ class Disk(SplitSource):
         return loaded
 
 
-def _line(line: bytes, where: str) -> Mapping[str, Any] | UnusableRow:
-    try:
-        text = line.decode()
-        return _object(parsed(text.rstrip()), where)
-    except UnicodeDecodeError as error:
-        return UnusableRow(f"{where}: not UTF-8 text (byte {error.start + 1}); convert the file to UTF-8", "not_utf8")
-    except BrokenJson as error:
-        return UnusableRow(f"{where}: {error}: {text.strip()[:40]!r}", error.kind)
-
-
 def _array(content: bytes, path: Path) -> Iterator[RawRow]:
     number = 0
     try:
         for number, value in enumerate(elements(content.decode()), start=1):
-            yield f"{path.name}, row {number}", _object(value, f"{path}, row {number}")
+            yield f"{path.name}, row {number}", json_object(value, f"{path}, row {number}")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start + 1}); convert the file to UTF-8") from None
     except BrokenJson as error:
@@ -162,26 +194,14 @@ def _array(content: bytes, path: Path) -> Iterator[RawRow]:
         ) from None
 
 
-def _object(value: Any, where: str) -> Mapping[str, Any] | UnusableRow:
-    if isinstance(value, BrokenJson):
-        return UnusableRow(f"{where}: {value}", value.kind)
-    if not isinstance(value, dict):
-        return UnusableRow(f"{where}: must be a JSON object {{column: value}}, not {value!r:.40}", "not_an_object")
-    return value
+def _sparse(source: RowSource) -> frozenset[str]:
+    """The columns of messages and tools."""
+    return frozenset({*CONVERSATIONS, *source.columns.values()})
 
 
-def _numbered(name: str, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> Iterator[RawRow]:
-    """Rows of Arrow, which gives each message and each tool, as nulls, the keys that others of its column have."""
-    sparse = {*CONVERSATIONS, *columns.values()}
+def _numbered(name: str, rows: Iterable[Mapping[str, Any]], sparse: frozenset[str]) -> Iterator[RawRow]:
     for number, row in enumerate(rows, start=1):
-        lean = {key: _without_nulls(value) if key in sparse else value for key, value in row.items()}
-        yield f"{name}, row {number}", lean
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
-    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
+        yield f"{name}, row {number}", lean(row, sparse)
 
 
 def _first_line(error: Exception) -> str:

@@ -9,9 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
+
 from alignzoo.batch import Batch, Completions, Pairs, Prompts
 from alignzoo.contracts import Context, Table, Tables
 from alignzoo.data.encode import Encoder, Tokens
+from alignzoo.data.large import LazyRows, known
+from alignzoo.data.lazy import LazyTable
 from alignzoo.data.messages import Text, whole
 from alignzoo.data.rows import Row
 from alignzoo.data.tables import PromptTable, Ragged, WholeTable, completion_table
@@ -19,6 +23,7 @@ from alignzoo.data.views import RECIPES, Example, Recipe, derived, examples, rec
 from alignzoo.errors import UserError
 
 T = TypeVar("T")
+Rows = list[Row] | LazyRows
 PROMPT = (
     "the prompt has {size} tokens, more than the context: {room} is what generation.max_new_tokens leaves of it{more}\n"
     "keep the end of long prompts with data.max_prompt_tokens={room}, choose a longer model.context_length"
@@ -43,23 +48,27 @@ class Preparation:
     max_completion_tokens: int = 0
     drop: bool = False
     counts: Counter[str] = field(default_factory=Counter)
+    columns: tuple[str, ...] = ()  # that prompts have; those of the rows if none
 
-    def tables(self, train: list[Row], heldout: list[Row], asked: list[Row] | None = None) -> Tables:
+    def tables(self, train: Rows, heldout: Rows, asked: Rows | None = None) -> Tables:
         """Of these rows; `asked` are the held-out rows whose prompts evaluation samples from, where they are others."""
-        alone, train = len(train), together(self.view, train)
-        if len(train) < alone:
-            self.counts["ratings_compared_within_prompts"] = alone
-        heldout = together(self.view, heldout)
-        chosen = recipe(self.view, train) if self.view in RECIPES else None
+        if not isinstance(train, LazyRows):
+            alone, train = len(train), together(self.view, train)
+            if len(train) < alone:
+                self.counts["ratings_compared_within_prompts"] = alone
+        heldout = heldout if isinstance(heldout, LazyRows) else together(self.view, heldout)
+        chosen = recipe(self.view, known(train)) if self.view in RECIPES else None
         report: dict[str, Any] = {"view": self.view.__name__}
-        if note := chosen and derived(self.view, chosen, train):
+        if note := chosen and derived(self.view, chosen, known(train)):
             report["derived"] = note
         tables = [self._table(rows, chosen) if rows else None for rows in (train, heldout)]
+        if isinstance(tables[0], LazyTable):
+            tables[0].strict = True
         prompts = self._prompts_to_sample(heldout if asked is None else asked)
         for name, table in zip(("train", "heldout", "heldout_prompts"), (*tables, prompts), strict=True):
             report[name] = 0 if table is None else len(table)
         if tables[0] is None or not len(tables[0]):
-            raise UserError(f"no row of {train[0].where.rsplit(',', 1)[0]} can be used as {self.view.__name__}")
+            raise UserError(f"no row of {known(train)[0].where.rsplit(',', 1)[0]} can be used as {self.view.__name__}")
         return Tables(
             train=tables[0],
             heldout=tables[1],
@@ -67,26 +76,59 @@ class Preparation:
             report=report | {name: n for name, n in self.counts.items() if n},
         )
 
-    def table(self, rows: list[Row]) -> Table | None:
+    def table(self, rows: Rows) -> Table | None:
         """One table of these rows, None if there are none. Raises UserError where they don't give the view."""
-        return self._table(rows, recipe(self.view, rows)) if rows else None
+        return self._table(rows, recipe(self.view, known(rows))) if rows else None
 
     def prompts(self, rows: list[Row]) -> tuple[list[Row], PromptTable]:
         """Every prompt of these rows once, as a row and as tokens that leave room to sample."""
         return self._prompts(_unique([row for row in rows if row.values.get("prompt")]))
 
-    def _table(self, rows: list[Row], chosen: Recipe | None) -> Table:
+    def _table(self, rows: Rows, chosen: Recipe | None) -> Table:
+        if isinstance(rows, LazyRows) and chosen is not None and not self._turns_apart(rows, chosen):
+            return self._lazy(rows, chosen)
+        rows = list(rows)
         if chosen is None:
             return self._own(rows)
         if self.view is Prompts:
             usable = [row for row in rows if row["prompt"]]
             self.counts["empty_prompts_dropped"] += len(rows) - len(usable)
             return self._prompts(usable if derived(Prompts, chosen, rows) is None else _unique(usable))[1]
-        made = [part for example in examples(rows, chosen) for part in self._trainable(example)]
+        return self._of_examples(examples(rows, chosen))
+
+    def _of_examples(self, listed: Sequence[Example]) -> Table:
+        made = [part for example in listed for part in self._trainable(example)]
         try:
             return self._completions(made)
         except UserError:  # of one row, and which one is not said
             return self._completions(self._taken(made))
+
+    def _lazy(self, rows: LazyRows, chosen: Recipe) -> Table:
+        """Of the same records, each of which is made alone when it is asked for."""
+        if self.view is Prompts:
+            rows = rows.unique() if derived(Prompts, chosen, rows.known) else rows
+            return self._when_asked(rows, lambda alone, row, part: alone._table([row], chosen))
+        parts = None if chosen.single else rows.count(lambda row: len(list(chosen.make(row))))
+        return self._when_asked(rows, lambda alone, row, part: alone._of_examples([[*chosen.make(row)][part]]), parts)
+
+    def _when_asked(
+        self, rows: LazyRows, table: Callable[[Preparation, Row, int], Table | None], parts: np.ndarray | None = None
+    ) -> LazyTable:
+        columns = tuple(dict.fromkeys(name for row in rows.known for name in row.columns))
+
+        def made(row: Row, part: int) -> tuple[Table | None, Counter[str]]:
+            alone = replace(self, counts=Counter(), columns=columns)
+            return table(alone, row, part), alone.counts
+
+        lazy = LazyTable(rows, made, parts)
+        lazy.check()
+        return lazy
+
+    def _turns_apart(self, rows: LazyRows, chosen: Recipe) -> bool:
+        """Whether demonstrations become several records, for which all are looked at: a batch is of records."""
+        return self.view is Completions and any(
+            len(self.encoder.records(e.prompt, e.completions[0])) > 1 for e in examples(rows.known, chosen)
+        )
 
     def _own(self, rows: list[Row]) -> Table:
         collate = getattr(self.view, "collate", None)
@@ -150,8 +192,10 @@ class Preparation:
             [made[i].marks for i in kept],
         )
 
-    def _prompts_to_sample(self, rows: list[Row]) -> PromptTable | None:
+    def _prompts_to_sample(self, rows: Rows) -> Table | None:
         """The held-out prompts, each once; where records needn't leave room to sample, cut until they do, and counted."""
+        if isinstance(rows, LazyRows) and any(row.values.get("prompt") for row in rows.known):
+            return self._when_asked(rows.unique(), lambda alone, row, part: alone._prompts_to_sample([row]))
         unique = _unique([row for row in rows if row.values.get("prompt")])
         if not unique:
             return None
@@ -216,7 +260,7 @@ class Preparation:
         return [i for i, size in enumerate(sizes) if size <= room]
 
     def _prompt_table(self, rows: list[Row], ids: list[list[int]]) -> PromptTable:
-        names = dict.fromkeys(name for row in rows for name in row.columns)
+        names = self.columns or dict.fromkeys(name for row in rows for name in row.columns)
         tokenizer = self.encoder.tokenizer
         return PromptTable(
             ids=Ragged(ids),

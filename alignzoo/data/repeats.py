@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
+from hashlib import blake2b
 from typing import Any
 
+import numpy as np
+
 from alignzoo.data.rows import Row, whole
+
+_text = json.JSONEncoder(sort_keys=True, default=str).encode
+KINDS = (None, "pairs", "rankings", "ratings")
 
 
 class Repeated(Enum):
@@ -18,33 +26,54 @@ class Repeated(Enum):
     drop = "drop"
 
 
+@dataclass
+class Claims:
+    """What rows say, as hashes of 64 bits: few enough to hold for every row, and too many to meet by chance."""
+
+    kinds: array[int] = field(default_factory=lambda: array("b"))
+    about: array[int] = field(default_factory=lambda: array("Q"))
+    whole: array[int] = field(default_factory=lambda: array("Q"))
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """The next row's."""
+        kind, about, verdict = claim(values) or (None, "", "")
+        self.kinds.append(KINDS.index(kind))
+        self.about.append(short_hash(about))
+        self.whole.append(short_hash(about + verdict))
+
+    def kept(self, duplicates: Repeated, contradictions: Repeated, counts: Counter[str]) -> np.ndarray:
+        """(N,) bool: which rows `cleaned` keeps."""
+        kinds, about, whole = (np.array(column) for column in (self.kinds, self.about, self.whole))
+        _, first = np.unique(whole, return_index=True)
+        subjects, verdicts = np.unique(about[first], return_counts=True)
+        twice, contrary = np.ones(len(whole), dtype=bool), np.isin(about, subjects[verdicts > 1])
+        twice[first] = False
+        twice, contrary = twice & (kinds > 0), contrary & (kinds > 0)
+        for number, kind in enumerate(KINDS[1:], start=1):
+            counts[f"duplicate_{kind}"] += int((twice & (kinds == number)).sum())
+            counts[f"contradictory_{kind}"] += int((contrary & (kinds == number)).sum())
+        dropped = (twice & (duplicates is Repeated.drop)) | (contrary & (contradictions is Repeated.drop))
+        counts["repeated_rows_dropped"] += int(dropped.sum())
+        return ~dropped
+
+
 def cleaned(rows: Sequence[Row], duplicates: Repeated, contradictions: Repeated, counts: Counter[str]) -> list[Row]:
     """The rows without those that are to be dropped: of duplicates all but the first, of contradictions all of both sides.
 
     Counted are the rows of each, as `duplicate_pairs`, `contradictory_ratings`, ..., and those dropped.
     """
-    said = [_said(row) for row in rows]
-    verdicts: dict[str, set[str]] = defaultdict(set)
-    for one in said:
-        if one:
-            verdicts[one[1]].add(one[2])
-    seen, kept = set[tuple[str, str]](), []
-    for row, one in zip(rows, said, strict=True):
-        twice, contrary = one is not None and one[1:] in seen, one is not None and len(verdicts[one[1]]) > 1
-        if one:
-            seen.add(one[1:])
-            counts[f"duplicate_{one[0]}"] += twice
-            counts[f"contradictory_{one[0]}"] += contrary
-        dropped = (twice and duplicates is Repeated.drop) or (contrary and contradictions is Repeated.drop)
-        counts["repeated_rows_dropped"] += dropped
-        if not dropped:
-            kept.append(row)
-    return kept
+    claims = Claims()
+    for row in rows:
+        claims.add(row.values)
+    return [row for row, keep in zip(rows, claims.kept(duplicates, contradictions, counts), strict=True) if keep]
 
 
-def _said(row: Row) -> tuple[str, str, str] | None:
+def short_hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def claim(values: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """(of which kind, about what, what a row says); None where it compares and rates nothing."""
-    values = row.values
     prompt = _text(whole(values.get("prompt", "")))
     if "chosen" in values and "rejected" in values:
         chosen, rejected = _text(values["chosen"]), _text(values["rejected"])
@@ -58,7 +87,3 @@ def _said(row: Row) -> tuple[str, str, str] | None:
     if "completion" in values and "label" in values:
         return "ratings", _text([prompt, _text(values["completion"])]), _text(float(values["label"]))
     return None
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)

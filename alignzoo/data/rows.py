@@ -28,6 +28,7 @@ __all__ = ["CANONICAL", "COLUMNS", "Messages", "Row", "Text", "UnusableRow", "ca
 TEXTS = ("prompt", "completion", "chosen", "rejected")
 CANONICAL = (*TEXTS, "label", "margin", "completions", "ranks", "text", "messages", "rater", "raters", "votes")
 COLUMNS = (*CANONICAL, *BESIDE)  # what data.columns may name
+_json = json.JSONEncoder(sort_keys=True, default=str).encode
 LARGEST = 3.4e38  # what float32, which labels and margins become, can hold
 
 
@@ -57,9 +58,14 @@ class Row:
     @cached_property
     def key(self) -> str:
         """A hash of the prompt, or of the whole row where there is none: rows of one key are never parted."""
-        prompt = self.values.get("prompt")
-        content = whole(prompt) if prompt else {name: whole(value) for name, value in self.values.items()} or self.columns
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+        return key_of(self.values, self.columns).hex()
+
+
+def key_of(values: Mapping[str, Any], columns: Mapping[str, Any]) -> bytes:
+    """`Row.key` of a row with these, as bytes."""
+    prompt = values.get("prompt")
+    content = whole(prompt) if prompt else {name: whole(value) for name, value in values.items()} or columns
+    return hashlib.sha256(_json(content).encode()).digest()
 
 
 def canonical(raw: Mapping[str, Any], where: str, mapping: Mapping[str, str]) -> Row:
@@ -82,10 +88,14 @@ def split(rows: Iterable[Row], share: float) -> tuple[list[Row], list[Row]]:
     `share` > 0."""
     rows = list(rows)
     keys = {row.key for row in rows}
-    heldout = {key for key in keys if int(key, 16) < share * 16**64}
+    heldout = {key for key in keys if is_heldout(bytes.fromhex(key), share)}
     if share > 0 and not heldout and len(keys) > 1:
         heldout = {min(keys)}
     return [row for row in rows if row.key not in heldout], [row for row in rows if row.key in heldout]
+
+
+def is_heldout(key: bytes, share: float) -> bool:
+    return int.from_bytes(key) < share * 16**64
 
 
 def _pick(raw: Mapping[str, Any], name: str, column: str, where: str) -> Any:

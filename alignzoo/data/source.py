@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from alignzoo.batch import Batch
+from alignzoo.data.large import LazyRows, Survey
+from alignzoo.data.prepare import Rows
 from alignzoo.data.raters import Votes, settled
 from alignzoo.data.repeats import Repeated, cleaned
 from alignzoo.data.rows import COLUMNS, Row, UnusableRow, canonical, split
 from alignzoo.data.shots import FORMATS, check_format, formatted, with_shots
+from alignzoo.data.stored import LARGE, RawRow, Stored
 from alignzoo.data.text import TextSource, existing
-from alignzoo.data.views import needed
+from alignzoo.data.views import compared_within_prompts, needed
 from alignzoo.errors import UserError, nearest, require
 
-__all__ = ["RawRow", "RowSource", "Unusable", "existing"]
-
-RawRow = tuple[str, Mapping[str, Any] | UnusableRow]  # where it is; and its columns, or why it can't be read
+__all__ = ["RowSource", "Unusable", "existing"]
 
 
 class Unusable(Enum):
@@ -93,11 +95,15 @@ class RowSource(TextSource):
 
     @property
     def drops(self) -> bool:
-        return self.unusable is Unusable.drop
+        return self.unusable is not Unusable.error
 
     @abstractmethod
     def read(self, heldout: bool) -> Iterable[RawRow] | None:
         """The training data, or data of its own to hold out, if there is any."""
+
+    def stored(self, heldout: bool) -> Stored | None:
+        """As `read`, of more than LARGE rows that can be read one by one; None of others."""
+        return None
 
     def rows(self) -> tuple[list[Row], list[Row], dict[str, Any]]:
         """Training rows, held-out rows, and counts of what was dropped. No prompt is in both. Labels of several people are
@@ -106,46 +112,99 @@ class RowSource(TextSource):
         rows, agreement = settled(self._canonical(self.read(heldout=False), counts), self.votes)
         if not agreement:  # votes on the same are one already, or as many as they should be
             rows = cleaned(rows, self.duplicates, self.contradictions, counts)
-        if self.scale and not any({"label", "votes"} & row.values.keys() for row in rows):
-            raise UserError(f"data.scale={_listed(self.scale)} is about ratings, and {rows[0].where} has none: leave it out")
-        own = self.read(heldout=True)
-        if own is None:
+        heldout = self._apart(counts)
+        if heldout is None:
             train, heldout = split(rows, self.heldout)
         else:
-            heldout, told = settled(self._canonical(own, counts), self.votes)
-            heldout = heldout if told else cleaned(heldout, self.duplicates, self.contradictions, counts)
             taken = {row.key for row in heldout}
             train = [row for row in rows if row.key not in taken]
             counts["training_rows_of_heldout_prompts_dropped"] = len(rows) - len(train)
-        if absent := [name for name in self.leave_out if not counts[f"left_out_{name}"]]:
-            raise UserError(f"data.leave_out={_listed(absent)}: no row has such a column.{nearest(absent[0], rows[0].columns)}")
-        if not train:
-            raise UserError(
-                f"data.path={self.path}: every row is held out, none is left to train on; give more data, or lower data.heldout"
-            )
+        self._check(rows, counts, len(train))
         train, heldout = self._shown_with(train, heldout)
-        told = {"shots": self.shots, "prompt_format": self.prompt_format}
-        return train, heldout, {name: n for name, n in {**counts, **told}.items() if n} | agreement
+        return train, heldout, self._report(counts) | agreement
 
     def rows_for(self, view: type[Batch]) -> tuple[list[Row], list[Row], dict[str, Any]]:
         """The rows that have what the view is made from. Raises UserError naming one that lacks it, unless they are dropped."""
         train, heldout, counts = self.rows()
-        needs, whole, lacking = needed(view, train), list[list[Row]](), list[tuple[Row, str]]()
-        for side in (train, heldout):
-            first = [next((name for name in needs if row.values.get(name) is None), None) for row in side]
+        (train, heldout), lacking = self._with_columns(needed(view, train), train, heldout)
+        return train, heldout, counts | lacking
+
+    def lazy_rows_for(self, view: type[Batch]) -> tuple[LazyRows, Rows, dict[str, Any]] | None:
+        """As `rows_for`, of a large data set; None of others, and where it takes the whole: shots, votes, and ratings that are
+        compared within prompts. Rows of columns and types that can't be used are found now, of values when they are made."""
+        if self.shots or 0 < self.max_rows <= LARGE or (stored := self.stored(heldout=False)) is None:
+            return None
+        survey = Survey(stored, self.columns, self.leave_out)
+        if not survey.go_through(self._row, self.heldout, self.max_rows, self.drops):
+            return None
+        counts = survey.counts()
+        kept = survey.claims.kept(self.duplicates, self.contradictions, counts)
+        apart = self._apart(counts)
+        if apart is None:
+            held = survey.heldout(self.heldout, kept)
+        else:
+            held = survey.of_prompts_of(apart)
+            counts["training_rows_of_heldout_prompts_dropped"] = int((kept & held).sum())
+        whole = survey.rows(self._row, self.drops)
+        train = whole.at(kept & ~held)
+        self._check(whole.known, counts, len(train))
+        needs = needed(view, train.known)
+        if compared_within_prompts(view, train.known):
+            return None
+        complete = partial(self._complete, needs)
+        heldout: Rows = whole.at(kept & held).then(complete)
+        if apart is not None:
+            (apart,), lacking = self._with_columns(needs, apart)
+            heldout, counts = self._formatted(apart), counts + lacking
+        return train.then(complete), heldout, self._report(counts)
+
+    def _apart(self, counts: Counter[str]) -> list[Row] | None:
+        """The rows of data of its own to hold out, where there is any."""
+        own = self.read(heldout=True)
+        if own is None:
+            return None
+        rows, told = settled(self._canonical(own, counts), self.votes)
+        return rows if told else cleaned(rows, self.duplicates, self.contradictions, counts)
+
+    def _check(self, rows: Sequence[Row], counts: Counter[str], left: int) -> None:
+        """Raises UserError for settings that none of the rows has a use for, and where none is left to train on."""
+        if self.scale and not any({"label", "votes"} & row.values.keys() for row in rows):
+            raise UserError(f"data.scale={_listed(self.scale)} is about ratings, and {rows[0].where} has none: leave it out")
+        if absent := [name for name in self.leave_out if not counts[f"left_out_{name}"]]:
+            raise UserError(f"data.leave_out={_listed(absent)}: no row has such a column.{nearest(absent[0], rows[0].columns)}")
+        if not left:
+            raise UserError(
+                f"data.path={self.path}: every row is held out, none is left to train on; give more data, or lower data.heldout"
+            )
+
+    def _report(self, counts: Counter[str]) -> dict[str, Any]:
+        told = {"shots": self.shots, "prompt_format": self.prompt_format}
+        return {name: n for name, n in {**counts, **told}.items() if n}
+
+    def _with_columns(self, needs: Sequence[str], *sides: list[Row]) -> tuple[list[list[Row]], Counter[str]]:
+        """The rows that have these columns, and counts of others. Raises UserError where there are some, unless dropped."""
+        whole, lacking = list[list[Row]](), list[tuple[Row, str]]()
+        for side in sides:
+            first = [_lacking(row, needs) for row in side]
             whole.append([row for row, name in zip(side, first, strict=True) if name is None])
             lacking += [(row, name) for row, name in zip(side, first, strict=True) if name is not None]
-        if lacking and (self.unusable is Unusable.error or not whole[0]):
+        if lacking and (not self.drops or not whole[0]):
             (row, name), more = lacking[0], f", nor are {len(lacking) - 1} more rows complete" if len(lacking) > 1 else ""
-            raise UnusableRow(
-                f"{row.where}: no {name!r}, which other rows have{more}\nfill it in, or drop such rows with data.unusable=drop"
-            )
-        return whole[0], whole[1], counts | Counter(f"rows_without_{name}_dropped" for _, name in lacking)
+            raise _incomplete(row, name, more)
+        return whole, Counter(f"rows_without_{name}_dropped" for _, name in lacking)
+
+    def _complete(self, needs: Sequence[str], row: Row) -> Row:
+        """The row with what stands around its prompt. Raises UnusableRow where it lacks one of these columns."""
+        if name := _lacking(row, needs):
+            raise _incomplete(row, name)
+        return self._formatted([row])[0]
+
+    def _formatted(self, rows: list[Row]) -> list[Row]:
+        return rows if self.prompt_format is None else formatted(rows, self.prompt_format)
 
     def _shown_with(self, train: list[Row], heldout: list[Row]) -> tuple[list[Row], list[Row]]:
         """With what stands around prompts and before them; both come after the split, which they don't change."""
-        if self.prompt_format is not None:
-            train, heldout = formatted(train, self.prompt_format), formatted(heldout, self.prompt_format)
+        train, heldout = self._formatted(train), self._formatted(heldout)
         if not self.shots:
             return train, heldout
         sides = [with_shots(rows, train, self.shots, self.shot_format, self.shot_seed, self.chat) for rows in (train, heldout)]
@@ -153,18 +212,16 @@ class RowSource(TextSource):
 
     def _canonical(self, rows: Iterable[RawRow] | None, counts: Counter[str]) -> list[Row]:
         made = []
-        for where, row in islice(rows or (), self.max_rows or None):
+        for raw in islice(rows or (), self.max_rows or None):
             counts["rows"] += 1
+            counts.update(
+                f"left_out_{name}" for name in self.leave_out if not isinstance(raw[1], UnusableRow) and name in raw[1]
+            )
             try:
-                if isinstance(row, UnusableRow):
-                    raise row
-                counts.update(f"left_out_{name}" for name in self.leave_out if name in row)
-                row = {name: value for name, value in row.items() if name not in self.leave_out}
-                made.append(self._answering(self._rated_on_scale(canonical(row, where, self.columns))))
+                made.append(self._row(raw))
             except UnusableRow as error:
-                if self.unusable is Unusable.error:
-                    drop = "data.unusable=drop"
-                    raise error if drop in str(error) else UserError(f"{error}; drop such rows with {drop}") from None
+                if not self.drops:
+                    raise
                 counts["unusable_rows_dropped"] += 1
                 counts[f"unusable_rows_dropped_for_{error.kind}"] += 1
         if not made:
@@ -180,6 +237,18 @@ class RowSource(TextSource):
                 "begins_with_assistant",
             )
         return row
+
+    def _row(self, raw: RawRow) -> Row:
+        """Raises UnusableRow, with the way out."""
+        where, row = raw
+        try:
+            if isinstance(row, UnusableRow):
+                raise row
+            row = {name: value for name, value in row.items() if name not in self.leave_out}
+            return self._answering(self._rated_on_scale(canonical(row, where, self.columns)))
+        except UnusableRow as error:
+            drop = "data.unusable=drop"
+            raise error if drop in str(error) else UnusableRow(f"{error}; drop such rows with {drop}", error.kind) from None
 
     def _rated_on_scale(self, row: Row) -> Row:
         """The row. Raises UnusableRow for a rating outside the scale."""
@@ -199,6 +268,17 @@ class RowSource(TextSource):
         if not self.path:
             raise UserError("no data: say where it is with data.path=PATH")
         return self.path
+
+
+def _lacking(row: Row, needs: Sequence[str]) -> str | None:
+    return next((name for name in needs if row.values.get(name) is None), None)
+
+
+def _incomplete(row: Row, name: str, more: str = "") -> UnusableRow:
+    return UnusableRow(
+        f"{row.where}: no {name!r}, which other rows have{more}\nfill it in, or drop such rows with data.unusable=drop",
+        f"no_{name}",
+    )
 
 
 def _listed(values: Sequence[float | str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from alignzoo.batch import Batch, Completions
 from alignzoo.data.files import JsonLines
 from alignzoo.data.rows import Row
-from alignzoo.data.source import RawRow
+from alignzoo.data.stored import RawRow
 from alignzoo.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "stories" / "data"
@@ -54,3 +54,6 @@ class Stories(JsonLines):
         if part is Part.auto:
             part = Part.continuations if self._view is Completions else Part.prompts
         return self.read_file(FOLDER / f"{part.value}_{'heldout' if heldout else 'train'}.jsonl")
+
+    def stored(self, heldout: bool) -> None:
+        """There are few."""

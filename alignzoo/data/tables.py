@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -117,6 +117,13 @@ class WholeTable:
 
     def batch(self, rows: Sequence[int]) -> Batch:
         return self.records.take(rows)
+
+
+def renumbered(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The records with every row number changed."""
+    changes = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    changes = {name: renumbered(value, change) if isinstance(value, Batch) else value for name, value in changes.items()}
+    return replace(batch, **changes | ({"row": change(batch.row)} if "row" in changes else {}))
 
 
 def completion_table(

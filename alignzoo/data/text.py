@@ -15,7 +15,8 @@ from alignzoo.common import fingerprint
 from alignzoo.common.disk import existing
 from alignzoo.contracts import Context, Models, Source, Table, Tables
 from alignzoo.data.encode import Encoder
-from alignzoo.data.prepare import Preparation
+from alignzoo.data.large import LazyRows, known
+from alignzoo.data.prepare import Preparation, Rows
 from alignzoo.data.rows import Row, UnusableRow
 from alignzoo.data.templates import template
 from alignzoo.data.turns import Turns, last_turn
@@ -64,9 +65,9 @@ class TextSource(Source):
     def __post_init__(self) -> None:
         self._pairs: Table | None = None
         self._contents: dict[type[Batch] | None, dict[str, Any]] = {}
-        self._ahead: dict[type[Batch] | None, tuple[list[Row], list[Row], dict[str, Any]]] = {}  # and not yet made into tables
+        self._ahead: dict[type[Batch] | None, tuple[Rows, Rows, dict[str, Any]]] = {}  # and not yet made into tables
         self._trained: Any = None  # the tokenizer
-        self._shown: list[Row] = []  # held out, as the data has them
+        self._shown: Rows = []  # held out, as the data has them
         self._device = torch.device("cpu")
         for name in ("max_prompt_tokens", "max_completion_tokens", "vocabulary"):
             require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), ">= 0")
@@ -79,6 +80,10 @@ class TextSource(Source):
         """The rows for an algorithm that learns from this view, where a source has several kinds."""
         return self.rows()
 
+    def lazy_rows_for(self, view: type[Batch]) -> tuple[LazyRows, Rows, dict[str, Any]] | None:
+        """As `rows_for`, of data that are too large to be held; None of others, and where the whole is needed."""
+        return None
+
     def tokenizer(self) -> Any:
         """Trained on the training rows alone, or None."""
         if self.vocabulary and self._trained is None:
@@ -89,26 +94,31 @@ class TextSource(Source):
     def tables(self, view: type[Batch], context: Context) -> Tables:
         check(context.tokenizer)
         self.content(view)
-        return self.tables_of(view, context, *self._ahead.pop(view, None) or self.rows_for(view))
+        return self.tables_of(view, context, *self._ahead.pop(view, None) or self._read(view))
 
     def content(self, view: type[Batch] | None) -> dict[str, Any]:
         """{file: number and hash of its rows in their order}, as an algorithm that learns from this view gets them; of None, as
         what is made of their prompts does. Rows are read, and hashed, once for this and for the tables that follow."""
         if view not in self._contents:
-            rows = self.rows() if view is None else self.rows_for(view)
+            rows = self.rows() if view is None else self._read(view)
             self._ahead = {view: rows}
-            both = [row for side in rows[:2] for row in side]
-            self._contents[view] = fingerprint.of_rows((_file(row), [row.values, row.remaining]) for row in both)
+            held = [row for side in rows[:2] if isinstance(side, list) for row in side]
+            stored = [side.content for side in rows[:2] if isinstance(side, LazyRows)]
+            each = fingerprint.of_rows((_file(row), [row.values, row.remaining]) for row in held)
+            self._contents[view] = each | (stored[0] if stored else {})
         return self._contents[view]
 
+    def _read(self, view: type[Batch]) -> tuple[Rows, Rows, dict[str, Any]]:
+        return self.lazy_rows_for(view) or self.rows_for(view)
+
     def tables_of(
-        self, view: type[Batch], context: Context, train: list[Row], heldout: list[Row], counts: Mapping[str, Any],
-        asked: list[Row] | None = None,
+        self, view: type[Batch], context: Context, train: Rows, heldout: Rows, counts: Mapping[str, Any],
+        asked: Rows | None = None,
     ) -> Tables:  # fmt: skip
         """These rows as tables, whoever made them; `asked` are the held-out rows whose prompts evaluation samples from, where
         they are others than `heldout`."""
         self._device, self._shown = context.device, heldout if asked is None else asked
-        encoder = context.encoder = self.encoder(context, train)
+        encoder = context.encoder = self.encoder(context, known(train))
         for name in ("system", "chat_template", "template_options") if not (self.chat or encoder.messages) else ():
             if value := getattr(self, name):
                 raise UserError(
@@ -128,7 +138,9 @@ class TextSource(Source):
             encoder_decoder=context.encoder_decoder, messages=any(isinstance(row.values.get("prompt"), list) for row in rows),
         )  # fmt: skip
 
-    def _last_turns(self, rows: list[Row], dropped: Counter[str]) -> list[Row]:
+    def _last_turns(self, rows: Rows, dropped: Counter[str]) -> Rows:
+        if isinstance(rows, LazyRows):
+            return rows.then(last_turn)
         kept = []
         for row in rows:
             try:
@@ -174,11 +186,11 @@ class TextSource(Source):
         except UserError:
             return None
 
-    def demonstrated(self) -> list[Row]:
+    def demonstrated(self) -> Rows:
         """The held-out rows that may hold demonstrations."""
         return self._shown
 
-    def _heldout_pairs(self, heldout: list[Row], encoder: Encoder, context: Context) -> Table | None:
+    def _heldout_pairs(self, heldout: Rows, encoder: Encoder, context: Context) -> Table | None:
         """Pairs to evaluate on, or None where the data has none that fit: what can't be had is absent."""
         try:
             return self._preparation(Pairs, encoder, context).table(heldout)

@@ -34,6 +34,11 @@ class Recipe:
     name: str = ""
     unless: str = ""
 
+    @property
+    def single(self) -> bool:
+        """Whether each row is one example."""
+        return self.make in (_prompt, _completion, _chosen, _pair, _pair_with_margin, _rated, _ranking, _ranked_pair)
+
     def fits(self, available: set[str]) -> bool:
         return available.issuperset(self.needs) and self.unless not in available
 
@@ -155,10 +160,14 @@ def needed(view: type[Batch], rows: Sequence[Row]) -> tuple[str, ...]:
     return RATED if view in (Pairs, Rankings) and available.issuperset(RATED) else ()
 
 
+def compared_within_prompts(view: type[Batch], rows: Sequence[Row]) -> bool:
+    return view in (Pairs, Rankings) and needed(view, rows) == RATED
+
+
 def together(view: type[Batch], rows: list[Row]) -> list[Row]:
     """Where the view compares completions, and the rows rate one each: a ranking of those of each prompt, by rating. Prompts
     whose completions are all rated alike are left out; rows of which none can be compared stay."""
-    if needed(view, rows) != RATED or view not in (Pairs, Rankings):
+    if not compared_within_prompts(view, rows):
         return rows
     prompts: dict[str, list[Row]] = {}
     for row in rows:

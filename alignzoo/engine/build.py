@@ -104,7 +104,7 @@ class Builder:
         if self.reward:
             self._connect_reward(trainer, context, micro)
         watch_networks(trainer.cost, models, self.reward, self.setup.gold)
-        trainer.tables_report = tables.report
+        trainer.tables, trainer.tables_report = tables, tables.report
         return trainer
 
     def check(self, ranks: int) -> int:

@@ -141,7 +141,9 @@ def _chunks(trainer: AlignTrainer, table: Table | None, limit: int | None, size:
     count = 0 if table is None else len(table) if limit is None else min(limit, len(table))
     mine = range(trainer.accelerator.process_index, count, trainer.accelerator.num_processes)
     for start in range(0, len(mine), size):
-        yield cast(Table, table).batch(mine[start : start + size]).to(trainer.args.device)
+        batch = cast(Table, table).batch(mine[start : start + size])
+        if len(batch):
+            yield batch.to(trainer.args.device)
 
 
 def _scores(name: str, scores: Scores, c: Completions) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

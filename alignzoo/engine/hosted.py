@@ -14,7 +14,7 @@ from transformers import PrinterCallback, Trainer
 
 from alignzoo.batch import Completions
 from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, PARTIAL, Lines
-from alignzoo.contracts import Context, Hosting, Scores, Tables
+from alignzoo.contracts import Context, Hosting, Scores
 from alignzoo.engine import budget, checkpoint, checks, records
 from alignzoo.engine.budget import Allowance
 from alignzoo.engine.build import Builder, arguments, keywords
@@ -22,7 +22,7 @@ from alignzoo.engine.callbacks import Flow, Interrupt, Show
 from alignzoo.engine.cost import Cost, watch_networks
 from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.foreign import watch_trainer
-from alignzoo.engine.loader import Order
+from alignzoo.engine.loader import Order, with_late
 from alignzoo.engine.stopping import Stopping
 from alignzoo.engine.trainer import keep_best, measured
 from alignzoo.errors import UserError
@@ -68,11 +68,12 @@ class HostBuilder(Builder):
         }
         start = Path(tempfile.mkdtemp(prefix="alignzoo-start-"))
         checkpoint.save_main(trained.main, start, context.tokenizer)
+        order = Order(tables.train, setup.seed)
         hosting = Hosting(
             settings=setup, arguments=keywords(setup.training, self.folder, setup.seed) | sizes, tables=tables,
             tokenizer=context.tokenizer, policy=trained.main, start=start, models=models,
             modules={role: network.module for role, network in models.networks.items() if hasattr(network, "module")},
-            records=Order(tables.train, setup.seed).records, support=models.shared.support,
+            records=order.records, support=models.shared.support,
             reward=partial(_reward_of_samples, models, scored), rollout=partial(cost.phase, "rollout"), multiplied=head_product,
             sampled=lambda prompt, completion: cost.count(prompt_tokens=prompt, completion_tokens=completion),
         )  # fmt: skip
@@ -82,7 +83,8 @@ class HostBuilder(Builder):
         watch_networks(cost, models, self.reward, setup.gold)
         watch_trainer(cost, foreign, self.main)
         flow = HostedFlow(setup.training, interrupt)
-        flow.trainer = Hosted(foreign, trained, models, self._evaluator(tables, context), tables, context, self.folder)
+        flow.trainer = Hosted(foreign, trained, models, self._evaluator(tables, context), context, self.folder)
+        flow.trainer.tables_report, flow.trainer.order = tables.report, order
         flow.trainer.stopping = Stopping(setup.early_stop)
         if foreign.is_fsdp_enabled or foreign.is_deepspeed_enabled:
             checks.refuse_sharded(setup.early_stop)
@@ -110,13 +112,14 @@ class Hosted:
     cost: Cost
     samples: Callable[[int], int]
     renamed: Mapping[str, str | None]
+    tables_report: dict[str, Any]
+    order: Order
 
     def __init__(
-        self, foreign: Trainer, trained: Trained, models: Models, evaluator: Evaluator, tables: Tables, context: Context,
-        folder: Path,
+        self, foreign: Trainer, trained: Trained, models: Models, evaluator: Evaluator, context: Context, folder: Path,
     ) -> None:  # fmt: skip
         self.foreign, self.trained, self.roles, self.evaluator = foreign, trained, models, evaluator
-        self.tables_report, self.folder = tables.report, folder
+        self.folder = folder
         self.tokenizer, self.encoder = context.tokenizer, context.encoder
         self.model_wrapped = trained
         self.metrics_file = Lines(folder / METRICS, foreign.is_world_process_zero())
@@ -139,6 +142,7 @@ class Hosted:
             self.foreign.train(resume_from_checkpoint=resume_from_checkpoint)
         self.take_weights()
         keep_best(self)
+        self.tables_report = with_late(self.order, self.evaluator.tables)
 
     def finish_step(self) -> None:
         self.roles.shared.updates += 1

@@ -7,9 +7,12 @@ ahead: a rollout would then come from a policy one update old.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -17,7 +20,9 @@ from torch import Tensor
 
 from alignzoo.batch import Batch
 from alignzoo.common.noise import generator
-from alignzoo.contracts import Table
+from alignzoo.contracts import Table, Tables
+from alignzoo.data.lazy import LazyTable
+from alignzoo.data.tables import renumbered
 from alignzoo.engine.cost import tokens_in
 from alignzoo.errors import UserError
 from alignzoo.models.roles import gather_objects
@@ -38,30 +43,75 @@ class Share:
 
 
 class Order:
-    """An endless stream of rows: a fresh permutation an epoch, a function of the seed."""
+    """An endless stream of rows: a fresh permutation an epoch, a function of the seed. State, of a table whose records are made
+    when they are drawn: how far it was looked at, where rows were passed over, and counts of what was cut or dropped.
+    """
 
     def __init__(self, table: Table, seed: int) -> None:
         if len(table) == 0:
             raise UserError("the training data has no rows")
         self.table, self.seed = table, seed
+        self.looked_at, self.passed = 0, list[int]()
+        self.counts: Counter[str] = Counter()  # of each row once
 
     def records(self, start: int, stop: int) -> Any:
         """The records at stream positions [start, stop). Their `row` is unique in the stream; modulo the data's length it is
         the row number.
         """
-        size = len(self.table)
-        parts = []
-        while start < stop:
-            epoch, offset = divmod(start, size)
-            count = min(stop - start, size - offset)
-            rows = self._permutation(epoch)[offset : offset + count]
-            parts.append(_shifted(self.table.batch(rows.tolist()), epoch * size))
-            start += count
+        self.look(stop)
+        size, parts = len(self.table), []
+        for epoch, places in groupby(self._places(start, stop), key=lambda place: place // size):
+            rows = self._permutation(epoch)[[place - epoch * size for place in places]]
+            parts.append(renumbered(self.table.batch(rows.tolist()), partial(torch.add, other=epoch * size)))
         return parts[0] if len(parts) == 1 else type(parts[0]).cat(parts)
+
+    def look(self, stop: int) -> None:
+        """Passes over rows before this position that can't be used, so that the next of the order takes their place. Raises
+        LateRow where these are an error.
+        """
+        if not isinstance(self.table, LazyTable):
+            return
+        size = len(self.table)
+        while self.looked_at < stop:
+            place = self.looked_at + len(self.passed)
+            epoch, offset = divmod(place, size)
+            row = int(self._permutation(epoch)[offset])
+            usable = self.table.record(row) is not None
+            if epoch == 0:
+                self.counts.update(self.table.dropped.get(row, {}))
+            if usable:
+                self.looked_at += 1
+            elif epoch and not self.looked_at:
+                raise UserError("no row of the training data can be used")
+            else:
+                self.passed.append(place)
+
+    def _places(self, start: int, stop: int) -> Iterator[int]:
+        """Where the rows at these positions are in the order, those that are passed over included."""
+        for position in range(start, stop):
+            yield position + bisect_right(range(len(self.passed)), position, key=lambda i: self.passed[i] - i)
+
+    def state_dict(self) -> dict[str, Any]:
+        lazy = isinstance(self.table, LazyTable)
+        return {"looked_at": self.looked_at, "passed": [*self.passed], "counts": dict(self.counts)} if lazy else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "looked_at" in state:
+            self.looked_at, self.passed, self.counts = state["looked_at"], state["passed"], Counter(state["counts"])
 
     @lru_cache(maxsize=2)  # noqa: B019 - an Order lives as long as its run
     def _permutation(self, epoch: int) -> Any:
         return generator(self.seed, "order", epoch).permutation(len(self.table))
+
+
+def with_late(order: Order, tables: Tables) -> dict[str, Any]:
+    """The report of the data with what was cut or dropped of rows when they were drawn or evaluated, on all ranks."""
+    counts = Counter(order.counts)
+    for table in (tables.heldout, tables.prompts):
+        if isinstance(table, LazyTable):
+            rows = {row: dropped for part in gather_objects(table.dropped) for row, dropped in part.items()}
+            counts.update(sum(rows.values(), Counter()))
+    return tables.report | {name: tables.report.get(name, 0) + count for name, count in counts.items()}
 
 
 class OfflineLoader:
@@ -77,6 +127,7 @@ class OfflineLoader:
         while True:
             mine = self.share.of(self.batch)
             start = self.step * self.batch
+            self.order.look(start + self.batch)  # all ranks alike, before any has begun the step
             self.step += 1
             first, last = start + mine.start, start + mine.stop
             # by rows of the table, not by records: a row of rankings is several records that belong together
@@ -89,10 +140,11 @@ class OfflineLoader:
         """There is no rollout to drop."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step}
+        return {"step": self.step} | self.order.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
+        self.order.load_state_dict(state)
 
 
 class OnlineLoader:
@@ -137,6 +189,7 @@ class OnlineLoader:
         for _ in range(EMPTY_ROLLOUTS):
             mine = self.share.of(self.prompts)
             start = self.index * self.prompts
+            self.order.look(start + self.prompts)
             records = self.order.records(start + mine.start, start + mine.stop)
             made = gather_objects(_unbound(self.sample(self.index, records).to("cpu")))
             kept = [part for part in made if len(part)]
@@ -164,10 +217,11 @@ class OnlineLoader:
 
     def state_dict(self) -> dict[str, Any]:
         rollout = None if self.rollout is None else _unbound(self.rollout)
-        return {"index": self.index, "cursor": self.cursor, "rollout": rollout}
+        return {"index": self.index, "cursor": self.cursor, "rollout": rollout} | self.order.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.index, self.cursor, self.rollout = state["index"], state["cursor"], state["rollout"]
+        self.order.load_state_dict(state)
         if self.rollout is not None:
             self.rollout = self.rebind(self.rollout)
 
@@ -180,15 +234,6 @@ def bind(batch: Any, decode: Any) -> Any:
 
 def _unbound(batch: Batch) -> Batch:
     return bind(batch, None)
-
-
-def _shifted(batch: Any, offset: int) -> Any:
-    """The records with `offset` added to every row number."""
-    nested = {
-        f.name: _shifted(getattr(batch, f.name), offset) for f in fields(batch) if isinstance(getattr(batch, f.name), Batch)
-    }
-    rows = {f.name: getattr(batch, f.name) + offset for f in fields(batch) if f.name == "row"}
-    return replace(batch, **nested, **rows)
 
 
 def _cut(records: Any, size: int) -> Iterator[Any]:

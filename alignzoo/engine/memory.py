@@ -64,7 +64,8 @@ def enough(each: int, tokens: float, config: Any, width: int) -> int:
 def lengths(table: Table, new_tokens: int) -> list[int]:
     """Tokens of records spread over the data: a completion's with its prompt's, or a prompt's and `new_tokens` to come."""
     step = max(1, len(table) // LOOKED_AT)
-    return [_tokens(table.batch([row]), new_tokens) for row in range(0, len(table), step)]
+    records = (table.batch([row]) for row in range(0, len(table), step))
+    return [_tokens(record, new_tokens) for record in records if len(record)]
 
 
 def _tokens(record: Any, new_tokens: int) -> int:

@@ -12,12 +12,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from alignzoo.batch import Batch
 from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, MODEL, Lines
-from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, OnlineAlgorithm, Reward
+from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, OnlineAlgorithm, Reward, Tables
 from alignzoo.data.encode import Encoder
+from alignzoo.data.lazy import LateRow
 from alignzoo.engine import allocator, checkpoint, records
 from alignzoo.engine.budget import Allowance
 from alignzoo.engine.cost import Cost, peak_memory, tokens_in
-from alignzoo.engine.loader import OfflineLoader, OnlineLoader
+from alignzoo.engine.loader import OfflineLoader, OnlineLoader, with_late
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.stopping import Stopping, announce
 from alignzoo.errors import UserError
@@ -69,6 +70,7 @@ class AlignTrainer(Trainer):
         self.saved_step, self.ended, self.stopping = -1, False, Stopping(EarlyStop())
         self.logged_tokens, self.logged_seconds = 0.0, 0.0
         self.views = self.make_views()
+        self.tables: Tables
         self.tables_report: dict[str, Any] = {}
 
     def make_views(self) -> dict[str, Models]:
@@ -89,7 +91,18 @@ class AlignTrainer(Trainer):
             allocator.keep_freed()
         output = super().train(*arguments, **keywords)
         keep_best(self)
+        self.tables_report = with_late(self.loader.order, self.tables)
         return output
+
+    def _stopped(self, error: LateRow) -> UserError:
+        """Saves what was trained before a row, the same one on every rank, turned out unusable."""
+        if self.state.global_step == 0:
+            return error
+        self._save_checkpoint(self.model, None)
+        saved = self.folder / CHECKPOINTS / f"{checkpoint.PREFIX}{self.saved_step}"
+        return UserError(
+            f"{error}\n{saved} has all until then: go on with resume={self.folder} accept=[data] once the row is mended"
+        )
 
     # --- data ---
 
@@ -100,7 +113,10 @@ class AlignTrainer(Trainer):
         """The micro-batches of one optimizer step, and the sums of their weights over all ranks, known before the first
         backward.
         """
-        batches = [next(epoch_iterator).to(device) for _ in range(num_batches)]
+        try:
+            batches = [next(epoch_iterator).to(device) for _ in range(num_batches)]
+        except LateRow as error:
+            raise self._stopped(error) from error
         if isinstance(self.loader, OfflineLoader):
             for batch in batches:
                 self.cost.delivered(batch, len(self.loader.order.table))

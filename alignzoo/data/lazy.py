@@ -1,0 +1,91 @@
+"""Tables whose records are made when they are asked for, of data too large to be tokenised beforehand."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from alignzoo.batch import Batch
+from alignzoo.contracts import Table
+from alignzoo.data.large import CHECKED, LazyRows
+from alignzoo.data.rows import Row, UnusableRow
+from alignzoo.data.tables import renumbered
+from alignzoo.errors import UserError
+
+logger = logging.getLogger("alignzoo")
+REMEMBERED = 4096  # records
+
+
+class LateRow(UserError):
+    """A row that turns out unusable when its record is made."""
+
+
+class LazyTable:
+    """Records of `rows`. `made(row, part)` is a table of a row's part, and counts of what was cut or dropped; `parts` (N,) are
+    how many each row has, None: one. A record depends on its own row alone.
+
+    A row that can't be used is left out of a batch, and counted where the rows drop such, or told. Where it must not be, as in
+    training, it raises LateRow.
+    """
+
+    strict = False
+
+    def __init__(
+        self, rows: LazyRows, made: Callable[[Row, int], tuple[Table | None, Counter[str]]], parts: np.ndarray | None = None
+    ) -> None:
+        self.rows, self.made = rows, made
+        self.first = None if parts is None else np.concatenate([[0], np.cumsum(parts)])
+        self.dropped: dict[int, Counter[str]] = {}  # what was cut or dropped of rows that were looked at
+        self._record = lru_cache(maxsize=REMEMBERED)(self._make)
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.first is None else int(self.first[-1])
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        records = [record for row in rows if (record := self.record(row)) is not None]
+        return type(records[0]).cat(records) if records else self._usable.take([])
+
+    def record(self, row: int) -> Any:
+        """None for a row that is left out; `dropped` says why."""
+        try:
+            return self._record(int(row))
+        except LateRow as error:
+            if self.strict:
+                raise
+            if row not in self.dropped:
+                logger.warning("%s\nIt is left out of what is evaluated", error)
+            self.dropped[int(row)] = Counter(heldout_rows_left_out=1)
+            return None
+
+    def check(self) -> None:
+        """Looks at the first rows. Raises UserError where one can't be used, or none can."""
+        records = [record for row in range(min(CHECKED, len(self))) if (record := self._record(row)) is not None]
+        if not records:
+            why = ", ".join(sorted(set[str]().union(*self.dropped.values())))
+            raise UserError(f"none of the first {CHECKED} rows of {self.rows.stored.name} can be used: {why}")
+        self._usable = records[0]
+
+    def _make(self, number: int) -> Any:
+        row, part = number, 0
+        if self.first is not None:
+            row = int(np.searchsorted(self.first, number, "right")) - 1
+            part = number - int(self.first[row])
+        try:
+            table, counts = self.made(self.rows.row(row), part)
+        except UnusableRow as error:
+            table, counts = None, Counter({"unusable_rows_dropped": 1, f"unusable_rows_dropped_for_{error.kind}": 1})
+            if not self.rows.drops:
+                raise LateRow(str(error)) from error
+        except UserError as error:
+            raise LateRow(str(error)) from error
+        if counts := +counts:
+            self.dropped[number] = counts
+        if not table:
+            return None
+        return renumbered(table.batch(range(len(table))), lambda rows: torch.full_like(rows, number))
