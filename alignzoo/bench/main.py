@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from alignzoo.bench import launch, record, tuning
 from alignzoo.bench.job import INTERRUPTED
 from alignzoo.bench.plan import Run, plan
+from alignzoo.bench.preview import preview
 from alignzoo.bench.request import Request, parse
 from alignzoo.config import catalogue
 from alignzoo.config.registry import Registry
@@ -34,6 +35,7 @@ sure, and at what cost. The same command again keeps what is finished and goes o
   bench.search.KEY=[low,high]   where to look for a setting; bench.search.LABEL.KEY for one algorithm, null for nowhere
   bench.threads=1             of each run
   jobs=2                      runs at a time; without it, as many as the cores have room for, one with a GPU
+  dry_run=true                print the plan, and carry out and write nothing
   hydra/launcher=joblib       or submitit_local, submitit_slurm, ...: who runs them; hydra.launcher.KEY=... are its settings
 
 """
@@ -46,6 +48,9 @@ def main(argv: Sequence[str]) -> int:
         catalogue.show_list(Registry(), "suite")
         return 0
     request = parse(argv)
+    if request.dry_run:
+        print(preview(request))
+        return 0
     tunings, runs = tuning.plan(request), plan(request)
     record.prepare(request, runs, first=tuning.runs(tunings))
     record.write(request, runs)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignzoo.bench.request import Request
 from alignzoo.common.folder import SUMMARY
+from alignzoo.common.progress import counted
 from alignzoo.config import grammar
 from alignzoo.config.composition import compose
 from alignzoo.config.overrides import written
@@ -76,19 +77,24 @@ def plan(request: Request, tuned: Mapping[tuple[str, str], dict[str, Any]] = NOT
     that are `tuned` for its label and condition. Every one's config was composed and checked but for its seed. Raises UserError
     for whatever is wrong with one of them.
     """
+    runs = grid(request, tuned)
+    of_one_seed = [r for r in runs if r.seed == request.seeds[0]]
+    for r in counted(of_one_seed, "checking the config of every run", len(of_one_seed), each=1):
+        _check(request, r)
+    _check_comparable(request, of_one_seed)
+    return runs
+
+
+def grid(request: Request, tuned: Mapping[tuple[str, str], dict[str, Any]] = NOTHING) -> list[Run]:
+    """As `plan`, without a look at what the configs come to."""
     _check_keys(request)
-    runs = [
+    return [
         made(request, point | swept, label, seed, tuned.get((label, condition(request, point)), {}))
         for point in conditions(request)
         for swept in points(request.sweep)
         for seed in request.seeds
         for label in request.algorithms
     ]
-    of_one_seed = [r for r in runs if r.seed == request.seeds[0]]
-    for r in of_one_seed:
-        _check(request, r)
-    _check_comparable(request, of_one_seed)
-    return runs
 
 
 def _check_comparable(request: Request, runs: Sequence[Run]) -> None:

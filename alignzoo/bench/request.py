@@ -25,7 +25,7 @@ from alignzoo.errors import UserError, masked, nearest, require
 
 SEARCH_PATH = "hydra.searchpath"
 EXTRAS = ("joblib", "submitit")  # launchers that alignzoo's extras install
-OWN = ("suite", "algorithms", "seeds", "folder", "jobs", "bench", "hydra")
+OWN = ("suite", "algorithms", "seeds", "folder", "jobs", "dry_run", "bench", "hydra")
 PER_RUN = {
     "algorithm": "algorithms=[...]",
     "seed": "seeds=",
@@ -47,6 +47,7 @@ class Request:
     seeds: list[int]
     folder: Path
     jobs: int | None
+    dry_run: bool
     threads: int
     tune: int
     overrides: list[str] = field(default_factory=list)
@@ -77,7 +78,7 @@ def parse(argv: Sequence[str]) -> Request:
     return Request(
         command=["alignzoo", "bench", *map(masked, argv)], suite_name=name, suite=asked.suite, algorithms=algorithms,
         seeds=seeds_of(asked.suite.seeds if asked.seeds is None else asked.seeds),
-        folder=Path(asked.folder), jobs=asked.jobs, threads=asked.bench.threads,
+        folder=Path(asked.folder), jobs=asked.jobs, dry_run=asked.dry_run, threads=asked.bench.threads,
         tune=_tune(asked), tune_seeds=tuning_seeds(asked.bench.tune_seeds), search=_search(asked, algorithms),
         overrides=[str(o.input_line) for o in parsed if not _is_own(o) or o.get_key_element() == SEARCH_PATH],
         override=override, launcher=_launcher(parsed, asked.jobs), own=own,

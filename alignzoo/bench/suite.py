@@ -70,6 +70,7 @@ class BenchConfig:
     seeds: Any = None
     folder: str = "runs/bench"
     jobs: int | None = None
+    dry_run: bool = False
     run: int | None = None  # which run of the grid a launched job is; filled in by bench itself
 
 

@@ -54,7 +54,7 @@ class Lines(Stored):
         with ExitStack() as stack:
             try:
                 packed = path.suffix == ".gz"
-                file: Any = stack.enter_context(tempfile.TemporaryFile() if packed else path.open("rb"))
+                file: Any = stack.enter_context(tempfile.TemporaryFile() if packed else path.open("rb"))  # noqa: SIM115
                 if packed:
                     with gzip.open(path) as source:
                         shutil.copyfileobj(source, file, BLOCK)
