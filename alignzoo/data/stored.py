@@ -22,6 +22,7 @@ from alignzoo.data.rows import UnusableRow
 
 LARGE = 20_000  # rows; more are not held in memory
 BLOCK = 2**20  # bytes
+BATCH = 1000  # rows of Arrow
 RawRow = tuple[str, Mapping[str, Any] | UnusableRow]  # where it is; and its columns, or why it can't be read
 
 
@@ -99,7 +100,9 @@ class ArrowRows(Stored):
 
     def __iter__(self) -> Iterator[tuple[int, RawRow]]:
         encode = json.JSONEncoder(default=str).encode
-        for place, columns in enumerate(self.data):
+        batches = self.data.iter(BATCH)
+        rows = (dict(zip(batch, row, strict=True)) for batch in batches for row in zip(*batch.values(), strict=True))
+        for place, columns in enumerate(rows):
             self.digest.update(encode(columns).encode("utf-8", "surrogatepass"))
             yield place, (f"{self.name}, row {place + 1}", lean(columns, self.sparse))
 

@@ -79,6 +79,6 @@ def moved(module: nn.Module, start: Path) -> float:
     return float(sum(float((p - before[name]).double().square().sum()) for name, p in module.named_parameters()) ** 0.5)
 
 
-def memory(field: str) -> float:
+def memory(field: str, process: int | str = "self") -> float:
     """MB."""
-    return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024  # type: ignore[index]
+    return int(re.search(rf"{field}:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[1]) / 1024  # type: ignore[index]
