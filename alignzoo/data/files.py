@@ -7,17 +7,25 @@ import tempfile
 import zlib
 from abc import abstractmethod
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from alignzoo.batch import Batch
 from alignzoo.common.progress import counted
 from alignzoo.data.formats import PREFERENCE
 from alignzoo.data.json_text import BrokenJson, elements
-from alignzoo.data.rows import CANONICAL
+from alignzoo.data.large import LazyRows, not_of
+from alignzoo.data.prepare import Rows
+from alignzoo.data.raters import VOTING
+from alignzoo.data.repeats import Repeated
+from alignzoo.data.rows import CANONICAL, Row
 from alignzoo.data.source import RowSource, existing
 from alignzoo.data.stored import LARGE, ArrowRows, Lines, RawRow, Stored, json_line, json_object, lean
+from alignzoo.data.streamed import Stream, StreamedRows
 from alignzoo.errors import UserError, nearest
 
 CONVERSATIONS = (
@@ -146,12 +154,47 @@ class Hub(SplitSource):
 
     name: str | None = field(default=None, metadata={"help": "the data set's configuration"})
     revision: str | None = field(default=None, metadata={"help": "a branch, tag or commit"})
+    streaming: bool = field(
+        default=False, metadata={"help": "read rows as they come, in their order, and nothing beforehand but the first of them"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        numbers = ["vocabulary", "shots", "max_rows"] + ["heldout"] * (self.heldout_split is None)
+        drops = [name for name in ("duplicates", "contradictions") if getattr(self, name) is Repeated.drop]
+        for name in [name for name in numbers if getattr(self, name)] + drops:
+            if self.streaming:
+                split = "hold out a split with data.heldout_split=NAME, or nothing with data.heldout=0"
+                self._refuse(f"data.{name}", split if name == "heldout" else "leave it out")
+
+    def rows(self) -> tuple[list[Row], list[Row], dict[str, Any]]:
+        if self.streaming:
+            self._refuse("what is made, mixed or asked of its rows", "leave data.streaming out")
+        return super().rows()
+
+    def lazy_rows_for(self, view: type[Batch]) -> tuple[LazyRows, Rows, dict[str, Any]] | None:
+        if not self.streaming:
+            return super().lazy_rows_for(view)
+        counts = Counter[str]()
+        heldout = self._apart(counts) or []
+        stream = Stream(lambda: self.load(self.split), f"{self.path}[{self.split}]", _sparse(self))
+        rows = StreamedRows.of(stream, self._row, self.drops).then(partial(not_of, {row.key for row in heldout}))
+        counts.update(f"left_out_{name}" for columns in stream.first for name in self.leave_out if name in columns)
+        if any(not row.values.keys().isdisjoint(VOTING) for row in rows.known):
+            self._refuse("settling votes of several raters", "settle them beforehand")
+        self._check(rows.known, counts, len(rows))
+        found = self._in_columns(view, rows, heldout, counts)
+        return found or self._refuse("comparing ratings within prompts", "choose rows of pairs")
+
+    def _refuse(self, what: str, remedy: str) -> NoReturn:
+        raise UserError(f"data.streaming=true has no whole to look at, and {what} takes it: {remedy}")
 
     def load(self, split: str) -> Iterable[Mapping[str, Any]]:
         from datasets import load_dataset
 
+        options: dict[str, Any] = {"split": split, "revision": self.revision, "streaming": self.streaming}
         try:
-            loaded: Iterable[Mapping[str, Any]] = load_dataset(self._given(), self.name, split=split, revision=self.revision)
+            loaded: Iterable[Mapping[str, Any]] = load_dataset(self._given(), self.name, **options)
         except (ValueError, OSError) as error:
             raise UserError(f"data.path={self.path}, split {split}: {_first_line(error)}") from error
         return loaded

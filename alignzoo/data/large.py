@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,17 +29,34 @@ Shape = tuple[tuple[str, type], ...]  # the columns of a row, and what they hold
 Make = Callable[[RawRow], Row]
 
 
+class HeldoutPrompt(Exception):
+    """A row of a prompt that is held out, met when it is made: none to train on."""
+
+
+def not_of(keys: Collection[str], row: Row) -> Row:
+    """The row. Raises HeldoutPrompt where its key is one of these."""
+    if row.key in keys:
+        raise HeldoutPrompt
+    return row
+
+
 @dataclass(frozen=True)
 class LazyRows:
     """Rows at `places` of what is stored. `known` are the first of them, and one of each shape that rows have."""
 
-    stored: Stored
+    stored: Any  # Stored
     make: Make
     places: np.ndarray
     keys: np.ndarray  # the beginnings of the hashes of their prompts
     shown: np.ndarray  # places of one of each shape
     content: Items  # what stands for all that is stored, as `TextSource.content` has it
     drops: bool = False  # whether rows that can't be used are passed over, instead of raised
+    endless: ClassVar[bool] = False
+
+    @property
+    def beginning(self) -> int:
+        """How many of the first rows are looked at before training."""
+        return min(CHECKED, len(self))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -86,6 +104,8 @@ class LazyRows:
     def _usable(self, place: int) -> list[Row]:
         try:
             return [self.make(self.stored.row(place))]
+        except HeldoutPrompt:
+            return []
         except UnusableRow:
             if not self.drops:
                 raise

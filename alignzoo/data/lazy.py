@@ -13,7 +13,7 @@ import torch
 
 from alignzoo.batch import Batch
 from alignzoo.contracts import Table
-from alignzoo.data.large import CHECKED, LazyRows
+from alignzoo.data.large import HeldoutPrompt, LazyRows
 from alignzoo.data.rows import Row, UnusableRow
 from alignzoo.data.tables import renumbered
 from alignzoo.errors import UserError
@@ -63,12 +63,17 @@ class LazyTable:
             self.dropped[int(row)] = Counter(heldout_rows_left_out=1)
             return None
 
+    @property
+    def beginning(self) -> int:
+        """How many of the first records are looked at before training."""
+        return min(self.rows.beginning, len(self))
+
     def check(self) -> None:
         """Looks at the first rows. Raises UserError where one can't be used, or none can."""
-        records = [record for row in range(min(CHECKED, len(self))) if (record := self._record(row)) is not None]
+        records = [record for row in range(self.beginning) if (record := self._record(row)) is not None]
         if not records:
             why = ", ".join(sorted(set[str]().union(*self.dropped.values())))
-            raise UserError(f"none of the first {CHECKED} rows of {self.rows.stored.name} can be used: {why}")
+            raise UserError(f"none of the first {self.beginning} rows of {self.rows.stored.name} can be used: {why}")
         self._usable = records[0]
 
     def _make(self, number: int) -> Any:
@@ -78,6 +83,8 @@ class LazyTable:
             part = number - int(self.first[row])
         try:
             table, counts = self.made(self.rows.row(row), part)
+        except HeldoutPrompt:
+            table, counts = None, Counter(training_rows_of_heldout_prompts_dropped=1)
         except UnusableRow as error:
             table, counts = None, Counter({"unusable_rows_dropped": 1, f"unusable_rows_dropped_for_{error.kind}": 1})
             if not self.rows.drops:

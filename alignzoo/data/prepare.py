@@ -66,7 +66,8 @@ class Preparation:
             tables[0].strict = True
         prompts = self._prompts_to_sample(heldout if asked is None else asked)
         for name, table in zip(("train", "heldout", "heldout_prompts"), (*tables, prompts), strict=True):
-            report[name] = 0 if table is None else len(table)
+            endless = isinstance(table, LazyTable) and table.rows.endless
+            report[name] = 0 if table is None else None if endless else len(table)
         if tables[0] is None or not len(tables[0]):
             raise UserError(f"no row of {known(train)[0].where.rsplit(',', 1)[0]} can be used as {self.view.__name__}")
         return Tables(

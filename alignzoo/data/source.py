@@ -148,14 +148,21 @@ class RowSource(TextSource):
         whole = survey.rows(self._row, self.drops)
         train = whole.at(kept & ~held)
         self._check(whole.known, counts, len(train))
+        return self._in_columns(view, train, whole.at(kept & held) if apart is None else apart, counts)
+
+    def _in_columns(
+        self, view: type[Batch], train: LazyRows, heldout: Rows, counts: Counter[str]
+    ) -> tuple[LazyRows, Rows, dict[str, Any]] | None:
+        """With the columns of the view, or an error when a row without them is made; None where the view compares rows."""
         needs = needed(view, train.known)
         if compared_within_prompts(view, train.known):
             return None
         complete = partial(self._complete, needs)
-        heldout: Rows = whole.at(kept & held).then(complete)
-        if apart is not None:
-            (apart,), lacking = self._with_columns(needs, apart)
-            heldout, counts = self._formatted(apart), counts + lacking
+        if isinstance(heldout, LazyRows):
+            heldout = heldout.then(complete)
+        else:
+            (kept,), lacking = self._with_columns(needs, heldout)
+            heldout, counts = self._formatted(kept), counts + lacking
         return train.then(complete), heldout, self._report(counts)
 
     def _apart(self, counts: Counter[str]) -> list[Row] | None:

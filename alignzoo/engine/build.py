@@ -28,6 +28,7 @@ from alignzoo.contracts import (
     Tables,
     TrainerPlugin,
 )
+from alignzoo.data.lazy import LazyTable
 from alignzoo.engine import beside, budget, checks, hf_arguments, memory, precision
 from alignzoo.engine.callbacks import Flow, Interrupt, Settings, Show
 from alignzoo.engine.cost import watch_networks
@@ -176,6 +177,8 @@ class Builder:
             return budget.steps(self.setup, tables)
         if training.max_steps:
             return int(training.max_steps)
+        if isinstance(tables.train, LazyTable) and tables.train.rows.endless:
+            raise UserError("data.streaming=true has no end, and so no epochs: give trainer.max_steps, or a budget")
         if not self.online:
             return math.ceil(training.epochs * len(tables.train) / training.batch)
         rollouts = math.ceil(training.epochs * len(tables.train) / rollout.prompts)

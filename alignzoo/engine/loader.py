@@ -61,8 +61,8 @@ class Order:
         self.look(stop)
         size, parts = len(self.table), []
         for epoch, places in groupby(self._places(start, stop), key=lambda place: place // size):
-            rows = self._permutation(epoch)[[place - epoch * size for place in places]]
-            parts.append(renumbered(self.table.batch(rows.tolist()), partial(torch.add, other=epoch * size)))
+            rows = self._rows(epoch, [place - epoch * size for place in places])
+            parts.append(renumbered(self.table.batch(rows), partial(torch.add, other=epoch * size)))
         return parts[0] if len(parts) == 1 else type(parts[0]).cat(parts)
 
     def look(self, stop: int) -> None:
@@ -75,7 +75,7 @@ class Order:
         while self.looked_at < stop:
             place = self.looked_at + len(self.passed)
             epoch, offset = divmod(place, size)
-            row = int(self._permutation(epoch)[offset])
+            (row,) = self._rows(epoch, [offset])
             usable = self.table.record(row) is not None
             if epoch == 0:
                 self.counts.update(self.table.dropped.get(row, {}))
@@ -92,12 +92,22 @@ class Order:
             yield position + bisect_right(range(len(self.passed)), position, key=lambda i: self.passed[i] - i)
 
     def state_dict(self) -> dict[str, Any]:
-        lazy = isinstance(self.table, LazyTable)
-        return {"looked_at": self.looked_at, "passed": [*self.passed], "counts": dict(self.counts)} if lazy else {}
+        if not isinstance(self.table, LazyTable):
+            return {}
+        stream = self.table.rows.stored.state_dict() if self.table.rows.endless else {}
+        return {"looked_at": self.looked_at, "passed": [*self.passed], "counts": dict(self.counts), "stream": stream}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if "looked_at" in state:
             self.looked_at, self.passed, self.counts = state["looked_at"], state["passed"], Counter(state["counts"])
+        if state.get("stream") and isinstance(self.table, LazyTable):
+            self.table.rows.stored.load_state_dict(state["stream"])
+
+    def _rows(self, epoch: int, offsets: list[int]) -> list[int]:
+        if isinstance(self.table, LazyTable) and self.table.rows.endless:
+            return offsets
+        rows: list[int] = self._permutation(epoch)[offsets].tolist()
+        return rows
 
     @lru_cache(maxsize=2)  # noqa: B019 - an Order lives as long as its run
     def _permutation(self, epoch: int) -> Any:

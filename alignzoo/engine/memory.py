@@ -12,6 +12,7 @@ import torch
 
 from alignzoo.batch import Prompts
 from alignzoo.contracts import Table
+from alignzoo.data.lazy import LazyTable
 from alignzoo.engine.cost import tokens_in
 from alignzoo.models.roles import gather_objects
 
@@ -63,8 +64,9 @@ def enough(each: int, tokens: float, config: Any, width: int) -> int:
 
 def lengths(table: Table, new_tokens: int) -> list[int]:
     """Tokens of records spread over the data: a completion's with its prompt's, or a prompt's and `new_tokens` to come."""
-    step = max(1, len(table) // LOOKED_AT)
-    records = (table.batch([row]) for row in range(0, len(table), step))
+    size = table.beginning if isinstance(table, LazyTable) else len(table)
+    step = max(1, size // LOOKED_AT)
+    records = (table.batch([row]) for row in range(0, size, step))
     return [_tokens(record, new_tokens) for record in records if len(record)]
 
 
