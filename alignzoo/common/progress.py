@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +18,9 @@ T = TypeVar("T")
 
 @contextmanager
 def progress(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A function to tell how many more are done. Nothing is shown of what takes less than PATIENCE."""
-    console, began, shown = Console(stderr=True), time.monotonic(), False
+    """A function to tell how many more are done. Nothing is shown of what takes less than PATIENCE, and the first of several
+    processes speaks for all."""
+    console, began, shown = Console(stderr=True), time.monotonic(), os.environ.get("RANK", "0") != "0"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task(title, total=total)
@@ -26,7 +28,7 @@ def progress(title: str, total: int | None = None) -> Iterator[Callable[[int], N
     def advance(more: int) -> None:
         nonlocal shown
         bar.advance(task, more)
-        if not shown and time.monotonic() - began > PATIENCE:
+        if not shown and not bar.finished and time.monotonic() - began > PATIENCE:
             shown = True
             if console.is_terminal:
                 bar.start()
@@ -36,7 +38,8 @@ def progress(title: str, total: int | None = None) -> Iterator[Callable[[int], N
     try:
         yield advance
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 def counted(items: Iterable[T], title: str, total: int | None = None, each: int = 1000) -> Iterator[T]:

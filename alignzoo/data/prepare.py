@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts
+from alignzoo.common.progress import counted
 from alignzoo.contracts import Context, Table, Tables
 from alignzoo.data.encode import Encoder, Tokens
 from alignzoo.data.large import LazyRows, known
@@ -23,6 +24,7 @@ from alignzoo.data.views import RECIPES, Example, Recipe, derived, examples, rec
 from alignzoo.errors import UserError
 
 T = TypeVar("T")
+TOGETHER = 1000  # prompts tokenised at once
 Rows = list[Row] | LazyRows
 PROMPT = (
     "the prompt has {size} tokens, more than the context: {room} is what generation.max_new_tokens leaves of it{more}\n"
@@ -173,7 +175,10 @@ class Preparation:
         groups: list[list[Text]] = [[] for _ in places]
         for example, place in zip(made, prompt_of, strict=True):
             groups[place] += example.completions
-        encoded = self.encoder.encode([made[place].prompt for place in places], groups)
+        texts = [made[place].prompt for place in places]
+        starts = counted(range(0, len(texts), TOGETHER), f"tokenising {len(texts)} prompts", len(texts) // TOGETHER + 1, each=1)
+        parts = [self.encoder.encode(texts[i : i + TOGETHER], groups[i : i + TOGETHER]) for i in starts]
+        encoded = [row for part in parts for row in part]
         owners = [made[place].row for place in places]
         prompts = [self._cut_prompt(row["prompt"], ids) for row, (ids, _) in zip(owners, encoded, strict=True)]
         tokens = [iter(completions) for _, completions in encoded]

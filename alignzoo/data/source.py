@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from alignzoo.batch import Batch
+from alignzoo.common.progress import counted
 from alignzoo.data.large import LazyRows, Survey
 from alignzoo.data.prepare import Rows
 from alignzoo.data.raters import Votes, settled
@@ -219,7 +220,7 @@ class RowSource(TextSource):
 
     def _canonical(self, rows: Iterable[RawRow] | None, counts: Counter[str]) -> list[Row]:
         made = []
-        for raw in islice(rows or (), self.max_rows or None):
+        for raw in counted(islice(rows or (), self.max_rows or None), f"data.path={self.path}: reading"):
             counts["rows"] += 1
             counts.update(
                 f"left_out_{name}" for name in self.leave_out if not isinstance(raw[1], UnusableRow) and name in raw[1]

@@ -55,7 +55,7 @@ class Lines(Stored):
         with ExitStack() as stack:
             try:
                 packed = path.suffix == ".gz"
-                file: Any = stack.enter_context(tempfile.TemporaryFile() if packed else path.open("rb"))  # noqa: SIM115 - the stack closes it  # noqa: SIM115
+                file: Any = stack.enter_context(tempfile.TemporaryFile() if packed else path.open("rb"))  # noqa: SIM115
                 if packed:
                     with gzip.open(path) as source:
                         shutil.copyfileobj(source, file, BLOCK)

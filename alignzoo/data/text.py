@@ -13,6 +13,7 @@ import torch
 from alignzoo.batch import Batch, Completions, Pairs, Prompts
 from alignzoo.common import fingerprint
 from alignzoo.common.disk import existing
+from alignzoo.common.progress import counted
 from alignzoo.contracts import Context, Models, Source, Table, Tables
 from alignzoo.data.encode import Encoder
 from alignzoo.data.large import LazyRows, known
@@ -104,7 +105,7 @@ class TextSource(Source):
             self._ahead = {view: rows}
             held = [row for side in rows[:2] if isinstance(side, list) for row in side]
             stored = [side.content for side in rows[:2] if isinstance(side, LazyRows)]
-            each = fingerprint.of_rows((_file(row), [row.values, row.remaining]) for row in held)
+            each = fingerprint.of_rows((_file(row), [row.values, row.remaining]) for row in counted(held, "hashing the data"))
             self._contents[view] = each | (stored[0] if stored else {})
         return self._contents[view]
 

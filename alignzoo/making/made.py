@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from alignzoo.batch import Batch, Completions
 from alignzoo.common import fingerprint
+from alignzoo.common.progress import progress
 from alignzoo.config.code import of_object
 from alignzoo.contracts import Context, Source, Tables
 from alignzoo.data.files import JsonLines
@@ -128,7 +125,7 @@ class _Maker:
         prompts = {"count": len(asked.rows), "hash": fingerprint.of_json(content)[:16]}
         origins = self.origins | {"prompts": prompts, "purpose": asked.purpose}
         store = Store(self.author.context.cache, origins, self.notes, self._make(asked))
-        with _shown(f"{asked.purpose}: {count} prompts x {self.setup.making.samples} samples", count) as done:
+        with progress(f"{asked.purpose}: {count} prompts x {self.setup.making.samples} samples", count) as done:
             return store, store.draws(count, done)
 
     def _make(self, asked: Asked) -> Callable[[range], list[Draw]]:
@@ -186,17 +183,6 @@ def described(settings: Any) -> Any:
 def _content(path: Path) -> str:
     files = [file for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()]
     return fingerprint.of_json([[file.name, fingerprint.of_file(file)] for file in files])[:16]
-
-
-@contextmanager
-def _shown(title: str, count: int) -> Iterator[Callable[[int], None]]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda more: None
-        return
-    with Progress(TextColumn(title), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task(title, total=count)
-        yield lambda more: progress.advance(task, more)
 
 
 def _said(counts: Mapping[str, int]) -> str:
