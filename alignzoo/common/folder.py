@@ -194,15 +194,16 @@ def _being_written(name: str) -> str:
 
 
 def remove_sealed(folder: Path) -> None:
-    """The files that the manifest names, the manifest last; and folders that are empty then. What somebody else has put there
-    stays."""
+    """The files that the manifest names, the manifest last; and folders that are empty then. What somebody else has put there,
+    or a link leads to, or has another size by now, stays."""
     try:
-        names = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+        entries = {str(name): int(size) for name, (size, _) in json.loads((folder / MANIFEST).read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
         return
-    for name in names:
-        if not (Path(name).is_absolute() or ".." in Path(name).parts):
-            (folder / name).unlink(missing_ok=True)
+    for path, size in ((folder / name, size) for name, size in entries.items()):
+        within = path.parent.resolve().is_relative_to(folder.resolve())
+        if within and path.is_file() and not path.is_symlink() and path.stat().st_size == size:
+            path.unlink()
     (folder / MANIFEST).unlink()
     for path in [*sorted(filter(Path.is_dir, folder.rglob("*")), reverse=True), folder]:
         with contextlib.suppress(OSError):

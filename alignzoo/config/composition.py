@@ -56,6 +56,9 @@ def load_run(folder: str | Path, trust: bool = False, judges: bool = True, optio
     if not (own or trust) and (asked := strangers.asked(saved)):
         raise UserError(_refusal(folder, asked, option))
     choices = {group: name for group, name in saved["choices"].items() if group not in NAMES_ONLY}
+    for group, name in choices.items():
+        if not re.fullmatch(r"[\w-]+", str(name)):  # Hydra would read quotes and spaces as it does on a command line
+            raise UserError(f"{folder}/config.yaml: choices.{group}={name!r} is no option's name")
     given = [f"{group}={name}" for group, name in choices.items()]
     cfg = compose(given + ([f"plugins_dir={saved['plugins_dir']}"] if saved.get("plugins_dir") else []))
     try:

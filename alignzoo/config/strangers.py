@@ -47,4 +47,4 @@ def _in_any_case(name: str, value: Any) -> bool:
         return bool(value)
     if name == "attention" or name.endswith("_implementation"):
         return "/" in str(value)
-    return isinstance(value, str) and "oc.env" in value
+    return isinstance(value, str) and "${" in value  # a resolver's name may itself be put together

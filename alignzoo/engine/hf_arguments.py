@@ -105,9 +105,11 @@ def check(training: Training, hosted: bool) -> None:
         key = f"trainer.arguments.lr_scheduler_kwargs.{name}"
         if name != "num_cycles":
             raise UserError(f"{key}: {COSINE} has no {name!r}: it takes num_cycles")
-        require(isinstance(value, int | float), key, value, "a number")
+        require(_fits(value, float) and 0 < value < math.inf, key, value, "a number > 0, and finite")
 
 
 def _fits(value: Any, hint: Any) -> bool:
     kinds = [kind for kind in (get_origin(kind) or kind for kind in get_args(hint) or [hint]) if isinstance(kind, type)]
+    if isinstance(value, bool):
+        return bool in kinds
     return isinstance(value, (*kinds, int) if float in kinds else tuple(kinds))

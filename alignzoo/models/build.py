@@ -21,6 +21,8 @@ DROPOUTS = (
     "attn_pdrop", "embd_pdrop", "resid_pdrop", "activation_dropout", "classifier_dropout", "summary_first_dropout",
 )  # fmt: skip
 
+SEEN = 1e-5  # of the largest logit: the same shapes round the same way
+
 
 def tokenizer(settings: Model) -> Any:
     """The tokenizer of `settings.tokenizer`, else the one beside the model, else the embedded byte-level one."""
@@ -75,7 +77,19 @@ def policy(settings: Model, made: Any, seed: int) -> nn.Module:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     kind: Any = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
-    return network(kind, settings, made, seed)
+    return _causal(network(kind, settings, made, seed), f"model.path={settings.path}" if settings.path else "model.config")
+
+
+@torch.no_grad()
+def _causal(module: Any, where: str) -> nn.Module:
+    """The module. Raises UserError for a network that sees later tokens, as encoders do: what it says of a token is no
+    probability given those before."""
+    if not module.config.is_encoder_decoder:
+        ids = torch.arange(1, 7)[None] % module.config.get_text_config().vocab_size
+        first, second = (module(input_ids=row).logits[0, :-1] for row in (ids, torch.cat([ids[:, :-1], ids[:, :1]], 1)))
+        if (first - second).abs().max() > SEEN * first.abs().max():
+            raise UserError(f"{where} is a {type(module).__name__} that sees later tokens: it can't write. Take a decoder")
+    return module
 
 
 def network(kind: Any, settings: Model, made: Any, seed: int, trunk: bool = False) -> nn.Module:
@@ -185,7 +199,7 @@ def _pretrained(name: str, path: str, settings: Model, trunk: bool) -> nn.Module
     kind: Any = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
     module = where.network(kind, trunk=trunk, config=made, **_options(settings))
     rotary.settle(module, settings.context_length)
-    return module
+    return module if trunk else _causal(module, str(where))
 
 
 def _width(made: Any) -> int:

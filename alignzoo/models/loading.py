@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import safe_open
 from torch import nn
 
 from alignzoo.errors import UserError
@@ -23,6 +23,7 @@ from alignzoo.settings import embedded
 
 logger = logging.getLogger("alignzoo")
 ADAPTER_CONFIG = "adapter_config.json"
+LONGEST = 300  # letters of what another library says
 QUANTISED = (
     "is_quantized",
     "hf_quantizer",
@@ -59,14 +60,18 @@ class Location:
         return where if adapter is None else where._on_base(adapter)
 
     def _on_base(self, adapter: str) -> Location:
-        base = str(json.loads(Path(adapter).read_text("utf-8")).get("base_model_name_or_path") or "")
-        if not base:
+        with self.readable("adapter"):
+            base = str(dict(json.loads(Path(adapter).read_text("utf-8"))).get("base_model_name_or_path") or "")
+        if not base or Path(base).expanduser() == Path(self.path):
             raise UserError(
                 f"{self} is an adapter that names no model: write base_model_name_or_path into its {ADAPTER_CONFIG}"
             )
         below = Location.of(base, f"{self} is an adapter, whose base_model_name_or_path", self.trust_remote_code)
         if below.adapter:
             raise UserError(f"{self} is an adapter of an adapter, {base}: merge that into its model first")
+        folder = Path(self.path)
+        if folder.is_dir() and not any(folder.glob("adapter_model.*")):
+            raise UserError(f"{self} is an adapter without weights: adapter_model.safetensors is missing")
         return replace(below, key=self.key, adapter=self.path)
 
     def __str__(self) -> str:
@@ -84,7 +89,7 @@ class Location:
             yield
         except UserError:
             raise
-        except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        except Exception as error:
             raise UserError(f"no {what} at {self}: {first_line(error)}{remedy}") from error
 
     def tokenizer(self) -> Any:
@@ -110,12 +115,31 @@ class Location:
         checkpoint, and none may be left over, but for those of the modules `fresh`; those of the head are nobody's concern
         where only the `trunk` is wanted. Raises UserError."""
         with self.readable("model"), quiet():
+            brought = self.brought()
+            if "score.weight" in brought and "config" not in options:
+                options["num_labels"] = brought["score.weight"][0]
             module, report = self._from(kind, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-            _check(self, module, report, set(fresh), f"{module.base_model_prefix}." if trunk else "")
+            _check(self, module, report, set(fresh), trunk, set(brought))
             if self.gguf:
                 _forget_quantisation(module)
             module.name_or_path = "" if self.adapter else self.path if not self.gguf else str(Path(self.path) / self.gguf)
-            return _with_adapter(module, self) if self.adapter else module
+            if self.adapter:
+                module = _with_adapter(module, self)
+            if broken := [name for name, weight in module.named_parameters() if not weight.isfinite().all()]:
+                raise UserError(f"{self} holds numbers that are not finite, in {_some(broken)}: put it back from a copy")
+            return module
+
+    def brought(self) -> dict[str, list[int]]:
+        """{name: shape} of the weights of whole modules that an adapter brings, such as a head."""
+        file = Path(self.adapter or "", "adapter_model.safetensors")
+        if not self.adapter or not file.is_file():
+            return {}
+        with safe_open(file, "pt") as weights:
+            return {
+                name.removeprefix("base_model.model."): weights.get_slice(name).get_shape()
+                for name in weights.keys()  # noqa: SIM118 - it is no dict
+                if "lora_" not in name
+            }
 
     def _from(self, kind: Any, **options: Any) -> Any:
         return kind.from_pretrained(self.path, **self.options, **options)
@@ -155,18 +179,27 @@ def _with_adapter(module: Any, where: Location) -> Any:
     result: Any = wrapped.load_adapter(folder, "default")
     if wrong := [*result.missing_keys, *result.unexpected_keys]:
         raise UserError(f"{where} is an adapter that does not fit {where.path}: look at {_some(wrong)}")
-    return merged(wrapped)
+    return merged(wrapped).requires_grad_(True)  # peft froze what it adapted
 
 
-def _check(where: Location, module: Any, report: dict[str, Any], fresh: set[str], prefix: str) -> None:
-    """Of the weights whose names begin with `prefix`."""
+def _check(where: Location, module: Any, report: dict[str, Any], fresh: set[str], trunk: bool, brought: set[str]) -> None:
+    """Raises UserError for weights that are missing, left over or of another shape, but for those that an adapter has
+    `brought`, and where only the trunk is wanted, or an adapter brings the head, those of the head. Pooling is of the head."""
+    prefix = f"{module.base_model_prefix}."
+    head = trunk or any(not name.startswith(prefix) for name in brought)
+
+    def concerns(key: str, missing: bool) -> bool:
+        if key in brought:
+            return False
+        return not head or (missing and not trunk) or (key.startswith(prefix) and "pooler" not in key.split("."))
+
     shapes = {key: f"{key} as {_shape(theirs)}, not {_shape(ours)}" for key, theirs, ours in report["mismatched_keys"]}
     faults = {
         "lacks {}": {key: key for key in report["missing_keys"]},
         "has {}, for which there is no place": {key: key for key in report["unexpected_keys"]},
         "has {}": shapes,
     }
-    keys = {key for named in faults.values() for key in named if key.startswith(prefix)}
+    keys = {key for how, named in faults.items() for key in named if concerns(key, how == "lacks {}")}
     allowed = {name: {key for key in keys if key == name or key.startswith(f"{name}.")} for name in fresh}
     if useless := sorted(name for name, named in allowed.items() if not named):
         raise UserError(f"model.fresh={useless}: {where} lacks no such weights: leave it out")
@@ -200,4 +233,6 @@ def _forget_quantisation(module: Any) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an error says first, and where that announces a list, the list's first line."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])[:LONGEST]

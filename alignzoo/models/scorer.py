@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alignzoo.batch import Completions
 from alignzoo.errors import UserError
-from alignzoo.models.build import network
+from alignzoo.models.build import location, network
 from alignzoo.models.forward import flat, padded
 from alignzoo.models.networks import Network
 from alignzoo.settings import Model
@@ -30,6 +30,7 @@ def scorer(settings: Model, made: Any, pad: int, seed: int) -> nn.Module:
     made.num_labels, made.pad_token_id = 1, pad
     made.reads_ended_completions = True  # EOS last: for `reward=model`, which makes text into tokens again
     scored = any(str(name).endswith("ForSequenceClassification") for name in made.architectures or [])
+    scored = scored or bool(settings.path and "score.weight" in location(settings).brought())
     if settings.path and not scored:
         logger.warning("model.path=%s is no reward model: its trunk gets a fresh head that scores", settings.path)
     return network(Classifier, settings, made, seed, trunk=not scored)

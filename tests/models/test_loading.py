@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+)
 
 from alignzoo import compose, train
+from alignzoo.contracts import Kind, Role
 from alignzoo.engine import checkpoint
 from alignzoo.errors import UserError
 from alignzoo.models import build, loading, rotary, tokenizers
@@ -351,3 +358,67 @@ def test_families_without_sdpa_start_by_the_defaults(family: str, tmp_path: Path
     assert abs(summary["metrics"].get("kl", 0.0)) < 0.1 and (tmp_path / "run" / "model" / "config.json").is_file()
     told = [record.message for record in caplog.records if "is run with padding" in record.message]
     assert len(told) == 1 and told[0].endswith("model.attention=eager takes no other layout than rows")
+
+
+# --- what somebody tried to break ---
+
+
+def test_all_weights_of_a_model_with_an_adapter_are_trained(adapter: Any) -> None:
+    """peft freezes what it adapts, and leaves it so where the adapter is merged."""
+    module = policy(Model(path=str(adapter[1])))
+    assert all(weight.requires_grad for weight in module.parameters())
+
+
+@pytest.mark.parametrize("content", ['{"a":', "[1]", '"text"'])
+def test_a_damaged_adapter_config_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(UserError, match=r"^no adapter at model.path="):
+        Location.of(str(tmp_path), "model.path")
+
+
+def test_an_adapter_of_itself_and_one_without_weights(folders: Path, tmp_path: Path) -> None:
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(tmp_path)}))
+    with pytest.raises(UserError, match="is an adapter that names no model"):
+        Location.of(str(tmp_path), "model.path")
+    file.write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(folders / "policy-True")}))
+    with pytest.raises(UserError, match=r"is an adapter without weights: adapter_model.safetensors is missing$"):
+        Location.of(str(tmp_path), "model.path")
+
+
+def test_weights_that_are_no_numbers_are_told(changed: Any) -> None:
+    with pytest.raises(UserError, match=r"holds numbers that are not finite, in model.norm.weight: put it back from a copy$"):
+        policy(changed(lambda w: w | {"model.norm.weight": w["model.norm.weight"] * torch.nan}))
+
+
+def test_a_gguf_file_that_is_cut_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03\x00\x00\x00" + b"\x01" * 19)
+    with pytest.raises(UserError, match=r"^no model at model.path=\S+cut.gguf: "):
+        build.config(Model(path=str(tmp_path / "cut.gguf")), tokenizers.byte_level())
+
+
+def test_an_encoder_is_no_policy(tmp_path: Path) -> None:
+    words = tokenizers.byte_level()
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    AutoModelForMaskedLM.from_config(AutoConfig.for_model("bert", vocab_size=len(words), **sizes)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"^model.path=\S+ is a BertLMHeadModel that sees later tokens: it can't write"):
+        policy(Model(path=str(tmp_path)))
+    role = Role(kind=Kind.POLICY)
+    with pytest.raises(UserError, match=r"^roles.teacher=\S+ is a BertLMHeadModel that sees later tokens"):
+        build.role_module("teacher", role, torch.nn.Linear(1, 1), str(tmp_path), Model())
+
+
+def test_the_adapter_of_a_reward_model_scores_as_the_merged_model(folders: Path, tmp_path: Path) -> None:
+    """Its head is in the adapter."""
+    rows = [{"prompt": "a", "chosen": "b c d", "rejected": "x"}, {"prompt": "e", "chosen": "f g h", "rejected": "y"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    base = [f"model.path={folders / 'policy-False'}", "peft=lora", "peft.rank=2", "trainer.learning_rate=0.1"]
+    run = tmp_path / "run"
+    train(compose([*TEXT, "algorithm=bradley_terry", *base, f"data.path={tmp_path}/rows.jsonl", f"run_dir={run}"]))
+    scores = []
+    for part in ("model", "adapter"):
+        module, _ = pretrained("AutoModelForSequenceClassification", str(run / part), Dtype.float32)
+        scores.append(module(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits)
+    torch.testing.assert_close(*scores, rtol=0, atol=1e-5)
+    assert scores[0].shape == (2, 1) and scores[0].abs().max() > 1e-3
