@@ -15,6 +15,7 @@ from transformers import PrinterCallback, Trainer
 from alignzoo.batch import Completions
 from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, PARTIAL, Lines
 from alignzoo.contracts import Context, Hosting, Scores
+from alignzoo.data.lazy import LateRow
 from alignzoo.engine import budget, checkpoint, checks, records
 from alignzoo.engine.budget import Allowance
 from alignzoo.engine.build import Builder, arguments, keywords
@@ -24,7 +25,7 @@ from alignzoo.engine.evaluate import Evaluator
 from alignzoo.engine.foreign import watch_trainer
 from alignzoo.engine.loader import Order, with_late
 from alignzoo.engine.stopping import Stopping
-from alignzoo.engine.trainer import keep_best, measured
+from alignzoo.engine.trainer import keep_best, measured, saved_before
 from alignzoo.errors import UserError
 from alignzoo.models.forward.flops import head_product
 from alignzoo.models.roles import Models, Trained, gather_objects
@@ -139,10 +140,23 @@ class Hosted:
                 lines.cut(checkpoint.step_of(folder))
         self.cost.started()
         with self.cost.phase("training"):
-            self.foreign.train(resume_from_checkpoint=resume_from_checkpoint)
+            try:
+                self.foreign.train(resume_from_checkpoint=resume_from_checkpoint)
+            except LateRow as error:
+                raise self._stopped(error) from error
         self.take_weights()
         keep_best(self)
         self.tables_report = with_late(self.order, self.evaluator.tables)
+
+    def _stopped(self, error: LateRow) -> UserError:
+        """Saves what was trained before; of several processes, which read different rows, one alone can't."""
+        step = self.foreign.state.global_step
+        if step == 0 or self.foreign.accelerator.num_processes > 1:
+            return error
+        model: Any = self.foreign.model
+        self.foreign._save_checkpoint(model, None)
+        self.keep_checkpoint()
+        return saved_before(error, self.folder, step)
 
     def finish_step(self) -> None:
         self.roles.shared.updates += 1

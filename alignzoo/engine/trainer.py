@@ -99,10 +99,7 @@ class AlignTrainer(Trainer):
         if self.state.global_step == 0:
             return error
         self._save_checkpoint(self.model, None)
-        saved = self.folder / CHECKPOINTS / f"{checkpoint.PREFIX}{self.saved_step}"
-        return UserError(
-            f"{error}\n{saved} has all until then: go on with resume={self.folder} accept=[data] once the row is mended"
-        )
+        return saved_before(error, self.folder, self.saved_step)
 
     # --- data ---
 
@@ -406,6 +403,12 @@ def measured(run: Any, inner: Trainer) -> dict[str, float]:
             if inner.is_world_process_zero():
                 announce(run.stopping, step)
     return run.evaluated[1]
+
+
+def saved_before(error: LateRow, folder: Path, step: int) -> UserError:
+    """What to say of a row that ended a run once this step was saved."""
+    saved = folder / CHECKPOINTS / f"{checkpoint.PREFIX}{step}"
+    return UserError(f"{error}\n{saved} has all until then: go on with resume={folder} accept=[data] once the row is mended")
 
 
 def keep_best(run: Any) -> None:

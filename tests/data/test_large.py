@@ -249,13 +249,17 @@ def weights(folder):
     return (folder / "model/model.safetensors").read_bytes()
 
 
-def test_a_run_stops_saved_at_an_unusable_row_and_goes_on_once_it_is_mended(run, tmp_path):
+@pytest.mark.parametrize(
+    ("algorithm", "saved"),
+    [("sft", 2), ("trl_sft", 1)],  # whose loader is a batch ahead
+)
+def test_a_run_stops_saved_at_an_unusable_row_and_goes_on_once_it_is_mended(algorithm, saved, run, tmp_path):
     assert IN_STEP_3 > CHECKED
     with pytest.raises(UserError) as caught:
-        run("stopped", " ")
+        run("stopped", " ", f"algorithm={algorithm}")
     assert f"line {IN_STEP_3 + 1}: an empty 'completion'" in str(caught.value)
-    assert f"{tmp_path}/stopped/checkpoints/checkpoint-2 has all until then" in str(caught.value)
-    run("whole", "mended")
+    assert f"{tmp_path}/stopped/checkpoints/checkpoint-{saved} has all until then" in str(caught.value)
+    run("whole", "mended", f"algorithm={algorithm}")
     train(compose([f"resume={tmp_path}/stopped", "accept=[data]"]))
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 
