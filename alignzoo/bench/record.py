@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alignzoo.bench.job import INTERRUPTED, STOP, journal
 from alignzoo.bench.plan import STAGES, Run
 from alignzoo.bench.request import Request
@@ -19,9 +17,8 @@ from alignzoo.errors import UserError
 from alignzoo.report import study
 from alignzoo.report.main import unharmed, writable
 from alignzoo.runs import single
-from alignzoo.runs.results import REPLACED, flat
+from alignzoo.runs.results import REPLACED
 
-ABSENT = "nothing"
 TUNING = "tuning"  # the folder, in that of the bench, of runs that don't count
 
 
@@ -55,15 +52,8 @@ def _check_settings(runs: Sequence[Run]) -> None:
         # composing takes a while: most often only the seed differs
         there, likely = saved.read_text("utf-8", "replace"), text.replace(f"\nseed: {seed}\n", f"\nseed: {r.seed}\n")
         if there != likely and there != single.identity(r.config):
-            what = _difference(there, single.identity(r.config))
+            what = single.difference(there, single.identity(r.config))
             raise UserError(f"{r.folder} holds a run with other settings ({what}): choose another folder=, or remove it")
-
-
-def _difference(there: str, asked: str) -> str:
-    """The first setting that differs between two configs, as text."""
-    before, now = (flat(yaml.safe_load(text)) for text in (there, asked))
-    key = next((key for key in {**before, **now} if before.get(key, ABSENT) != now.get(key, ABSENT)), "their order")
-    return f"{key}: {before.get(key, ABSENT)} there, {now.get(key, ABSENT)} asked for"
 
 
 def _others(folder: Path, mine: set[Path]) -> list[Path]:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 a user's mistake (one to five lines, no traceback), 130 in
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import os
 import sys
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if logging.lastResort:  # what shows warnings where nobody has set up logging
+        logging.lastResort.setFormatter(logging.Formatter("%(name)s: %(message)s"))
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:

@@ -108,7 +108,8 @@ def _saved(folder: Path, judges: bool = True) -> tuple[dict[str, Any], bool]:
     """What config.yaml says, and whether it is the user's own."""
     path = folder / CONFIG
     if not path.is_file():
-        raise UserError(f"{folder} is not the folder of a run: it has no config.yaml")
+        inside = f". It is part of one: {folder.parent}" if (folder.parent / CONFIG).is_file() else ""
+        raise UserError(f"{folder} is not the folder of a run: it has no config.yaml{inside}")
     try:
         text = path.read_bytes()
         saved = OmegaConf.to_container(OmegaConf.create(text.decode()))

@@ -17,6 +17,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import nn
 
+from alignzoo.common.folder import CONFIG, MODEL
 from alignzoo.errors import UserError
 from alignzoo.models.forward import flat
 from alignzoo.settings import embedded
@@ -55,6 +56,8 @@ class Location:
             return replace(where, path=str(file.parent), gguf=file.name)
         if file.is_file():
             raise UserError(f"{key}={path} is a file: name the model's folder, or a .gguf file")
+        if (file / CONFIG).is_file() and (file / MODEL).is_dir():
+            raise UserError(f"{key}={path} is a run's folder: its model is {path}/{MODEL}")
         with where.readable("adapter"):
             adapter = find_adapter_config_file(where.path)
         return where if adapter is None else where._on_base(adapter)
@@ -90,7 +93,9 @@ class Location:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"no {what} at {self}: {first_line(error)}{remedy}") from error
+            if not Path(self.path).exists():
+                remedy = ". Is the name right, and the hub to be reached?"
+            raise UserError(f"no {what} at {self}: {first_line(error).rstrip('.')}{remedy}") from error
 
     def tokenizer(self) -> Any:
         """An adapter's own where it has one, else the model's."""

@@ -27,7 +27,7 @@ from alignzoo.statistics.comparison import (
 )
 from alignzoo.statistics.intervals import ANY, Ends, Summary, summarize
 
-PREFERRED = ("gap_closed", "gold", "reward", "accuracy")
+PREFERRED = ("gap_closed", "gold", "reward", "accuracy", "preference_accuracy")
 AREA = "frontier_area"
 SHARES = ("accuracy", "preference_accuracy", "win_rate", "distinct_", "repetition", "calibration_error", "truncated")
 BOUNDS = {"gap_closed": (-inf, 1.0), "exact_kl": (0.0, inf), "perplexity": (1.0, inf), "length": (0.0, inf)}
@@ -166,7 +166,13 @@ def _common_metric(runs: Sequence[Run]) -> str:
     for name in PREFERRED:
         if all(name in run.summary["metrics"] for run in runs):
             return name
-    raise UserError(f"no metric of {', '.join(PREFERRED)} is in every run's summary: choose one by --metric")
+    raise UserError(f"no metric of {', '.join(PREFERRED)} is in every run's summary: choose one by --metric{_shared(runs)}")
+
+
+def _shared(runs: Sequence[Run]) -> str:
+    """Those that all runs have, for a message."""
+    shared = set.intersection(*(set(run.summary["metrics"]) for run in runs))
+    return f", of {', '.join(sorted(shared))}" if shared else ""
 
 
 def _one(runs: list[Run], condition: str, study: Study, metric: str) -> Analysis:
@@ -175,7 +181,7 @@ def _one(runs: list[Run], condition: str, study: Study, metric: str) -> Analysis
     curve = measure(scored, bool(study.sweep))
     scores = _areas(curve) if study.sweep else _scores(scored, metric)
     if not scores:
-        raise UserError(f"no run has a finite {metric}: choose another metric by --metric")
+        raise UserError(f"no run has a finite {metric}: choose another metric by --metric{_shared(runs)}")
     bounds = ANY if study.sweep else possible(metric)
     entries = [
         Entry(label, _of(scored, label), by_seed, summarize(list(by_seed.values()), bounds=bounds))

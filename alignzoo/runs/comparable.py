@@ -11,6 +11,7 @@ from alignzoo.errors import UserError
 from alignzoo.runs.results import Run, budget, flat
 
 TASK_GENERATION = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")  # how evaluation draws, so part of the task
+START = ("copy", "adapter", "cached")
 NOT_SETTINGS = ("seed", "label", "choices", "run_dir", "resume", "plugins_dir", "stages")
 
 
@@ -25,13 +26,18 @@ def identity(run: Run, vary: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
         | flat({"data": config.get("data"), "model": config.get("model"), "generation": generation}),
         "reward": {"reward": choices.get("reward")} | flat({"reward": config.get("reward")}),
         "gold": {"gold": choices.get("gold") or "none"} | flat({"gold": config.get("gold") or {}}),
-        "reference": {"reference": choices.get("reference")} | flat({"reference": config.get("reference")}),
+        "reference": _reference(choices.get("reference"), config.get("reference")),
         "budget": budget(run),
     }
     if choices.get("gold") not in (None, "none"):  # what is climbed on the way to it is an algorithm's own affair
         subjects["reward"] = {}
     subjects["task"].pop("data.rows", None)  # the length of an epoch: a matter of cost
     return {subject: {k: v for k, v in keys.items() if k not in vary} for subject, keys in subjects.items()}
+
+
+def _reference(choice: str | None, settings: Any) -> dict[str, Any]:
+    """The policy's start is one reference, whether it is a copy, the policy without its adapter, or kept log-probs."""
+    return {"reference": "copy"} if choice in START else {"reference": choice} | flat({"reference": settings})
 
 
 def check_comparable(runs: Sequence[Run], vary: Sequence[str] = ()) -> None:

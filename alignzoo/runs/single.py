@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from alignzoo.common import disk, fingerprint
@@ -21,8 +22,10 @@ from alignzoo.common.cache import cache_folder
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, MODEL, SUMMARY
 from alignzoo.errors import UserError, masked, printable
+from alignzoo.runs.results import flat
 from alignzoo.setup import RunConfig
 
+ABSENT = "nothing"
 PACKAGES = ("alignzoo", "torch", "transformers", "accelerate", "trl", "peft", "datasets", "hydra-core", "numpy")
 VOLATILE = (
     "resume",
@@ -151,11 +154,19 @@ def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
         return None
     if saved.read_bytes() != identity(cfg).encode():
         if main_process():
-            raise UserError(f"{option} holds a run with other settings: see {saved}. Choose another run_dir, or remove it")
+            what = difference(saved.read_text("utf-8", "replace"), identity(cfg))
+            raise UserError(f"{option} holds a run with other settings ({what}): choose another run_dir, or remove it")
         return None
     if summary := summary_of(folder):
         _say(f"{option} is finished: nothing is left to do; from its weights, model=hf model.path={folder / MODEL} goes on")
     return summary
+
+
+def difference(there: str, here: str) -> str:
+    """The first setting that differs between two configs, as text."""
+    before, now = (flat(yaml.safe_load(text)) for text in (there, here))
+    key = next((key for key in {**before, **now} if before.get(key, ABSENT) != now.get(key, ABSENT)), "their order")
+    return f"{key}: {before.get(key, ABSENT)} there, {now.get(key, ABSENT)} asked for"
 
 
 def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:

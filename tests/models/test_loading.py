@@ -422,3 +422,14 @@ def test_the_adapter_of_a_reward_model_scores_as_the_merged_model(folders: Path,
         scores.append(module(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits)
     torch.testing.assert_close(*scores, rtol=0, atol=1e-5)
     assert scores[0].shape == (2, 1) and scores[0].abs().max() > 1e-3
+
+
+def test_the_folder_of_a_run_is_told_from_its_model(tmp_path: Path) -> None:
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").touch()
+    with pytest.raises(UserError, match=r"^model.path=(\S+/run) is a run's folder: its model is \1/model$"):
+        Location.of(str(tmp_path / "run"), "model.path")
+    with pytest.raises(
+        UserError, match=r"^no model at model.path=no/where: .*[^.]\. Is the name right, and the hub to be reached\?$"
+    ):
+        build.config(Model(path="no/where"), tokenizers.byte_level())
