@@ -35,15 +35,15 @@ def first_step(data: Path, work: Path) -> tuple[float, float]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment) as run:
         assert run.stderr is not None
-        told = []
+        output = []
         for line in run.stderr:
-            told.append(line)
+            output.append(line)
             if line.startswith("step 1/1"):
                 ticks = Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
                 peak = memory("VmHWM", run.pid) / 1024
                 run.kill()
                 return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), peak
-    raise SystemExit("there was no first step:\n" + "".join(told))
+    raise SystemExit("there was no first step:\n" + "".join(output))
 
 
 def main(argv: list[str]) -> None:

@@ -183,8 +183,8 @@ class Hub(SplitSource):
         if any(not row.values.keys().isdisjoint(VOTING) for row in rows.known):
             self._refuse("settling votes of several raters", "settle them beforehand")
         self._check(rows.known, counts, len(rows))
-        found = self._in_columns(view, rows, heldout, counts)
-        return found or self._refuse("comparing ratings within prompts", "choose rows of pairs")
+        sides = self._in_columns(view, rows, heldout, counts)
+        return sides or self._refuse("comparing ratings within prompts", "choose rows of pairs")
 
     def _refuse(self, what: str, remedy: str) -> NoReturn:
         raise UserError(f"data.streaming=true has no whole to look at, and {what} takes it: {remedy}")

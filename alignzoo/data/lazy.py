@@ -27,8 +27,8 @@ class LateRow(UserError):
 
 
 class LazyTable:
-    """Records of `rows`. `made(row, part)` is a table of a row's part, and counts of what was cut or dropped; `parts` (N,) are
-    how many each row has, None: one. A record depends on its own row alone.
+    """Records of `rows`. `table_of(row, part)` is a table of a row's part, and counts of what was cut or dropped; `parts` (N,)
+    are how many each row has, None: one. A record depends on its own row alone.
 
     A row that can't be used is left out of a batch, and counted where the rows drop such, or told. Where it must not be, as in
     training, it raises LateRow.
@@ -37,9 +37,9 @@ class LazyTable:
     strict = False
 
     def __init__(
-        self, rows: LazyRows, made: Callable[[Row, int], tuple[Table | None, Counter[str]]], parts: np.ndarray | None = None
+        self, rows: LazyRows, table_of: Callable[[Row, int], tuple[Table | None, Counter[str]]], parts: np.ndarray | None = None
     ) -> None:
-        self.rows, self.made = rows, made
+        self.rows, self.table_of = rows, table_of
         self.first = None if parts is None else np.concatenate([[0], np.cumsum(parts)])
         self.dropped: dict[int, Counter[str]] = {}  # what was cut or dropped of rows that were looked at
         self._record = lru_cache(maxsize=REMEMBERED)(self._make)
@@ -82,7 +82,7 @@ class LazyTable:
             row = int(np.searchsorted(self.first, number, "right")) - 1
             part = number - int(self.first[row])
         try:
-            table, counts = self.made(self.rows.row(row), part)
+            table, counts = self.table_of(self.rows.row(row), part)
         except HeldoutPrompt:
             table, counts = None, Counter(training_rows_of_heldout_prompts_dropped=1)
         except UnusableRow as error:

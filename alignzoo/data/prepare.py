@@ -119,11 +119,11 @@ class Preparation:
     ) -> LazyTable:
         columns = tuple(dict.fromkeys(name for row in rows.known for name in row.columns))
 
-        def made(row: Row, part: int) -> tuple[Table | None, Counter[str]]:
+        def table_of(row: Row, part: int) -> tuple[Table | None, Counter[str]]:
             alone = replace(self, counts=Counter(), columns=columns)
             return table(alone, row, part), alone.counts
 
-        lazy = LazyTable(rows, made, parts)
+        lazy = LazyTable(rows, table_of, parts)
         lazy.check()
         return lazy
 

@@ -77,8 +77,9 @@ class Order:
             epoch, offset = divmod(place, size)
             (row,) = self._rows(epoch, [offset])
             usable = self.table.record(row) is not None
+            counts = self.table.dropped.pop(row, Counter())
             if epoch == 0:
-                self.counts.update(self.table.dropped.get(row, {}))
+                self.counts.update(counts)
             if usable:
                 self.looked_at += 1
             elif epoch and not self.looked_at:
