@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
-from alignzoo.common.folder import Lines
+from alignzoo.common.folder import Lines, remove_sealed
 from alignzoo.engine import checkpoint, records
 from alignzoo.engine.loader import bind
 from alignzoo.settings import UserError
@@ -155,3 +155,21 @@ def test_only_the_main_process_writes(tmp_path):
     lines.sync()
     lines.cut(0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_link_leads_to_or_was_changed_since_is_not_removed(tmp_path):
+    """A folder from elsewhere may say anything in its manifest."""
+    victim, folder = tmp_path / "victim", tmp_path / "model"
+    victim.mkdir()
+    (victim / "thesis.txt").write_text("mine")
+    checkpoint.write(folder, lambda partial: [(partial / name).write_text("1234") for name in ("weights", "notes.md")])
+    (folder / "notes.md").write_text("12345, edited")
+    (folder / "sub").symlink_to(victim)
+    entries = json.loads((folder / "manifest.json").read_text()) | {
+        "sub/thesis.txt": [4, "x"],
+        "../victim/thesis.txt": [4, "x"],
+    }
+    (folder / "manifest.json").write_text(json.dumps(entries))
+    remove_sealed(folder)
+    assert (victim / "thesis.txt").read_text() == "mine"
+    assert sorted(path.name for path in folder.iterdir()) == ["notes.md", "sub"]

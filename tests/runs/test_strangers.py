@@ -113,6 +113,27 @@ def test_choices_are_options_of_groups_and_no_other_overrides(choices: Any) -> N
     assert not Path("ran").exists()
 
 
+@pytest.mark.parametrize("name", ["'function'", " function", '"function"', "function,rm", "${oc.env:HOME}"])
+def test_an_option_in_choices_is_a_name_and_nothing_that_hydra_reads_as_one(name: str) -> None:
+    """Quoted or padded, it would not be looked up, and be taken all the same."""
+    run = begun("run", "reward=function", "reward.path=left_reward:score")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["choices"]["reward"] = name
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=r"choices.reward=.* is no option's name$|asks for"):
+        load_run(run)
+    assert not Path("ran").exists()
+
+
+def test_a_resolver_whose_name_is_put_together_reads_the_environment_too() -> None:
+    run = begun("run", "label=env")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["reward"]["url"] = "http://h/${oc.${label}:HOME}"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=r"asks for reward.url=http://h/\$\{oc.\$\{label\}:HOME\}"):
+        load_run(run)
+
+
 def test_every_setting_that_names_code_or_a_secret_is_marked() -> None:
     """Those that read what such a name stands for are few, and a new one has to be marked as these are."""
     marked = {
