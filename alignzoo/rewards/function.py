@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -122,15 +124,21 @@ class Function(Reward):
 
 def load(path: str | None, key: str) -> Callable[..., Any]:
     """The callable at a dotted path; the current folder is searched too. Raises UserError saying what of it is not there."""
-    module_name, _, name = (path or "").replace(":", ".").rpartition(".")
-    if not path or not module_name or not name:
+    if not path:
+        raise UserError(f"{key} is not set: give {key}=MODULE:FUNCTION, such as mine:score")
+    if file := re.fullmatch(r"(?:.*/)?(\w+)\.py(?::(\w+))?", path):
+        raise UserError(
+            f"{key}={path} names a file: write {key}={file[1]}:{file[2] or 'FUNCTION'}, in the folder of {file[1]}.py"
+        )
+    module_name, _, name = path.replace(":", ".").rpartition(".")
+    if not module_name or not name:
         raise UserError(f"{key}={path}: give a callable as module:function, such as alignzoo.rewards.text:length")
     if "" not in sys.path:
         sys.path.insert(0, "")
     told = module_name in sys.modules or module_name.startswith("alignzoo.") or os.environ.get("RANK", "0") != "0"
-    if not told:
-        print(f"alignzoo: {key}={path} runs the code of {module_name}", file=sys.stderr, flush=True)
     try:
+        if not told and find_spec(module_name.partition(".")[0]):
+            print(f"alignzoo: {key}={path} runs the code of {module_name}", file=sys.stderr, flush=True)
         module = imports.current(module_name)
     except ModuleNotFoundError as error:
         raise UserError(

@@ -54,6 +54,12 @@ def test_a_dotted_path_is_shown_before_it_is_imported(tmp_path: Path, monkeypatc
     ]
 
 
+def test_a_module_that_is_not_there_is_not_said_to_be_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="no module 'nowhere_to_be_found'"):
+        load("nowhere_to_be_found:score", "reward.path")
+    assert capsys.readouterr().err == ""
+
+
 def test_what_a_run_leaves_needs_no_pickle(tmp_path: Path) -> None:
     """All is JSON, YAML or safetensors, but the Trainer's optimizer and scheduler, which load with weights_only=True."""
     folder = tmp_path / "run"

@@ -88,7 +88,10 @@ def test_a_mistake_in_it_is_named(reward, completions, function, message):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (None, "reward.path=None: give a callable as module:function"),
+        (None, "^reward.path is not set: give reward.path=MODULE:FUNCTION, such as mine:score$"),
+        ("rew.py:score", "^reward.path=rew.py:score names a file: write reward.path=rew:score, in the folder of rew.py$"),
+        ("lib/rew.py", "^reward.path=lib/rew.py names a file: write reward.path=rew:FUNCTION, in the folder of rew.py$"),
+        (".rew:score", "importing .rew failed"),
         ("length", "reward.path=length: give a callable as module:function"),
         ("alignzoo.rewards.txt:length", "no module 'alignzoo.rewards.txt'"),
         ("alignzoo.rewards.text.lenght", r"has nothing named 'lenght'. Did you mean 'length'\?"),
