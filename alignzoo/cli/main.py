@@ -19,6 +19,7 @@ from typing import Any
 from alignzoo import __version__
 from alignzoo.common import disk
 from alignzoo.config import catalogue
+from alignzoo.config.foreign_names import flag
 from alignzoo.config.registry import Registry
 from alignzoo.errors import UserError, masked, nearest
 
@@ -91,7 +92,7 @@ def _train(argv: list[str]) -> int:
     parser.add_argument("-cn", "--config-name", metavar="NAME")
     parser.add_argument("--cfg", choices=("job",))
     parser.add_argument("--stages", action="store_true")
-    args = parser.parse_intermixed_args(argv)
+    args = _with_overrides(parser, argv)
     if args.config_dir or args.config_name:
         from alignzoo.config.own_folder import with_folder
 
@@ -115,6 +116,14 @@ def _train(argv: list[str]) -> int:
     if args.objective:
         raise UserError(f"--objective={args.objective} is for the sweeper of -m, such as hydra/sweeper=optuna")
     return _run(compose(args.overrides))[0]
+
+
+def _with_overrides(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Raises UserError for an option that there is not: who types it means an override."""
+    args, flags = parser.parse_known_intermixed_args(argv)
+    if flags:
+        raise UserError(flag(flags[0]))
+    return args
 
 
 def _show_stages(overrides: list[str]) -> int:
@@ -226,7 +235,7 @@ def _sample(argv: list[str]) -> int:
 def _make(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("alignzoo make", description=MAKE, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as for alignzoo train, and out=FILE.jsonl")
-    args = parser.parse_args(argv)
+    args = _with_overrides(parser, argv)
     from alignzoo.cli import make
     from alignzoo.common.cache import cache_folder
 

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
+from alignzoo.config.foreign_names import flag
 from alignzoo.config.overrides import readable
 from alignzoo.config.registry import Registry, unknown
 from alignzoo.config.source import plugins_dir
@@ -27,6 +28,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         return parsed
     except HydraException as error:
         wrong = next((text for text in overrides if not _readable(text)), "")
+        if wrong.startswith("--"):
+            raise UserError(flag(wrong)) from error
         remedy = "write key=value, and quote a value with spaces: 'key=\"a b\"'"
         raise UserError(f"can't read the override {wrong!r}: {remedy}") from error
 

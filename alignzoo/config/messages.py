@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +17,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from alignzoo.config import foreign_names
 from alignzoo.config.registry import first_line, unknown
 from alignzoo.errors import UserError, nearest
 
@@ -46,21 +48,27 @@ def describe(error: OmegaConfBaseException) -> str:
     """The message for an error about one key or value."""
     key = str(error.full_key or "")
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.object_type not in (None, dict):
-        return unknown_key(key, error.object_type)
+        return unknown_key(key, error.object_type, error.parent_node)
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and isinstance(error.parent_node, DictConfig):
-        name, known = key.rpartition(".")[2], [str(k) for k in error.parent_node]
+        parent, _, name = key.rpartition(".")
+        if parent == "trainer.arguments" and (ours := foreign_names.keys(key)):
+            return f"no key {key!r}: here it is {ours}"
+        known = [str(k) for k in error.parent_node]
         return f"no key {key!r}.{nearest(name, known)} To add it write +{key}=..."
     if isinstance(error, MissingMandatoryValue):
         return f"{key} has no value: give {key}=..."
     if isinstance(error, InterpolationKeyError):
         return first_line(error)
     if isinstance(error, ValidationError):
-        return _bad_value(key, first_line(error))
+        return _bad_value(key, first_line(error), error.value)
     return f"{key}: {first_line(error)}" if key else first_line(error)
 
 
-def unknown_key(key: str, schema: object) -> str:
-    """The message for a key that the dataclass `schema` has no field for."""
+def unknown_key(key: str, schema: object, config: DictConfig | None = None) -> str:
+    """The message for a key that the dataclass `schema`, of a node of `config`, has no field for."""
+    schemas = {group: OmegaConf.get_type(config, group) for group in map(str, config or ()) if group != "hydra"}
+    if ours := foreign_names.keys(key, schemas):
+        return f"no key {key!r}: here it is {ours}"
     parent, _, name = key.rpartition(".")
     known = sorted(f.name for f in fields(schema) if f.name not in NOT_KEYS) if is_dataclass(schema) else []
     listed = ", ".join(known) or "none"
@@ -74,13 +82,17 @@ def check_keys(node: DictConfig, prefix: str = "") -> None:
     known = {f.name for f in fields(schema)} if is_dataclass(schema) else set()
     for key in map(str, node):
         if typed and key not in known:
-            raise UserError(unknown_key(f"{prefix}{key}", schema))
+            raise UserError(unknown_key(f"{prefix}{key}", schema, node))
         inner = node._get_node(key)
         if isinstance(inner, DictConfig) and not inner._is_none() and not inner._is_missing():
             check_keys(inner, f"{prefix}{key}.")
 
 
-def _bad_value(key: str, text: str) -> str:
+def _bad_value(key: str, text: str, value: Any) -> str:
+    if "is not a ListConfig" in text:
+        return f"{key}={value} must be a list: {key}=[{value}]"
+    if text.startswith("Cannot convert 'list' to string"):
+        return f"{key} must be a text, not a list: write '{key}=\"{','.join(map(str, value))}\"'"
     if converted := re.match(r"Value '(.*)' (?:of type '.*' could not be converted to|is not a valid) (\w+)", text):
         return f"{key}={converted[1]} is not {WORDS.get(converted[2], converted[2])}"
     if choice := re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text):

@@ -16,7 +16,7 @@ from typing import Any
 
 from alignzoo import API_VERSION, __version__
 from alignzoo.common import imports
-from alignzoo.config import declared
+from alignzoo.config import declared, foreign_names
 from alignzoo.config.declared import Card
 from alignzoo.errors import UserError, nearest
 
@@ -163,6 +163,8 @@ def first_comment(path: Path) -> str:
 
 
 def unknown(group: str, name: str, options: Iterable[str]) -> str:
+    if meant := foreign_names.option(group, name):
+        return f"no {group} {name!r}: write {meant}"
     names = sorted(options)
     return f"no {group} {name!r}.{nearest(name, names)} Available: {', '.join(names)}"
 

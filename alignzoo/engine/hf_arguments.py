@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 import torch
 from transformers import TrainingArguments
 
+from alignzoo.config import foreign_names
 from alignzoo.errors import UserError, nearest, require
 from alignzoo.settings import Optimizer, Schedule, Training
 
@@ -89,10 +90,13 @@ def check(training: Training, hosted: bool) -> None:
     }  # fmt: skip
     for name, value in training.arguments.items():
         key = f"trainer.arguments.{name}"
+        ours = foreign_names.keys(key)
         if name not in types:
-            raise UserError(f"{key}: transformers.TrainingArguments has no such argument.{nearest(name, acting)}")
+            hint = f": here it is {ours}" if ours else f".{nearest(name, acting)}"
+            raise UserError(f"{key}: transformers.TrainingArguments has no such argument{hint}")
         if name not in acting:
-            reason = next((why for why, names in REASONS.items() if name in names), "the engine, or a trainer.* key, sets it")
+            engines = f"here it is {ours}" if ours else "the engine sets it"
+            reason = next((why for why, names in REASONS.items() if name in names), engines)
             raise UserError(f"{key} is not for you to set: {reason}")
         if not given[acting[name]]:
             raise UserError(f"{key} would do nothing: it needs {acting[name]}. Leave it out")

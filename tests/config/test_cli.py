@@ -136,6 +136,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(runs: list[DictConfig], capsys: p
     assert told.startswith("alignzoo: no command 'trian'. Did you mean 'train'? Commands: train, make, bench, ")
 
 
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("train --model_name_or_path x", "model.path=VALUE"),
+        ("train --learning-rate=1e-5 -m", "trainer.learning_rate=1e-5"),
+        ("make --out rows.jsonl", "out=VALUE"),
+        ("bench --seed=1", "seed=1"),
+    ],
+)
+def test_a_flag_is_answered_with_the_override(line: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(line.split()) == 2
+    assert capsys.readouterr().err == f"alignzoo: no option {line.split()[1]!r}: overrides are key=value: {key}\n"
+
+
 def test_another_rank_than_the_first_tells_a_mistake_only_after_the_first_could_have(
     runs: list[DictConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,10 +1,12 @@
 """A user's mistake is one message: what is wrong, the value, the remedy."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from alignzoo import config
+from alignzoo.config import foreign_names
 from alignzoo.settings import UserError
 
 DPO_KEYS = "Keys of algorithm: beta, label_smoothing"
@@ -43,6 +45,34 @@ CASES = {
         "Ambiguous value for argument 'seed=1,2':"
         " for one run after the other add -m, for a list write [a,b], for a string quote it",
     ),
+    "a field of one group": (["learning_rate=1e-5"], "no key 'learning_rate': here it is trainer.learning_rate"),
+    "a field of several groups": (["+beta=0.2"], "no key 'beta': here it is algorithm.beta or data.beta"),
+    "a name of TRL's": (["lora_alpha=8"], "no key 'lora_alpha': here it is peft.alpha"),
+    "a name of TRL's in a group": (
+        ["algorithm.num_generations=3"],
+        "no key 'algorithm.num_generations': here it is rollout.samples",
+    ),
+    "a name of transformers' that would be an argument": (
+        ["trainer.arguments.warmup_ratio=0.1"],
+        "no key 'trainer.arguments.warmup_ratio': here it is trainer.warmup_steps, a number of steps",
+    ),
+    "an argument that is a setting": (
+        ["trainer.arguments.weight_decay=0.1"],
+        "no key 'trainer.arguments.weight_decay': here it is trainer.weight_decay",
+    ),
+    "no list": (["trainer.trackers=wandb"], "trainer.trackers=wandb must be a list: trainer.trackers=[wandb]"),
+    "a list of what is a text": (
+        ["peft.target_modules=[q_proj,v_proj]"],
+        "peft.target_modules must be a text, not a list: write 'peft.target_modules=\"q_proj,v_proj\"'",
+    ),
+    "a flag": (["--lr=1"], "no option '--lr=1': overrides are key=value: trainer.learning_rate=1"),
+    "another loss's name": (["algorithm=reward"], "no algorithm 'reward': write algorithm=bradley_terry"),
+    "a file for data": (["data=chats.jsonl"], "no data 'chats.jsonl': write data=jsonl data.path=chats.jsonl"),
+    "a folder for data": (["data=/tmp"], "no data '/tmp': write data=disk data.path=/tmp"),
+    "a hub's data": (["data=team/rows"], "no data 'team/rows': write data=hub data.path=team/rows"),
+    "a folder for a model": (["model=runs/sft/model"], "no model 'runs/sft/model': write model=hf model.path=runs/sft/model"),
+    "a model for a reward": (["reward=runs/rm"], "no reward 'runs/rm': write reward=model reward.path=runs/rm"),
+    "a function for a judge": (["gold=rew:score"], "no gold 'rew:score': write gold=function gold.path=rew:score"),
     "not an override": (
         ["beta"],
         "can't read the override 'beta': write key=value, and quote a value with spaces: 'key=\"a b\"'",
@@ -73,6 +103,24 @@ def test_the_message(overrides: list[str], message: str) -> None:
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("name", foreign_names.KEYS)
+def test_a_name_of_others_is_in_the_page_on_moving_here_with_the_key_that_is_named(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs/migrate.md").read_text("utf-8")
+    rows = [line.split(" | ")[:2] for line in page.splitlines() if line.startswith("| ")]
+    beside = " ".join(ours for theirs, ours in rows if f"`{name}`" in theirs)
+    keys = re.findall(r"\b[a-z]+\.\w+|^resume$", foreign_names.KEYS[name])
+    assert keys
+    assert [key for key in keys if key not in beside] == []
+
+
+@pytest.mark.parametrize("text", foreign_names.KEYS.values())
+def test_what_a_name_of_others_is_said_to_be_is_there(text: str) -> None:
+    cfg = config.compose(["algorithm=gkd", "data=jsonl", "reward=function", "roles.teacher=x"])
+    for key in re.findall(r"\b[a-z]+\.\w+|^resume$", text):
+        group, _, name = key.rpartition(".")
+        assert name in (cfg[group] if group else cfg)
+
+
 def test_an_unknown_option_names_the_nearest_and_lists_all() -> None:
     with pytest.raises(
         UserError, match=r"^no algorithm 'dpoo'\. Did you mean 'dpo' or '[a-z]+'\? Available: .*\bdistill, dpo,.*\bsft, "
@@ -80,6 +128,8 @@ def test_an_unknown_option_names_the_nearest_and_lists_all() -> None:
         config.compose(["algorithm=dpoo"])
     with pytest.raises(UserError, match=r"^no model 'smal'\. Did you mean 'small'\? Available: hf, small"):
         config.compose(["model=smal"])
+    with pytest.raises(UserError, match=r"^no model 'x{5000}'\. Available: hf, small"):
+        config.compose([f"model={'x' * 5000}"])
 
 
 def test_an_unknown_key_of_the_whole_names_the_nearest() -> None:

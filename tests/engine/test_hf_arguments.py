@@ -56,6 +56,9 @@ def test_what_would_act_elsewhere_says_where(name, need, monkeypatch):
     ("arguments", "text"),
     [
         ({"adam_epsilom": 1e-6}, "transformers.TrainingArguments has no such argument. Did you mean 'adam_epsilon'?"),
+        ({"warmup_ratio": 0.1}, "has no such argument: here it is trainer.warmup_steps, a number of steps"),
+        ({"weight_decay": 0.1}, "trainer.arguments.weight_decay is not for you to set: here it is trainer.weight_decay"),
+        ({"lr_scheduler_type": "linear"}, "is not for you to set: here it is trainer.schedule"),
         ({"adam_epsilon": "abc"}, "adam_epsilon=abc is out of range: must be of type float"),
         ({"adam_epsilon": -1.0}, "adam_epsilon=-1.0 is out of range: must be >= 0, and finite"),
         ({"lr_scheduler_kwargs": {"cycles": 2}}, "trainer.schedule=cosine has no 'cycles': it takes num_cycles"),
