@@ -21,7 +21,7 @@ from alignzoo.data.rows import COLUMNS, Row, UnusableRow, canonical, split
 from alignzoo.data.shots import FORMATS, check_format, formatted, with_shots
 from alignzoo.data.stored import LARGE, RawRow, Stored
 from alignzoo.data.text import TextSource, existing
-from alignzoo.data.views import compared_within_prompts, needed
+from alignzoo.data.views import compared_within_prompts, conversation_column, needed, no_answer
 from alignzoo.errors import UserError, nearest, require
 
 __all__ = ["RowSource", "Unusable", "existing"]
@@ -283,8 +283,10 @@ def _lacking(row: Row, needs: Sequence[str]) -> str | None:
 
 
 def _incomplete(row: Row, name: str, more: str = "") -> UnusableRow:
+    unanswered = name == "completion" and conversation_column(row)
+    what = no_answer(row) if unanswered else f"{row.where}: no {name!r}, which other rows have"
     return UnusableRow(
-        f"{row.where}: no {name!r}, which other rows have{more}\nfill it in, or drop such rows with data.unusable=drop",
+        f"{what}{more}\nfill it in, or drop such rows with data.unusable=drop",
         f"no_{name}",
     )
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
+from alignzoo.data.formats import OTHER_NAMES
+from alignzoo.data.messages import is_conversation
 from alignzoo.data.rows import Row, Text
 from alignzoo.errors import UserError
 
@@ -136,11 +138,24 @@ def recipe(view: type[Batch], rows: Sequence[Row]) -> Recipe:
         available.discard("prompt")
     if fitting := _fitting(view, available):
         return fitting
+    unanswered = next((row for row in rows if conversation_column(row)), None)
+    if unanswered and any(set(candidate.needs) - available == {"completion"} for candidate in RECIPES[view]):
+        raise UserError(f"{no_answer(unanswered)}\nchoose other data, or an algorithm that learns from prompts")
     raise UserError(
         f"the algorithm learns from {REMEDIES[view]}; {rows[0].where} has the columns {', '.join(rows[0].columns)}\n"
         f"say which are which with data.columns, such as ++data.columns.{RECIPES[view][0].needs[-1]}=NAME, "
         "or choose other data or another algorithm"
     )
+
+
+def conversation_column(row: Row) -> str | None:
+    """The column that the row's messages are from, where they are one whole conversation."""
+    names = ("messages", *OTHER_NAMES["messages"], "text")
+    return next((name for name in names if row.columns.get(name) and is_conversation(row.columns[name])), None)
+
+
+def no_answer(row: Row) -> str:
+    return f"{row.where}: no answer of an assistant in {conversation_column(row)!r}"
 
 
 def _columns(rows: Sequence[Row]) -> set[str]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from alignzoo.batch import Completions, Prompts
 from alignzoo.data.files import JsonLines, Parquet
 from alignzoo.data.rows import Messages, UnusableRow, canonical
 from alignzoo.data.shots import formatted, with_shots
@@ -379,6 +380,17 @@ def test_a_conversation_needs_a_message_before_the_first_answer(source, row):
     read, _, report = source([row, ULTRA], unusable=Unusable.drop).rows()
     assert len(read) == report["unusable_rows_dropped_for_begins_with_assistant"] == 1
     assert len(source([row], system="Be brief.").rows()[0]) == 1
+
+
+@pytest.mark.parametrize("column", ["messages", "conversations"])
+def test_a_conversation_without_an_answer_is_named(source, context, column):
+    silent = {column: [Q]}
+    with pytest.raises(UserError, match=f"line 1: no answer of an assistant in '{column}'") as refused:
+        source([silent]).tables(Completions, context)
+    assert "data.columns" not in str(refused.value)
+    with pytest.raises(UserError, match=f"line 2: no answer of an assistant in '{column}'"):
+        source([{"messages": [Q, A]}, silent]).tables(Completions, context)
+    assert len(source([silent]).tables(Prompts, context).train) == 1
 
 
 def test_a_file_may_hold_rows_of_several_formats(source):
