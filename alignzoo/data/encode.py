@@ -182,13 +182,19 @@ class Encoder:
         return next((i for i in self.tokenizer(tail, add_special_tokens=False)["input_ids"] if i in special), None)
 
     @property
+    def source(self) -> str:
+        """The text of its template, or of all where the tokenizer has several."""
+        template = self.template or self.tokenizer.chat_template or ""
+        return template if isinstance(template, str) else "\n".join(template.values())
+
+    @property
     def _first(self) -> int:
         bos = self.tokenizer.bos_token_id
         return int(self.tokenizer.eos_token_id if bos is None else bos)
 
     def _begun(self, prompts: Sequence[Text]) -> list[list[int]]:
         fresh = [p for p in prompts if not isinstance(p, Written)]
-        ids = iter(self._tokenised([self._rendered(p) for p in fresh], [self.plain(p) for p in fresh], offsets=False))
+        ids = iter(self._tokenised([self.rendered(p) for p in fresh], [self.plain(p) for p in fresh], offsets=False))
         return [p.tokens.ids if isinstance(p, Written) else next(ids)[0] for p in prompts]
 
     def _wholes(self, prompts: Sequence[Text], renderings: Sequence[Rendering]) -> list[_Whole]:
@@ -240,7 +246,8 @@ class Encoder:
         system = self.system if role == "user" and not any(m["role"] == "system" for m in messages) else None
         return rebuilt(text, [{"role": "system", "content": system}, *messages]) if system else messages
 
-    def _rendered(self, prompt: Text) -> str:
+    def rendered(self, prompt: Text) -> str:
+        """The text that it is tokenised as. Raises UserError for what the template refuses."""
         if isinstance(prompt, str) and self.plain(prompt):
             return prompt
         messages = self._messages(prompt, "user")
@@ -251,7 +258,7 @@ class Encoder:
         if isinstance(prompt, str) and self.plain(prompt):
             whole = prompt + str(completion)
             return Rendering(whole, len(prompt), [(len(prompt), len(whole))], closed=False)
-        history, text = self._messages(prompt, "user"), self._rendered(prompt)
+        history, text = self._messages(prompt, "user"), self.rendered(prompt)
         turns, start, written, mark = self._messages(completion, "assistant"), len(text), [], self._end_mark
         end = -1
         for message in turns:

@@ -11,6 +11,7 @@ from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.common import nested
 from alignzoo.common.noise import generator
 from alignzoo.contracts import Context, Tables
+from alignzoo.data.dialogue import as_messages
 from alignzoo.data.rows import Row
 from alignzoo.data.text import TextSource
 from alignzoo.data.views import RECIPES, Example, derived, recipe, together
@@ -80,6 +81,7 @@ class Mixture(TextSource):
                 rows += _in_view(Pairs, [part])[0].heldout
             except UserError:
                 continue
+        rows = [as_messages(row) for row in rows] if self.chat else rows
         return self._heldout_pairs(rows, self.encoder(context), context)
 
     def _parts(self, view: type[Batch] | None) -> list[Part]:

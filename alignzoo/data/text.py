@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +16,13 @@ from alignzoo.common import fingerprint
 from alignzoo.common.disk import existing
 from alignzoo.common.progress import counted
 from alignzoo.contracts import Context, Models, Source, Table, Tables
+from alignzoo.data.dialogue import as_messages
 from alignzoo.data.encode import Encoder
 from alignzoo.data.large import LazyRows, known
+from alignzoo.data.losses import losses
 from alignzoo.data.prepare import Preparation, Rows
 from alignzoo.data.rows import Row, UnusableRow
+from alignzoo.data.shown import TEMPLATES, Shown
 from alignzoo.data.templates import template
 from alignzoo.data.turns import Turns, last_turn
 from alignzoo.errors import UserError, require
@@ -26,6 +30,7 @@ from alignzoo.models.tokenizers import check, train_bpe
 
 __all__ = ["TextSource", "existing"]
 
+logger = logging.getLogger("alignzoo")
 COMPARED = 1024  # held-out pairs, or demonstrations, at most that evaluation looks at, in chunks of 64
 CHUNK = 64
 
@@ -118,19 +123,28 @@ class TextSource(Source):
     ) -> Tables:  # fmt: skip
         """These rows as tables, whoever made them; `asked` are the held-out rows whose prompts evaluation samples from, where
         they are others than `heldout`."""
-        self._device, self._shown = context.device, heldout if asked is None else asked
-        encoder = context.encoder = self.encoder(context, known(train))
-        for name in ("system", "chat_template", "template_options") if not (self.chat or encoder.messages) else ():
-            if value := getattr(self, name):
-                raise UserError(
-                    f"data.{name}={value} is about messages, and these rows are plain text: give data.chat=true too"
-                )
-        dropped: Counter[str] = Counter()
-        if self.turns is Turns.last:
-            train, heldout = self._last_turns(train, dropped), self._last_turns(heldout, dropped)
+        self._device = context.device
+        tally: Counter[str] = Counter()
+        sides = [train, heldout, [] if asked is None else asked]
+        if self.chat:
+            sides = [self._changed(rows, as_messages, tally) for rows in sides]
+        encoder = context.encoder = self.encoder(context, known(sides[0]))
+        self._check_messages(encoder, [row for rows in sides[:2] for row in known(rows)])
+        for change in (Shown(encoder).row, *([last_turn] if self.turns is Turns.last else [])):
+            sides = [self._changed(rows, change, tally) for rows in sides]
+        train, heldout = sides[:2]
+        if not train:
+            raise UserError(f"no row is left to train on: {', '.join(f'{name}={n}' for name, n in tally.items())}")
+        asked = None if asked is None else sides[2]
+        self._shown = heldout if asked is None else asked
         made = self._preparation(view, encoder, context).tables(train, heldout, asked)
         self._pairs = made.heldout if view is Pairs else self._heldout_pairs(heldout, encoder, context)
-        return Tables(train=made.train, heldout=made.heldout, prompts=made.prompts, report={**counts, **dropped, **made.report})
+        if self.system and not isinstance(train, LazyRows):
+            tally["rows_with_their_own_system"] = sum(map(_has_system, [*train, *heldout]))
+        report = {**counts, **made.report, **{name: n + counts.get(name, 0) for name, n in tally.items() if n}}
+        if lost := losses(report, self.max_prompt_tokens, self.max_completion_tokens):
+            logger.warning("data: %s", lost)
+        return Tables(train=made.train, heldout=made.heldout, prompts=made.prompts, report=report)
 
     def encoder(self, context: Context, rows: Sequence[Row] = ()) -> Encoder:
         chosen = template(self.chat_template, context.tokenizer)
@@ -139,23 +153,42 @@ class TextSource(Source):
             encoder_decoder=context.encoder_decoder, messages=any(isinstance(row.values.get("prompt"), list) for row in rows),
         )  # fmt: skip
 
-    def _last_turns(self, rows: Rows, dropped: Counter[str]) -> Rows:
+    def _check_messages(self, encoder: Encoder, rows: Sequence[Row]) -> None:
+        """Raises UserError for settings about messages that nothing comes of; tells of a system message that no row uses."""
+        for name in ("system", "chat_template", "template_options") if not (self.chat or encoder.messages) else ():
+            if value := getattr(self, name):
+                raise UserError(
+                    f"data.{name}={value} is about messages, and these rows are plain text: give data.chat=true too"
+                )
+        shown = Shown(encoder)
+        if strange := shown.unknown(self.template_options):
+            raise UserError(f"data.template_options={self.template_options}: the chat template {strange}")
+        if self.system and "system" in shown.lost:
+            raise UserError(f"data.system={self.system}: the chat template shows no system message\n{TEMPLATES}")
+        if self.system and all(map(_has_system, rows)):
+            logger.warning("data: none of %d rows uses data.system: each has a system message of its own", len(rows))
+
+    def _changed(self, rows: Rows, change: Callable[[Row], Row], counts: Counter[str]) -> Rows:
+        """The rows through `change`, without those for which it raises UnusableRow, where such are dropped."""
         if isinstance(rows, LazyRows):
-            return rows.then(last_turn)
+            return rows.then(change)
         kept = []
         for row in rows:
             try:
-                kept.append(last_turn(row))
-            except UnusableRow:
+                kept.append(change(row))
+            except UnusableRow as error:
                 if not self.drops:
                     raise
-                dropped["rows_of_other_histories_dropped"] += 1
+                counts.update(("unusable_rows_dropped", f"unusable_rows_dropped_for_{error.kind}"))
         return kept
 
     def prompts(self, rows: list[Row], context: Context) -> tuple[list[Row], Table]:
         """Every prompt of these rows once, as a row and as the tokens that a model is given."""
         check(context.tokenizer)
-        return self._preparation(Prompts, self.encoder(context), context).prompts(rows)
+        encoder = self.encoder(context)
+        for change in (*([as_messages] if self.chat else []), Shown(encoder).row):
+            rows = list(self._changed(rows, change, Counter()))
+        return self._preparation(Prompts, encoder, context).prompts(rows)
 
     @torch.no_grad()
     def evaluate(self, models: Models) -> dict[str, float]:
@@ -202,6 +235,11 @@ class TextSource(Source):
 def _file(row: Row) -> str:
     """Where a row is from, without its number."""
     return row.where.rpartition(", ")[0] or "rows"
+
+
+def _has_system(row: Row) -> bool:
+    prompt = row.values.get("prompt")
+    return isinstance(prompt, list) and any(message["role"] == "system" for message in prompt)
 
 
 def _margins(models: Models, pairs: Any) -> dict[str, torch.Tensor]:
