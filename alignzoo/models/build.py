@@ -49,11 +49,7 @@ def config(settings: Model, vocabulary: Any) -> Any:
     """
     if settings.path:
         made = location(settings).config()
-        rows, tokens = made.get_text_config().vocab_size, max(vocabulary.get_vocab().values()) + 1
-        if tokens > rows:
-            raise UserError(
-                f"the tokenizer has {tokens} tokens and the table of model.path={settings.path} {rows} rows: take its own"
-            )
+        _check_table(settings, made.get_text_config().vocab_size, vocabulary)
     else:
         made = _fresh(dict(settings.config), vocabulary)
     for name in ("num_hidden_layers", "num_layers", "n_layer"):
@@ -62,6 +58,20 @@ def config(settings: Model, vocabulary: Any) -> Any:
         if getattr(made, name, None) is not None:
             setattr(made, name, settings.dropout)
     return made
+
+
+def _check_table(settings: Model, rows: int, words: Any) -> None:
+    """Raises UserError where text may have tokens for which the model's table has no row. Special tokens that neither end nor
+    open a text, nor stand in the chat template, are none of text: families bring some that a checkpoint never had."""
+    beyond = [token for token, number in words.get_vocab().items() if number >= rows]
+    written = (words.bos_token, words.eos_token)
+    told = [t for t in beyond if t not in words.all_special_tokens or t in written or t in str(words.chat_template)]
+    if told:
+        tokens = max(words.get_vocab().values()) + 1
+        raise UserError(
+            f"the tokenizer has {tokens} tokens, {min(told)!r} among them, and the table of model.path={settings.path} "
+            f"{rows} rows: take its own"
+        )
 
 
 def context_length(settings: Model, made: Any) -> int:

@@ -126,12 +126,17 @@ def test_damaged_weights_are_told(folders: Path, tmp_path: Path, share: float) -
 
 
 def test_a_tokenizer_larger_than_the_table(folders: Path, tmp_path: Path) -> None:
+    settings, beyond = Model(path=str(folders / "policy-True")), [f"<{i}>" for i in range(60)]
     words = tokenizers.byte_level()
-    words.add_tokens([f"<{i}>" for i in range(60)])
-    settings = Model(path=str(folders / "policy-True"))
-    with pytest.raises(
-        UserError, match=r"^the tokenizer has 319 tokens and the table of model.path=\S+ 300 rows: take its own$"
-    ):
+    words.add_tokens(beyond)
+    told = r"^the tokenizer has 319 tokens, '<41>' among them, and the table of model.path=\S+ 300 rows: take its own$"
+    with pytest.raises(UserError, match=told):
+        build.config(settings, words)
+    words = tokenizers.byte_level()
+    words.add_special_tokens({"additional_special_tokens": beyond})  # of which no text is made
+    assert build.config(settings, words).vocab_size == 300
+    words.eos_token = "<59>"
+    with pytest.raises(UserError, match=r"^the tokenizer has 319 tokens, '<59>' among them"):
         build.config(settings, words)
 
 
