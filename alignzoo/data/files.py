@@ -178,7 +178,7 @@ class Hub(SplitSource):
         counts = Counter[str]()
         heldout = self._apart(counts) or []
         stream = Stream(lambda: self.load(self.split), f"{self.path}[{self.split}]", _sparse(self))
-        rows = StreamedRows.of(stream, self._row, self.drops).then(partial(not_of, {row.key for row in heldout}))
+        rows = StreamedRows.of(stream, self._canonical_row, self.drops).then(partial(not_of, {row.key for row in heldout}))
         counts.update(f"left_out_{name}" for columns in stream.first for name in self.leave_out if name in columns)
         if any(not row.values.keys().isdisjoint(VOTING) for row in rows.known):
             self._refuse("settling votes of several raters", "settle them beforehand")

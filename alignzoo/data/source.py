@@ -136,7 +136,7 @@ class RowSource(TextSource):
         if self.shots or 0 < self.max_rows <= LARGE or (stored := self.stored(heldout=False)) is None:
             return None
         survey = Survey(stored, self.columns, self.leave_out)
-        if not survey.go_through(self._row, self.heldout, self.max_rows, self.drops):
+        if not survey.go_through(self._canonical_row, self.heldout, self.max_rows, self.drops):
             return None
         counts = survey.counts()
         kept = survey.claims.kept(self.duplicates, self.contradictions, counts)
@@ -146,7 +146,7 @@ class RowSource(TextSource):
         else:
             held = survey.of_prompts_of(apart)
             counts["training_rows_of_heldout_prompts_dropped"] = int((kept & held).sum())
-        whole = survey.rows(self._row, self.drops)
+        whole = survey.rows(self._canonical_row, self.drops)
         train = whole.at(kept & ~held)
         self._check(whole.known, counts, len(train))
         return self._in_columns(view, train, whole.at(kept & held) if apart is None else apart, counts)
@@ -226,7 +226,7 @@ class RowSource(TextSource):
                 f"left_out_{name}" for name in self.leave_out if not isinstance(raw[1], UnusableRow) and name in raw[1]
             )
             try:
-                made.append(self._row(raw))
+                made.append(self._canonical_row(raw))
             except UnusableRow as error:
                 if not self.drops:
                     raise
@@ -246,7 +246,7 @@ class RowSource(TextSource):
             )
         return row
 
-    def _row(self, raw: RawRow) -> Row:
+    def _canonical_row(self, raw: RawRow) -> Row:
         """Raises UnusableRow, with the way out."""
         where, row = raw
         try:
