@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from alignzoo.data.encode import Encoder
 from benchmarks.chat.material import TEMPLATE, conversations
 
 ROWS, BEFORE = 32, 5
@@ -44,8 +45,18 @@ def _ours(name: str, model: str, material: Path) -> dict[str, float]:
         subprocess.run([sys.executable, "-m", "alignzoo", "train", *overrides], check=True)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = next(row for row in rows if row["step"] == BEFORE + 1 and "loss" in row)
-    tokens = next(row.get("tokens", 0) for row in rows if row["step"] == BEFORE + 1)
-    return {"loss": last["loss"], "grad_norm": last["grad_norm"], "tokens": tokens}
+    return {"loss": last["loss"], "grad_norm": last["grad_norm"], "tokens": _trained(run, material) if name == "sft" else 0}
+
+
+def _trained(run: Path, material: Path) -> int:
+    """How many tokens of the conversations are scored."""
+    from transformers import AutoTokenizer
+
+    encoder = Encoder.beside(str(run / "model"), AutoTokenizer.from_pretrained(run / "model"))
+    assert encoder is not None
+    rows = [json.loads(line)["messages"] for line in (material / _data("sft")).read_text().splitlines()]
+    encoded = encoder.encode([row[:1] for row in rows], [[row[1:]] for row in rows])
+    return sum(sum(answer.scored) for _, answers in encoded for answer in answers)
 
 
 def _theirs(name: str, model: str, material: Path) -> dict[str, float]:

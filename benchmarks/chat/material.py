@@ -11,9 +11,9 @@ from typing import Any
 ROWS, LONGEST = 400, 120  # rows, and characters of an answer
 # ChatML whose newlines come before turns: nothing follows the end of an answer, and TRL trains what we train
 TEMPLATE = (
-    "{% for m in messages %}{{ '' if loop.first else '\n' }}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}\n<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}{{ '' if loop.first else '\n' }}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
