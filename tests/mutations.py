@@ -397,8 +397,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/engine/loader.py",
-        "epoch, offset = divmod(start, size)",
-        "epoch, offset = 0, start % size",
+        "key=lambda place: place // size",
+        "key=lambda place: 0",
         "tests/engine/test_loader.py",
     ),
     (
@@ -1188,8 +1188,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/data/text.py",
-        "heldout if asked is None else asked\n        encoder",
-        "heldout[:0]\n        encoder",
+        "heldout if asked is None else asked\n        made",
+        "heldout[:0]\n        made",
         "tests/data/test_demonstrations.py",
     ),
     (
@@ -1299,8 +1299,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/data/repeats.py",
-        "len(verdicts[one[1]]) > 1",
-        "len(verdicts[one[1]]) > 2",
+        "subjects[verdicts > 1]",
+        "subjects[verdicts > 2]",
         "tests/data/test_repeats.py",
     ),
     (
@@ -1328,7 +1328,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "tests/data/test_formats.py",
     ),
     (
-        "alignzoo/data/files.py",
+        "alignzoo/data/stored.py",
         "_without_nulls(value) if key in sparse else value",
         "value",
         "tests/data/test_formats.py",
