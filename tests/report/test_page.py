@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 from alignzoo.cli import main as cli
 from alignzoo.report import main as report
@@ -271,7 +272,7 @@ def test_runs_from_anywhere_make_one_report_and_unfinished_ones_are_named(tmp_pa
 @pytest.mark.parametrize(
     ("subject", "changes"),
     [("task", {"choices.data": "jsonl"}), ("reward", {"choices.reward": "model"}),
-     ("reference", {"choices.reference": "cached"}), ("budget", {"budget": {"unit": "flops", "amount": 1e12}})],
+     ("reference", {"choices.reference": "none"}), ("budget", {"budget": {"unit": "flops", "amount": 1e12}})],
 )  # fmt: skip
 def test_the_command_refuses_what_is_not_comparable_and_writes_nothing(tmp_path, subject, changes):
     write_run(tmp_path / "a", "ppo", 0, 0.9)
@@ -279,6 +280,14 @@ def test_the_command_refuses_what_is_not_comparable_and_writes_nothing(tmp_path,
     with pytest.raises(UserError, match=rf"(?s)not comparable with .*/a.*{other}: another {subject} \("):
         report.main([str(tmp_path / "a"), str(other), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_where_the_policy_started_is_one_reference_however_it_is_kept(tmp_path):
+    runs = [write_run(tmp_path / name, algorithm, 0, 0.9) for name, algorithm in (("a", "ppo"), ("b", "dpo"), ("c", "sft"))]
+    for run, choice in zip(runs, ("copy", "adapter", "cached"), strict=True):
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        (run / "config.yaml").write_text(yaml.safe_dump(config | {"choices": config["choices"] | {"reference": choice}}))
+    assert report.main([*map(str, runs), "--out", str(tmp_path / "out")]) == 0
 
 
 def test_a_bench_file_of_another_kind(tmp_path):
