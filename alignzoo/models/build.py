@@ -146,7 +146,7 @@ def adapted(module: Any, settings: Peft, seed: int) -> nn.Module:
     )  # fmt: skip
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft looks up what transformers has renamed
-        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings")  # merging takes care of it
+        warnings.filterwarnings("ignore", "Model (has|with) `tie_word_embeddings")  # merging takes care of it
         torch.manual_seed(seed)
         try:
             return get_peft_model(module, lora)

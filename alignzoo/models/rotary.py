@@ -41,7 +41,8 @@ def lengthen(module: nn.Module) -> None:
 
 
 def is_long(module: nn.Module) -> bool:
-    return any(rope.original_inv_freq is getattr(rope, "long_inv_freq", None) for rope in _changing(module))
+    ropes = [rope for rope in _changing(module) if hasattr(rope, "long_inv_freq")]
+    return any(torch.equal(rope.original_inv_freq, rope.long_inv_freq) for rope in ropes)
 
 
 def _changing(module: nn.Module) -> Iterator[Any]:
