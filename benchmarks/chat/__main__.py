@@ -22,7 +22,8 @@ RESULTS = Path(__file__).parents[1] / "results" / "chat"
 PAGE = """# {model} at the first try
 
 {steps} steps by the commands of [docs/chat.md](../../../docs/chat.md), at the default settings; each run was killed once
-(SIGKILL) and went on by the same command.
+(SIGKILL) and went on by the same command. A rollout that is gone through several times has one row; of fewer than ten rows the
+halves are compared.
 
 | algorithm | metric | mean of the first {ends} steps | of the last {ends} | better |
 |---|---|---|---|---|
@@ -70,7 +71,7 @@ def page(model: str, lines: list[dict[str, Any]]) -> str:
         f"| {r['theirs']['grad_norm']:.6g} | {_apart(r):.1e} |"
         for r in lines if r["kind"] == "equal"
     ]  # fmt: skip
-    answers = [f"- `{r['run']}`: {r['text']}" for r in lines if r["kind"] == "answer"]
+    answers = [f"- `{r['run']}`: {json.dumps(r['text'].strip())}" for r in lines if r["kind"] == "answer"]
     return PAGE.format(
         model=model, steps=runs.STEPS, ends=runs.ENDS, before=equal.BEFORE, next=equal.BEFORE + 1, records=equal.ROWS,
         rows="\n".join(rows), equals="\n".join(equals), answers="\n".join(answers),

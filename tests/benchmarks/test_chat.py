@@ -63,7 +63,7 @@ def test_the_page() -> None:
          "theirs": {"loss": 0.5, "grad_norm": 2.002, "tokens": 0}},
     ]  # fmt: skip
     page = command.page("tiny", lines)
-    assert "| `dpo` | loss | 0.7 | 0.6 | yes |" in page and "- `dpo`: Paris." in page
+    assert "| `dpo` | loss | 0.7 | 0.6 | yes |" in page and '- `dpo`: "Paris."' in page
     assert "| dpo | 0.5 | 0.5 | 2 | 2.002 | 1.0e-03 |" in page
 
 
