@@ -175,7 +175,7 @@ class Survey:
 
     def of_prompts_of(self, rows: list[Row]) -> np.ndarray:
         """(N,) bool: which rows have a prompt of these."""
-        return np.isin(np.array(self.keys), np.array([int(row.key[:16], 16) for row in rows], dtype=np.uint64))
+        return np.isin(np.array(self.keys), np.array([int(row.key[:16], 16) for row in rows], dtype=np.uint64), kind="sort")
 
     def heldout(self, share: float, kept: np.ndarray) -> np.ndarray:
         """(N,) bool: which rows are held out, by the rule of `rows.split`."""

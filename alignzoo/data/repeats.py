@@ -46,7 +46,7 @@ class Claims:
         kinds, about, whole = (np.array(column) for column in (self.kinds, self.about, self.whole))
         _, first = np.unique(whole, return_index=True)
         subjects, verdicts = np.unique(about[first], return_counts=True)
-        twice, contrary = np.ones(len(whole), dtype=bool), np.isin(about, subjects[verdicts > 1])
+        twice, contrary = np.ones(len(whole), dtype=bool), np.isin(about, subjects[verdicts > 1], kind="sort")
         twice[first] = False
         twice, contrary = twice & (kinds > 0), contrary & (kinds > 0)
         for number, kind in enumerate(KINDS[1:], start=1):

@@ -155,7 +155,9 @@ def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     if saved.read_bytes() != identity(cfg).encode():
         if main_process():
             what = difference(saved.read_text("utf-8", "replace"), identity(cfg))
-            raise UserError(f"{option} holds a run with other settings ({what}): choose another run_dir, or remove it")
+            raise UserError(
+                f"{option} holds a run with other settings ({what}; see {saved}): choose another run_dir, or remove it"
+            )
         return None
     if summary := summary_of(folder):
         _say(f"{option} is finished: nothing is left to do; from its weights, model=hf model.path={folder / MODEL} goes on")
@@ -164,7 +166,10 @@ def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
 
 def difference(there: str, here: str) -> str:
     """The first setting that differs between two configs, as text."""
-    before, now = (flat(yaml.safe_load(text)) for text in (there, here))
+    try:
+        before, now = (flat(yaml.safe_load(text)) for text in (there, here))
+    except yaml.YAMLError:
+        return "it is damaged"
     key = next((key for key in {**before, **now} if before.get(key, ABSENT) != now.get(key, ABSENT)), "their order")
     return f"{key}: {before.get(key, ABSENT)} there, {now.get(key, ABSENT)} asked for"
 
