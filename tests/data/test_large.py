@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -255,6 +256,8 @@ def weights(folder):
 )
 def test_a_run_stops_saved_at_an_unusable_row_and_goes_on_once_it_is_mended(algorithm, saved, run, tmp_path):
     assert IN_STEP_3 > CHECKED
+    if algorithm == "trl_sft" and release("transformers") < (5, 19):
+        pytest.skip("TRL's trainers need transformers 5.19")
     with pytest.raises(UserError) as caught:
         run("stopped", " ", f"algorithm={algorithm}")
     assert f"line {IN_STEP_3 + 1}: an empty 'completion'" in str(caught.value)
@@ -273,3 +276,7 @@ def test_a_dropped_row_is_counted_once_also_by_a_run_that_is_resumed_after_it(ru
     resumed = train(compose([f"resume={tmp_path}/run"]))
     assert resumed["data_report"] == summary["data_report"]
     assert weights(tmp_path / "run") == expected
+
+
+def release(package):
+    return tuple(map(int, version(package).split(".")[:2]))
