@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,6 @@ class Location:
     @staticmethod
     def of(path: str, key: str, trust_remote_code: bool = False) -> Location:
         """Raises UserError where nothing is: a path that looks local must be there, a bare owner/name may be on the hub."""
-        from transformers.utils import find_adapter_config_file
-
         path = embedded(path)
         file = Path(path).expanduser()
         if (path.startswith((".", "/", "~")) or path.count("/") != 1) and not file.exists():
@@ -58,8 +57,11 @@ class Location:
             raise UserError(f"{key}={path} is a file: name the model's folder, or a .gguf file")
         if (file / CONFIG).is_file() and (file / MODEL).is_dir():
             raise UserError(f"{key}={path} is a run's folder: its model is {path}/{MODEL}")
-        with where.readable("adapter"):
-            adapter = find_adapter_config_file(where.path)
+        if file.is_dir():
+            adapter = str(file / ADAPTER_CONFIG) if (file / ADAPTER_CONFIG).is_file() else None
+        else:
+            with where.readable("adapter"):
+                adapter = _hub_adapter(where.path)
         return where if adapter is None else where._on_base(adapter)
 
     def _on_base(self, adapter: str) -> Location:
@@ -148,6 +150,14 @@ class Location:
 
     def _from(self, kind: Any, **options: Any) -> Any:
         return kind.from_pretrained(self.path, **self.options, **options)
+
+
+@lru_cache(maxsize=64)
+def _hub_adapter(name: str) -> str | None:
+    """An adapter's config file of the hub, asked for once: a run looks for its model several times as it starts."""
+    from transformers.utils import find_adapter_config_file
+
+    return find_adapter_config_file(name)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def _base(setup: RunConfig) -> tuple[str | None, str | None]:
     from huggingface_hub import ModelCard
     from transformers.utils import cached_file
 
-    if not setup.model.path or setup.model.path.startswith("alignzoo://"):
+    if not setup.model.path:
         return None, None
     path = location(setup.model).path
     file = cached_file(
