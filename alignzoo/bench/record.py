@@ -52,7 +52,7 @@ def _check_settings(runs: Sequence[Run]) -> None:
         # composing takes a while: most often only the seed differs
         there, likely = saved.read_text("utf-8", "replace"), text.replace(f"\nseed: {seed}\n", f"\nseed: {r.seed}\n")
         if there != likely and there != single.identity(r.config):
-            what = single.difference(there, single.identity(r.config))
+            what = single.first_difference(there, single.identity(r.config))
             raise UserError(f"{r.folder} holds a run with other settings ({what}): choose another folder=, or remove it")
 
 

@@ -160,21 +160,21 @@ def _run(cfg: Any) -> tuple[int, dict[str, Any]]:
 
 
 def _one_of_several(objective: str | None, make: Callable[[], Any]) -> Any:
-    """An Outcome. A user's mistake in one run doesn't stop the others; Ctrl-C does."""
-    from alignzoo.pipeline.sweep import Outcome
+    """An RunOutcome. A user's mistake in one run doesn't stop the others; Ctrl-C does."""
+    from alignzoo.pipeline.sweep import RunOutcome
     from alignzoo.report.analysis import PREFERRED
 
     try:
         code, summary = _run(make())
     except UserError as error:
-        return Outcome(_complain(str(error)))
+        return RunOutcome(_complain(str(error)))
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     metrics = summary["metrics"]
     name = objective or next((name for name in PREFERRED if name in metrics), "")
     if objective and objective not in metrics:
         raise UserError(f"--objective={objective}: the run has no such metric.{nearest(objective, metrics)}")
-    return Outcome(code, metrics.get(name, math.nan))
+    return RunOutcome(code, metrics.get(name, math.nan))
 
 
 def _bench(argv: list[str]) -> int:

@@ -76,16 +76,16 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _show(console: Console, prop: Any, failure: Exception | None) -> int:
-    from alignzoo.testing.subject import Repeated
+    from alignzoo.testing.subject import RepeatedFailure
 
-    text = f"as {failure.earlier}" if isinstance(failure, Repeated) else prop.meaning.splitlines()[0]
+    text = f"as {failure.earlier}" if isinstance(failure, RepeatedFailure) else prop.meaning.splitlines()[0]
     mark = "FAIL" if failure else "pass"
     console.print(f"  {mark}  {prop.name:<16} {text}", style="red" if failure else None)
     if failure is None:
         return 0
     if isinstance(failure, UserError):
         console.print(f"        refused: {failure}")
-    elif not isinstance(failure, Repeated):
+    elif not isinstance(failure, RepeatedFailure):
         for name in ("expected", "found", "cause"):
             label = "likely cause" if name == "cause" else name
             console.print(f"        {label}: {getattr(failure, name)}")

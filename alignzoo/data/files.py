@@ -24,7 +24,7 @@ from alignzoo.data.raters import VOTING
 from alignzoo.data.repeats import Repeated
 from alignzoo.data.rows import CANONICAL, Row
 from alignzoo.data.source import RowSource, existing
-from alignzoo.data.stored import LARGE, ArrowRows, Lines, RawRow, Stored, json_line, json_object, lean
+from alignzoo.data.stored import LARGE, ArrowRows, RawRow, Stored, StoredLines, json_line, json_object, lean
 from alignzoo.data.streamed import Stream, StreamedRows
 from alignzoo.errors import UserError, nearest
 
@@ -87,7 +87,7 @@ class JsonLines(FileSource):
             raise UserError(f"{path}: {error.strerror or error}") from None
 
     def stored_file(self, path: Path) -> Stored | None:
-        return Lines.of(path)
+        return StoredLines.of(path)
 
 
 @dataclass(kw_only=True)

@@ -41,7 +41,7 @@ class Stored(ABC):
     def row(self, place: int) -> RawRow: ...
 
 
-class Lines(Stored):
+class StoredLines(Stored):
     """JSON Lines, of which the places alone are held."""
 
     def __init__(self, path: Path, file: Any) -> None:
@@ -50,7 +50,7 @@ class Lines(Stored):
         self.starts, self.digest = array("q", [0]), sha256()
 
     @classmethod
-    def of(cls, path: Path) -> Lines | None:
+    def of(cls, path: Path) -> StoredLines | None:
         """None for files of no more than LARGE lines, of an array, and such as can't be read."""
         with ExitStack() as stack:
             try:

@@ -23,7 +23,7 @@ from alignzoo.errors import UserError, masked
 T = TypeVar("T")
 
 
-class Outcome(float):
+class RunOutcome(float):
     """What came of a run: what a sweeper such as optuna optimises, NaN where there is nothing, and the exit code."""
 
     code: int
@@ -34,10 +34,10 @@ class Outcome(float):
         return made
 
 
-Job = Callable[[Callable[[], DictConfig]], Outcome]
+Job = Callable[[Callable[[], DictConfig]], RunOutcome]
 
 
-def multirun(overrides: Sequence[str], job: Job) -> list[Outcome]:
+def multirun(overrides: Sequence[str], job: Job) -> list[RunOutcome]:
     """Hand every combination's config to `job`, as a function that makes it, and return what came of each.
 
     Runs with a `run_dir` lie inside it, named after what is swept; stages by their hashes, so that combinations share those
@@ -57,14 +57,14 @@ def multirun(overrides: Sequence[str], job: Job) -> list[Outcome]:
     where = f"hydra.sweep.dir={grammar.value_of(parsed, 'run_dir') or 'runs/multirun'}"
     given = any(o.get_key_element() == "hydra.sweep.dir" for o in parsed)
 
-    direction, done = grammar.value_of(parsed, "hydra.sweeper.direction"), list[Outcome]()
+    direction, done = grammar.value_of(parsed, "hydra.sweeper.direction"), list[RunOutcome]()
     if direction is None and grammar.value_of(parsed, "hydra/sweeper") == "optuna":  # which minimises unless told otherwise
         direction, overrides = "maximize", [*overrides, "hydra.sweeper.direction=maximize"]
 
-    def run_one(cfg: DictConfig) -> Outcome:
+    def run_one(cfg: DictConfig) -> RunOutcome:
         outcome = job(lambda: _completed(cfg, swept))
         worst = math.inf if direction == "minimize" else -math.inf
-        done.append(Outcome(outcome.code, worst) if math.isnan(outcome) else outcome)
+        done.append(RunOutcome(outcome.code, worst) if math.isnan(outcome) else outcome)
         return done[-1]
 
     with grammar.searching(parsed):

@@ -154,7 +154,7 @@ def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
         return None
     if saved.read_bytes() != identity(cfg).encode():
         if main_process():
-            what = difference(saved.read_text("utf-8", "replace"), identity(cfg))
+            what = first_difference(saved.read_text("utf-8", "replace"), identity(cfg))
             raise UserError(
                 f"{option} holds a run with other settings ({what}; see {saved}): choose another run_dir, or remove it"
             )
@@ -164,7 +164,7 @@ def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     return summary
 
 
-def difference(there: str, here: str) -> str:
+def first_difference(there: str, here: str) -> str:
     """The first setting that differs between two configs, as text."""
     try:
         before, now = (flat(yaml.safe_load(text)) for text in (there, here))

@@ -41,7 +41,7 @@ from alignzoo.testing import (
 )
 from alignzoo.testing.find import find
 from alignzoo.testing.part import Part, composes, help_texts, part, summary
-from alignzoo.testing.subject import Broken, Repeated, Subject, registered
+from alignzoo.testing.subject import Broken, RepeatedFailure, Subject, registered
 
 __all__ = [
     "PROPERTIES", "Broken", "Part", "Property", "Result", "Subject", "asked", "failure", "questions", "registered", "run",
@@ -210,7 +210,7 @@ def failure(prop: Property, subject: Subject | Part) -> Exception | None:
 def _first_time(error: Exception, prop: Property, subject: Subject | Part) -> Exception:
     text = error.found if isinstance(error, Broken) else str(error)
     earlier = subject.errors.setdefault(re.sub(r"(?<!line )\d+", "", text), prop.name)  # sizes differ from one to the next
-    return error if earlier == prop.name else Repeated(earlier)
+    return error if earlier == prop.name else RepeatedFailure(earlier)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Broken(AssertionError):
         self.expected, self.found, self.cause = expected, found, cause
 
 
-class Repeated(Broken):
+class RepeatedFailure(Broken):
     """The error that an earlier property ended with."""
 
     def __init__(self, earlier: str) -> None:

@@ -19,7 +19,7 @@ from alignzoo.functional import dpo_loss, whiten
 from alignzoo.settings import UserError
 from alignzoo.testing import conformance, toys
 from alignzoo.testing.conformance import Broken, Subject
-from alignzoo.testing.subject import Repeated
+from alignzoo.testing.subject import RepeatedFailure
 from alignzoo.testing.toys import EOS
 
 POLICY = Role(kind=Kind.POLICY, trained=True)
@@ -659,7 +659,7 @@ def test_an_undeclared_role_is_named_once(tmp_path):
     first, *others = failures
     assert "no role 'reference': declare it in `roles`" in str(first)
     assert len(others) > 15
-    assert all(isinstance(failure, Repeated) and failure.earlier == "shapes" for failure in others)
+    assert all(isinstance(failure, RepeatedFailure) and failure.earlier == "shapes" for failure in others)
 
 
 def test_no_property_prints_what_its_own_tampering_causes(tmp_path, capfd):
