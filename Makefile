@@ -1,7 +1,7 @@
 # `make help` lists the targets. Each makes .venv first where it is needed; VENV=, PYTHON= and WORKERS= may be given.
 VENV ?= .venv
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 # What is installed is what was tested, build environments included. Torch is open where there is a GPU, whose driver decides.
 CPU := $(if $(shell command -v nvidia-smi 2>/dev/null),,constraints-cpu.txt)
 CONSTRAINTS ?= constraints.txt $(CPU)
@@ -31,7 +31,7 @@ demo: setup ## train four algorithms on a task whose optimum is known and compar
 	$(IN)/alignzoo bench seeds=1 folder=runs/demo
 
 test: setup ## the tests
-	$(IN)/python -m pytest -n $(WORKERS) --durations=10
+	$(IN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10
 
 test-newest: ## the tests with the newest release of everything but, without a GPU, torch
 	rm -rf build/newest

@@ -4,15 +4,16 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-API_VERSION = "1.0"  # of what plugins are written against: see CONTRIBUTING.md
+API_VERSION = "1.1"  # of what plugins are written against: see CONTRIBUTING.md
 
 _PLACES = {
     "alignzoo.config": ("compose", "instantiate"),
     "alignzoo.pipeline.train": ("train",),
-    "alignzoo.batch": ("Batch", "Completions", "Pairs", "Prompts", "Rankings", "Rated"),
+    "alignzoo.batch": ("Batch", "Completions", "Pairs", "Prompts", "Rankings", "Rated", "Triples"),
     "alignzoo.contracts": (
-        "Algorithm", "Context", "Couples", "EMA", "Every", "Hosting", "Kind", "Models", "Next", "OnlineAlgorithm", "Policy",
-        "Reference", "Reward", "Role", "Scores", "Source", "Table", "Tables", "TrainerPlugin", "Value",
+        "Algorithm", "Context", "Couples", "EMA", "Every", "Hosting", "Kind", "LearningReward", "Models", "Next",
+        "OnlineAlgorithm", "Policy", "Reference", "Reward", "Role", "Scores", "Source", "Table", "Tables", "TrainerPlugin",
+        "Value",
     ),
     "alignzoo.settings": ("Sampling", "Search", "UserError", "require"),
 }  # fmt: skip

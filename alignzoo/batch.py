@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import accumulate
 from typing import Any, Self
 
 import torch
@@ -155,6 +156,17 @@ class Completions(Batch):
         trimmed: dict[str, Any] = {n: v[:, :width] if isinstance(v, Tensor) and v.dim() == 2 else v for n, v in taken.items()}
         return replace(self, prompts=self.prompts.take(used), prompt_of=prompt_of, **trimmed)
 
+    def best(self, scores: Tensor, k: int = 1, valid: Tensor | None = None) -> Tensor:
+        """(n,): the places of each draw's (`row`) k records with the highest valid scores (B,), the highest and the earlier of
+        equals first; of all it has, where these are fewer. Draws are in the order of their rows. `c.take(c.best(scores))`
+        """
+        places = scores.argsort(descending=True, stable=True)
+        places = places if valid is None else places[valid[places]]
+        places = places[self.row[places].argsort(stable=True)]
+        row = self.row[places]
+        first = torch.searchsorted(row, row)  # where each draw's begin
+        return places[torch.arange(len(places), device=places.device) - first < k]
+
     def draws(self) -> Self:
         """The first record of each draw (`row`), in the order of their rows, each over a prompt of its own that has its row.
 
@@ -195,12 +207,7 @@ class Pairs(Batch):
     @property
     def both(self) -> Completions:
         """Chosen, then rejected, (2B,), over one copy of each prompt."""
-        sides = (self.chosen, self.rejected)
-        stacked = {f.name: _cat([getattr(side, f.name) for side in sides]) for f in fields(Completions) if f.name != "prompts"}
-        prompts, which = _merged(self.chosen.prompts, self.rejected.prompts)
-        if which is not None:
-            stacked["prompt_of"] = which[torch.cat([self.chosen.prompt_of, self.rejected.prompt_of + len(self.chosen.prompts)])]
-        return Completions(prompts=prompts, **stacked)
+        return _stacked([self.chosen, self.rejected])
 
     @property
     def counted(self) -> Tensor:
@@ -209,6 +216,22 @@ class Pairs(Batch):
     @property
     def row(self) -> Tensor:
         return self.chosen.row
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Triples(Pairs):
+    """Pairs, and beside each a completion of the same prompt that is to be imitated."""
+
+    demonstration: Completions
+
+    @property
+    def three(self) -> Completions:
+        """Chosen, then rejected, then demonstrations, (3B,), over one copy of each prompt."""
+        return _stacked([self.chosen, self.rejected, self.demonstration])
+
+    @property
+    def counted(self) -> Tensor:
+        return super().counted * self.demonstration.counted
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -262,11 +285,22 @@ def _cat(values: list[Any]) -> Any:
     return torch.cat(values)
 
 
-def _merged(a: Prompts, b: Prompts) -> tuple[Prompts, Tensor | None]:
-    """One copy of each prompt of both, and which of them each of a's, then b's is; None where b's are a's in a's order."""
-    if a is b or all(torch.equal(x, y) for x, y in ((a.row, b.row), (a.attended, b.attended), (a.ids, b.ids))):
-        return a, None
-    every = type(a).cat([a, b])
+def _stacked(sides: Sequence[Completions]) -> Completions:
+    """All sides, one after the other, over one copy of each prompt."""
+    stacked = {f.name: _cat([getattr(side, f.name) for side in sides]) for f in fields(Completions) if f.name != "prompts"}
+    prompts, which = _merged([side.prompts for side in sides])
+    if which is not None:
+        starts = accumulate([0, *(len(side.prompts) for side in sides)])
+        stacked["prompt_of"] = which[torch.cat([side.prompt_of + start for side, start in zip(sides, starts, strict=False)])]
+    return Completions(prompts=prompts, **stacked)
+
+
+def _merged(several: Sequence[Prompts]) -> tuple[Prompts, Tensor | None]:
+    """One copy of each prompt of all, and which of them each of theirs is; None where all are the first's, in its order."""
+    first, *rest = several
+    if all(p is first or all(torch.equal(getattr(p, n), getattr(first, n)) for n in ("row", "attended", "ids")) for p in rest):
+        return first, None
+    every = type(first).cat(several)
     key = torch.cat([torch.where(every.attended, every.ids, -1), every.row[:, None]], 1)
     copies, which = key.unique(dim=0, return_inverse=True)
     return every.take(_first(which, len(copies))), which
@@ -281,4 +315,9 @@ def _first(which: Tensor, groups: int) -> Tensor:
 def _text(decode: Decode | None, ids: Tensor, attended: Tensor) -> list[str]:
     if decode is None:
         raise ValueError("these records carry no tokenizer, so they have no text")
-    return decode([row[mask].tolist() for row, mask in zip(ids, attended, strict=True)])
+    return decode(token_lists(ids, attended))
+
+
+def token_lists(ids: Tensor, attended: Tensor) -> list[list[int]]:
+    """The attended ones of (N, T) tokens, row by row, without padding."""
+    return [row[mask].tolist() for row, mask in zip(ids, attended, strict=True)]

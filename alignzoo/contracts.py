@@ -7,30 +7,35 @@ metric, in its file; without it, it runs with every 1.x (see CONTRIBUTING.md).
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from alignzoo.batch import Batch, Completions, Prompts
 from alignzoo.errors import UserError, require
-from alignzoo.settings import Sampling, Search
+from alignzoo.settings import Generation, Sampling, Search
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
 
 __all__ = [
-    "EMA", "Algorithm", "Context", "Couples", "Every", "Hosting", "Kind", "Lesson", "Metric", "Models", "Next",
-    "OnlineAlgorithm", "Policy", "Reference", "Reward", "Role", "Sampling", "Scores", "ScoringError",
-    "Search", "Source", "Table", "Tables", "TrainerPlugin",
-    "UserError", "Value", "require",
+    "EMA", "Algorithm", "Context", "Couples", "DecodingRequest", "Every", "Hosting", "Kind", "LearningReward", "Lesson",
+    "Metric", "Models", "Next", "OnlineAlgorithm", "OptimizerStep", "Policy", "Reference", "Reward", "Role", "Sampler",
+    "Sampling", "Scores", "ScoringError", "Search", "Source", "Table", "Tables", "TextTools", "TrainerPlugin", "UserError",
+    "Value", "learning", "require",
 ]  # fmt: skip
 
 Terms = Tensor | dict[str, Tensor]
-Metrics = dict[str, Tensor]
+Metrics = Mapping[str, Tensor | tuple[Tensor, Tensor]]
+Measured = Callable[["Models", Any], Terms]
 
 
 class Couples(Enum):
@@ -58,23 +63,32 @@ class Next(Enum):
 
 @dataclass(frozen=True)
 class EMA:
-    """The role follows the policy: theta' <- decay theta' + (1 - decay) theta after each optimizer step."""
+    """theta' <- decay theta' + (1 - decay) theta after every `steps` optimizer steps; theta is of `role`, which is trained."""
 
     decay: float
+    steps: int = 1
+    role: str = "policy"
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "EMA.steps", self.steps, ">= 1")
 
 
 @dataclass(frozen=True)
 class Every:
-    """The role is set to the policy every `steps` optimizer steps."""
+    """Set to the weights of `role`, which is trained, every `steps` optimizer steps."""
 
     steps: int
+    role: str = "policy"
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "Every.steps", self.steps, ">= 1")
 
 
 @dataclass(frozen=True)
 class Role:
     """A network an algorithm needs. `start` says where its weights come from: "policy", "reference" (the configured
     reference itself), "reward" (the configured reward model), or "config" (the path in `roles.<name>`, or the data source's
-    own).
+    own). One that `follows` another role than the policy starts as that role, whatever `start`.
     """
 
     kind: Kind
@@ -94,15 +108,25 @@ class Policy(Protocol):
     def entropy(self, c: Completions) -> Tensor:
         """(B, T): entropy of the next-token distribution, in nats, 0 where nothing is scored."""
 
-    def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Policy] = ()) -> Tensor:
+    def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Beside] = ()) -> Tensor:
         """Run `fn(logits (n, V), *others (n, V), *aligned (n,))`, the others being those of `beside`, on the scored tokens, a
         few at a time, so that fn must treat each alike; it returns (n, ...). Returns (B, T, ...), 0 where nothing is scored.
+        A policy `beside` reads the same records, or, as a pair of a policy and records, other ones with the same scored tokens,
+        such as after other prompts.
         Logits are divided by the temperature; tokens outside the support are -inf (their log-prob too: mask before
         multiplying by a probability of 0)."""
 
-    def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
-        """`sampling.samples` completions a prompt, a prompt's together, with the sampler's log-probs. `adjust` maps logits
-        (n, V) before sampling."""
+    def generate(
+        self, prompts: Prompts, sampling: Sampling, adjust: Callable[..., Tensor] | None = None,
+        beside: Sequence[Policy] = (), purpose: str = "",
+    ) -> Completions:  # fmt: skip
+        """`sampling.samples` completions a prompt, a prompt's together, with the sampler's log-probs. `adjust(logits (n, V),
+        *others (n, V))` changes the logits before sampling, the others being those of `beside` after the same tokens; the
+        log-probs are still those before it. Each draw has noise of its own; that of a named `purpose` does not depend on which
+        others there were."""
+
+
+Beside = Policy | tuple[Policy, Completions]
 
 
 class Value(Protocol):
@@ -140,6 +164,35 @@ class Scores(Batch):
         """(B,) bool: `valid`, all where it is not given."""
         return torch.ones(len(self.total), dtype=torch.bool, device=self.total.device) if self.valid is None else self.valid
 
+    def summed(self, c: Completions) -> Tensor:
+        """(B,): the total of each of the completions `c` that were scored; the sum over its tokens where it is by token."""
+        return c.sum(self.total) if self.total.dim() == 2 else self.total
+
+    def numbers(self, c: Completions) -> list[float | None]:
+        """`summed` as plain numbers; None where no score can be had."""
+        return [value if ok else None for value, ok in zip(self.summed(c).tolist(), self.usable.tolist(), strict=True)]
+
+
+class TextTools(Protocol):
+    """From text to tokens and back, as the run's model reads and writes them."""
+
+    @property
+    def eos(self) -> int:
+        """The token that ends a text."""
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """All tokens that end a completion: `eos`, a chat template's end of a turn, ..."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text by itself, without special ones before or after it."""
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Their text, without special tokens."""
+
+    def prompts(self, texts: Sequence[Any], row: Tensor) -> Prompts:
+        """Prompts of an algorithm's own, each a text or messages, read as the data's are; row (B,) as in `Prompts`."""
+
 
 class Models(Protocol):
     """The networks of a run by role (`models.policy`, `models.reference`, ...), and the few services an algorithm may use."""
@@ -147,6 +200,9 @@ class Models(Protocol):
     policy: Policy
     reference: Policy
     sampling: Sampling
+
+    @property
+    def tokenizer(self) -> TextTools: ...
 
     def __getattr__(self, role: str) -> Any: ...
 
@@ -161,8 +217,39 @@ class Models(Protocol):
     def gather(self, x: Tensor) -> Tensor:
         """(n, ...) of every rank, concatenated in rank order. Ranks may differ in n."""
 
-    def uniform(self, purpose: str, row: Tensor) -> Tensor:
-        """(B,) in [0, 1): a function of (seed, purpose, step, row) alone, whatever the ranks or batch shape."""
+    def uniform(self, purpose: str, row: Tensor, tokens: int | None = None) -> Tensor:
+        """(B,) in [0, 1): a function of (seed, purpose, step, row) alone, whatever the ranks or batch shape; (B, tokens), one
+        for each place in a row, where `tokens` are asked for."""
+
+    def more_prompts(self, n: int) -> Any:
+        """Within `experience`: of the next `n` records of the run's order over all ranks, which ask together, this rank's part,
+        which may be empty. Raises UserError where a rollout asks more than 100 times."""
+
+
+class OptimizerStep(Protocol):
+    """One optimizer step, before it is taken. `fn(models, batch)` gives a term, or terms by name, (B,) or (B, T), as `loss`
+    does; means are those of `loss`: over all records of the step, on all ranks, by `weights`."""
+
+    def parameters(self, role: str) -> list[torch.nn.Parameter]:
+        """The weights that are learnt, their gradients in `grad`."""
+
+    def take(self) -> None:
+        """The optimizer's step, with the gradients that the weights have now."""
+
+    def moved(self, role: str) -> list[Tensor]:
+        """How far the weights are from where they were before the step."""
+
+    def place(self, role: str, direction: Sequence[Tensor], scale: float) -> None:
+        """Sets the weights to where they were before the step, plus `scale` times `direction`."""
+
+    def undo(self) -> None:
+        """Sets all weights to where they were before the step, to the bit. What the optimizer remembers stays as it is."""
+
+    def means(self, fn: Measured) -> dict[str, float]:
+        """The terms' means with the weights as they are now; "loss" is the name of a single term."""
+
+    def gradient(self, fn: Measured, role: str) -> list[Tensor]:
+        """The gradient of the sum of these means by the weights of a role."""
 
 
 @dataclass(kw_only=True)
@@ -175,6 +262,7 @@ class Algorithm(ABC):
 
     couples: ClassVar[Couples] = Couples.ROW
     published_rate: ClassVar[float] = 1e-5  # the learning rate for all weights of a pretrained model, unless the user gives one
+    leads_away: ClassVar[str] = ""  # why, where a first step makes what is better less likely and is meant to
 
     @property
     @abstractmethod
@@ -188,7 +276,8 @@ class Algorithm(ABC):
 
     @abstractmethod
     def loss(self, models: Models, batch: Any) -> tuple[Terms, Metrics]:
-        """Unreduced term(s), each (B,) or (B, T), and metrics, each a scalar, (B,) or (B, T), which the engine averages."""
+        """Unreduced term(s), each (B,) or (B, T), and metrics, each a scalar, (B,) or (B, T), which the engine averages. A pair
+        of a metric and a mask of its shape is averaged where the mask is true, and absent from a step where it nowhere is."""
 
     def weights(self, batch: Any) -> dict[str, Tensor]:
         """Weights by term name ("loss" for a single term), from the batch alone. Missing: `batch.counted` for (B,),
@@ -202,6 +291,12 @@ class Algorithm(ABC):
         """
         return batches
 
+    def around_step(self, models: Models, step: OptimizerStep) -> Mapping[str, float]:
+        """In place of the optimizer's step, where gradients are complete and clipped: for line searches and other directions.
+        What it returns is logged with the step's metrics."""
+        step.take()
+        return {}
+
     def after_rollout(self, metrics: Mapping[str, float]) -> None:
         """Called after a rollout with its metrics, already reduced over ranks: the means of its (B,) columns, and `samples`,
         the number of its records."""
@@ -210,7 +305,7 @@ class Algorithm(ABC):
         """Called after an optimizer step with that step's loss metrics, already reduced over ranks."""
         return Next.CONTINUE
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """What changes during training: numbers, strings, lists, dicts, tensors."""
         return {}
 
@@ -237,6 +332,11 @@ class OnlineAlgorithm(Algorithm):
         """How many completions of a prompt this instance needs at least."""
         return 1
 
+    def refills(self) -> int:
+        """How many times, at most, a rollout's prompts that it left out are replaced by the next ones, unless `rollout.refill`
+        says. With any, prompts are left out, too, whose records have all the same `reward`, a column (B,)."""
+        return 0
+
 
 @dataclass(kw_only=True)
 class Context:
@@ -245,7 +345,7 @@ class Context:
     until the run is ready.
     """
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     seed: int
     sampling: Sampling
     context_length: int
@@ -265,7 +365,7 @@ class Context:
 class Lesson:
     """One optimizer step of what `learner` trains by itself: on its loss over `batch`, weighted as its `weights` say."""
 
-    learner: Reward
+    learner: LearningReward
     batch: Batch
     learning_rate: float
     metrics: Mapping[str, float] = field(default_factory=dict)  # more to log
@@ -273,12 +373,18 @@ class Lesson:
 
 
 class Reward(ABC):
-    """Scores completions. A subclass is a dataclass whose fields are its settings.
+    """Scores completions. A subclass is a dataclass whose fields are its settings. One that learns is a `LearningReward`."""
 
-    A reward may itself learn, in one of two ways. With the policy: `roles`, `loss`, `weights` and the state methods mean what
-    they mean in `Algorithm`; the engine adds its terms, lets no gradient into other roles, and clips gradients per role. Or
-    apart from it, on records and at times of its own: then it gives `lessons`, and `loss` is asked for theirs alone.
-    """
+    def __init_subclass__(cls) -> None:
+        """Subclasses of contract 1.0 that learn become learning rewards, which was one class then."""
+        super().__init_subclass__()
+        learning_kind: Any = globals().get("LearningReward")
+        if learning_kind is None or learning_kind in cls.__mro__:  # issubclass would remember its answer
+            return
+        if members := sorted(vars(cls).keys() & vars(learning_kind).keys() - vars(Reward).keys() - {"__doc__"}):
+            text = f"{cls.__name__} has {', '.join(members)}: make it a LearningReward, instead of a Reward"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            cls.__bases__ = (*(base for base in cls.__bases__ if base is not Reward), learning_kind)
 
     @abstractmethod
     def __call__(self, c: Completions) -> Scores: ...
@@ -293,6 +399,24 @@ class Reward(ABC):
 
     def setup(self, context: Context) -> None:
         """Called once before training with the run's context: device, tokenizer, models of the reward's own roles."""
+
+    def after_rollout(self, scores: Scores) -> None:
+        """Called after a rollout with the scores it was given, those of all ranks: what a reward learns from its own scores,
+        it learns here, and not while it scores. `total` is (B,), summed over tokens.
+        """
+
+    def state_dict(self) -> dict[str, object]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+class LearningReward(Reward):
+    """A reward with networks that learn, in one of two ways. With the policy: `roles`, `loss` and `weights` mean what they mean
+    in `Algorithm`; the engine adds its terms, lets no gradient into other roles, and clips gradients per role. Or apart from
+    it, on records and at times of its own: then it gives `lessons`, and `loss` is asked for theirs alone.
+    """
 
     def roles(self) -> Mapping[str, Role]:
         return {}
@@ -311,18 +435,17 @@ class Reward(ABC):
         """Whether it asks `Context.label`, so that the run needs a `gold`."""
         return False
 
-    def networks(self) -> Mapping[str, Any]:
+    def networks(self) -> Mapping[str, torch.nn.Module]:
         """Modules of its own that lessons train beside its trained roles, by name; there from `setup` on."""
         return {}
 
     def apart(self) -> frozenset[str]:
         """The trained roles that lessons train and nothing else does: all of a reward that gives lessons."""
-        gives = type(self).lessons is not Reward.lessons
-        return frozenset(name for name, role in self.roles().items() if role.trained) if gives else frozenset()
+        return frozenset(name for name, role in self.roles().items() if role.trained and self.teaches())
 
     def teaches(self) -> bool:
         """Whether it gives lessons."""
-        return type(self).lessons is not Reward.lessons
+        return type(self).lessons is not LearningReward.lessons
 
     def lessons(self, step: int) -> Iterator[Lesson]:
         """Called after each optimizer step of the policy, of which this is number `step`. Each lesson is learnt, with gradient
@@ -336,16 +459,20 @@ class Reward(ABC):
     def export(self, folder: Path) -> None:
         """Writes what others may use of what it has learnt, when the run's result is saved in `folder`."""
 
-    def after_rollout(self, scores: Scores) -> None:
-        """Called after a rollout with the scores it was given, those of all ranks: what a reward learns from its own scores,
-        it learns here, and not while it scores. `total` is (B,), summed over tokens.
-        """
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
+class _Fixed(LearningReward):
+    """Nothing that learns."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+    def __call__(self, c: Completions) -> Scores:
+        raise NotImplementedError
+
+
+_FIXED = _Fixed()
+
+
+def learning(reward: Reward | None) -> LearningReward:
+    """What learns of a reward: itself, or nothing, which has no roles and gives no lessons."""
+    return reward if isinstance(reward, LearningReward) else _FIXED
 
 
 class ScoringError(UserError):
@@ -358,10 +485,55 @@ class Reference(ABC):
 
     offers: ClassVar[frozenset[str]]
     needs_adapter: ClassVar[bool] = False  # can't be had without peft
+    moves: ClassVar[bool] = True  # whether a role that starts as it may follow the policy
 
     @abstractmethod
     def build(self, context: Context) -> Policy | None:
         """The network of the reference role, or None."""
+
+
+@dataclass(frozen=True)
+class DecodingRequest:
+    """Completions to be drawn: `sampling.samples` of every prompt, a prompt's together, each ending with one of `ends` or cut
+    at `sampling.max_new_tokens`.
+
+    uniforms (B, max_new_tokens) decide the tokens, so a row's text depends neither on its neighbours nor on the rank.
+    `shape` maps raw logits (B, V) to those of the sampling distribution, whose log-probs are reported; `adjust` then changes
+    what is sampled, not what is reported. It is given, too, the shaped logits (B, V) of `beside`, each of which is sent the
+    tokens (B,) drawn, for those of the next. `finished`, of (B,) bool, replaces "all rows have ended" where ranks must stop
+    together.
+    """
+
+    module: torch.nn.Module  # the network, maybe with an adapter around it
+    prompts: Prompts
+    sampling: Sampling
+    uniforms: Tensor
+    ends: Collection[int]
+    shape: Callable[[Tensor], Tensor]
+    adjust: Callable[..., Tensor] | None = None
+    finished: Callable[[Tensor], bool] | None = None
+    beside: Sequence[Generator[Tensor, Tensor, None]] = ()
+
+
+class Sampler(ABC):
+    """What draws completions from a network; `generation.decoding=NAME` chooses it. A subclass is a dataclass whose fields are
+    its settings, given in `generation.options`."""
+
+    by_server: ClassVar[bool] = False  # another process samples, which `generation.server` names
+    knows_beside: ClassVar[bool] = False  # whether it reads `DecodingRequest.beside`
+    package: ClassVar[str | None] = None  # what it needs beside alignzoo: `alignzoo doctor` looks for it
+    untested: ClassVar[str] = ""  # what of it no test has run, for `alignzoo doctor`
+
+    def check(self, generation: Generation) -> None:
+        """Called before data and models are read; raises UserError for settings, or a machine, it can't sample with."""
+
+    def connect(self, generation: Generation) -> None:
+        """Called after that; raises UserError where what it samples by does not answer."""
+
+    @abstractmethod
+    def generate(self, request: DecodingRequest) -> Completions:
+        """The completions, without gradient. Their `logprobs` are those of `request.shape`, or None, and then computed by a
+        forward. Raises UserError where it can't sample from this network."""
 
 
 class Table(Protocol):
@@ -396,7 +568,7 @@ class Source(ABC):
     def start(self, policy: torch.nn.Module, context: Context) -> None:
         """Called once the policy is built: sets its starting weights, in place, where the task brings its own."""
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The data's own tokenizer, for models that have none, or None. Called before `tables`."""
         return None
 
@@ -412,7 +584,7 @@ class Source(ABC):
         """The task's own network for a role with start="config" that it supplies, such as an optimal teacher."""
         raise LookupError(role)
 
-    def support(self, tokenizer: Any) -> Sequence[int] | None:
+    def support(self, tokenizer: PreTrainedTokenizerBase) -> Sequence[int] | None:
         """Token ids completions may contain, or None for all."""
         return None
 
@@ -425,7 +597,7 @@ class Source(ABC):
         """Metrics only this task can compute, such as the exact gap closed."""
         return {}
 
-    def curves(self) -> dict[str, Any]:
+    def curves(self) -> dict[str, object]:
         """What the task knows of reward against KL, as `alignzoo.data.exact.optimum.exact_curves` gives it, for the run's
         `frontier.json`; nothing where it knows nothing. Called when training is over."""
         return {}
@@ -445,7 +617,7 @@ class Hosting:
     settings: Any  # the run's config: .training, .generation, .rollout, .seed, ...
     arguments: dict[str, Any]  # the group `trainer` as keywords of `transformers.TrainingArguments`
     tables: Tables  # training and held-out records in the plugin's own view
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     policy: torch.nn.Module  # to be trained, in place or as a copy; a `PreTrainedModel`, with its adapter where there is one;
     # of a trainer that declares a trained SCORER and no policy, a sequence classifier with one label
     start: Path  # a folder with that model as it starts and its tokenizer, for trainers that load models by path
@@ -455,7 +627,7 @@ class Hosting:
     reward: Callable[[Completions], Scores]  # the checked reward of what is sampled to train on
     rollout: Callable[[], AbstractContextManager[None]]  # around sampling, which is then booked as that
     sampled: Callable[[int, int], None]  # inside it: so many tokens of prompts were read, and so many of completions written
-    multiplied: Callable[[Any, Tensor, int], None]  # by a network's output embedding, outside of it: (network, result, rows)
+    multiplied: Callable[[Any, Tensor, int], None]  # by its output embedding, outside of it: (network, result, rows)
     support: Tensor | None  # (V,) bool: the tokens completions may contain, or None for all
 
 
@@ -493,5 +665,5 @@ class TrainerPlugin(ABC):
         return batch if self.data is Prompts else 0
 
     @abstractmethod
-    def build(self, hosting: Hosting) -> Any:
+    def build(self, hosting: Hosting) -> Trainer:
         """A `transformers.Trainer`, ready to train."""

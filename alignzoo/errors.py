@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable
-from typing import Any
 from unicodedata import category
 
 PASSWORD = re.compile(r"(https?://(?:[^\s/?#:@]*:)?)([^\s/?#]+)@", re.IGNORECASE)
 HIDDEN = "***"
+LONGEST = 300  # letters of what another library says
 
 
 class UserError(Exception):
@@ -29,15 +30,26 @@ def printable(text: str) -> str:
     )
 
 
+def tell(text: str) -> None:
+    """One line to who watches, beside what a command prints."""
+    print(printable(f"alignzoo: {text}"), file=sys.stderr, flush=True)
+
+
 def masked(text: str) -> str:
     """With *** for each password, or token, of an HTTP address."""
-    return PASSWORD.sub(lambda found: found[0] if "${" in found[2] else f"{found[1]}{HIDDEN}@", text)
+    return PASSWORD.sub(lambda address: address[0] if "${" in address[2] else f"{address[1]}{HIDDEN}@", text)
 
 
-def require(holds: bool, key: str, value: Any, expected: str) -> None:
+def require(holds: bool, key: str, value: object, expected: str) -> None:
     """Raise the one-line error of a setting out of range unless `holds`."""
     if not holds:
         raise UserError(f"{key}={value} is out of range: must be {expected}")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, and where that announces a list, the list's first line."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])[:LONGEST]
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

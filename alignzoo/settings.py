@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, Self, get_type_hints
 
 from alignzoo.errors import UserError, nearest, require
 
-VLLM_SERVER = "http://localhost:8000"
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SERVER = "http://localhost:8000"
+LOOPS = ("auto", "cascade", "plain", "transformers")  # that sample in this process and draw the same tokens
 
 
 def embedded(path: str) -> str:
     """The folder of a model that comes with alignzoo, as `alignzoo://stories` does; any other path as it is. Raises UserError
     for a model that does not come with it."""
-    scheme, found, name = path.partition("alignzoo://")
-    if scheme or not found:
+    if not path.startswith("alignzoo://"):
         return path
+    name = path.removeprefix("alignzoo://")
     folders = {file.parent.name: file.parent for file in Path(__file__).parent.glob("*/model.safetensors")}
     if name not in folders:
         raise UserError(f"{path}: no such model comes with alignzoo.{nearest(name, folders)} There is {', '.join(folders)}")
@@ -58,19 +62,19 @@ class Search:
             raise ValueError(f"{self!r} must have low < high, and low > 0 where log, or options")
 
     @property
-    def ends(self) -> tuple[Any, ...]:
+    def ends(self) -> tuple[object, ...]:
         """The outermost values; all of several options."""
         return self.options or (self.low, self.high)
 
-    def __contains__(self, value: Any) -> bool:
+    def __contains__(self, value: object) -> bool:
         if self.low is None or self.high is None:
             return value in self.options
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def __str__(self) -> str:
         if self.options:
-            names = [str(getattr(option, "name", option)) for option in self.options]
             written = {"None": "null", "True": "true", "False": "false"}
+            names = [str(getattr(option, "name", option)) for option in self.options]
             return "any of " + ", ".join(written.get(name, name) for name in names)
         return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}"
 
@@ -85,7 +89,25 @@ def searches(schema: type, prefix: str = "") -> Iterator[tuple[str, Search]]:
             yield from searches(kind, f"{prefix}{f.name}.")
 
 
-def changed(settings: Any) -> list[str]:
+RANGES: dict[str, Callable[[float], bool]] = {
+    ">= 0": lambda value: value >= 0,
+    ">= 1": lambda value: value >= 1,
+    ">= 0, and finite": lambda value: 0 <= value < math.inf,
+    "finite": lambda value: value != math.inf,
+    "a finite number": math.isfinite,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+    "in [0, 1]": lambda value: 0 <= value <= 1,
+}
+
+
+def _require(settings: object, group: str, expected: str, *names: str) -> None:
+    """Raises UserError for a field of these that is out of this range; None is in every one."""
+    for name in names:
+        value = getattr(settings, name)
+        require(value is None or RANGES[expected](value), f"{group}.{name}", value, expected)
+
+
+def _changed(settings: DataclassInstance) -> list[str]:
     """The fields of a dataclass, all of whose defaults are values, that have another."""
     return [f.name for f in fields(settings) if getattr(settings, f.name) != f.default]
 
@@ -111,17 +133,6 @@ class Forward(Enum):
     flat = "flat"  # all in one row, nothing padded
     tree = "tree"  # flat, and completions of one prompt share it
     auto = "auto"  # tree, the last layer only where it is read; padded for networks that can't
-
-
-class Decoding(Enum):
-    """What samples. All but vllm draw the same tokens; vllm draws others of the same distribution."""
-
-    plain = "plain"  # every row by itself, to the end of the longest
-    cascade = "cascade"  # a prompt's cache shared by its samples, rows that have ended dropped
-    transformers = "transformers"  # their own `generate`: slower, for networks whose cache our loops don't know
-    continuous = "continuous"  # their continuous batching, in a paged cache: for GPUs and very many rows
-    vllm = "vllm"  # a vLLM server of `generation.server`, to which the weights are sent before each use
-    auto = "auto"  # cascade wherever the network can, then plain, then transformers
 
 
 class Unit(Enum):
@@ -165,7 +176,7 @@ class Model:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+        _require(self, "model", "in [0, 1)", "dropout")
         length = self.context_length
         require(length is None or length >= 1, "model.context_length", length, ">= 1, or null for the model's")
         if self.path and self.config:
@@ -189,13 +200,11 @@ class Peft:
     target_modules: str = "all-linear"
 
     def __post_init__(self) -> None:
-        require(self.rank >= 1, "peft.rank", self.rank, ">= 1")
-        require(self.alpha >= 1, "peft.alpha", self.alpha, ">= 1")
-        require(0 <= self.dropout < 1, "peft.dropout", self.dropout, "in [0, 1)")
-        if not self.enabled and (given := changed(self)):
-            raise UserError(
-                f"peft.{given[0]}={getattr(self, given[0])} does nothing with peft=none: choose peft=lora, or leave it out"
-            )
+        _require(self, "peft", ">= 1", "rank", "alpha")
+        _require(self, "peft", "in [0, 1)", "dropout")
+        if not self.enabled and (names := _changed(self)):
+            setting = f"peft.{names[0]}={getattr(self, names[0])}"
+            raise UserError(f"{setting} does nothing with peft=none: choose peft=lora, or leave it out")
 
 
 @dataclass(kw_only=True)
@@ -208,8 +217,9 @@ class Generation:
     min_p: float = 0.0  # drop tokens below this share of the likeliest one's probability
     max_new_tokens: int = 64
     truncation: Truncation = Truncation.refuse
-    decoding: Decoding = field(default=Decoding.auto, metadata=SPEED)
-    server: str = field(default=VLLM_SERVER, metadata=SPEED)  # of decoding=vllm
+    decoding: str = field(default="auto", metadata=SPEED)  # auto, cascade, plain, transformers, vllm: alignzoo list sampler
+    server: str = field(default=SERVER, metadata=SPEED)  # that samples, for decoding=vllm and its like
+    options: dict[str, Any] = field(default_factory=dict, metadata=SPEED)  # settings of a sampler that has some
 
     def __post_init__(self) -> None:
         require(0 <= self.temperature < math.inf, "generation.temperature", self.temperature, ">= 0 (0 is greedy), and finite")
@@ -217,25 +227,14 @@ class Generation:
         require(0 < self.top_p <= 1, "generation.top_p", self.top_p, "in (0, 1]")
         require(0 <= self.min_p < 1, "generation.min_p", self.min_p, "in [0, 1)")
         require(self.max_new_tokens >= 1, "generation.max_new_tokens", self.max_new_tokens, ">= 1")
-        self._check_server()
-
-    def _check_server(self) -> None:
-        if self.decoding is not Decoding.vllm:
-            if self.server != VLLM_SERVER:
-                raise UserError(f"generation.server={self.server} is only used with generation.decoding=vllm")
-            return
-        url = self.server.startswith(("http://", "https://"))
-        require(url, "generation.server", self.server, f"a URL, such as {VLLM_SERVER}")
-        known = self.temperature == 0 or self.temperature >= 0.01
-        require(known, "generation.temperature", self.temperature, "0, or >= 0.01: vLLM takes 0.01 for anything between")
 
     @property
     def truncates(self) -> bool:
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
     def in_process(self) -> Self:
-        """The same with a loop of this process where a server would sample."""
-        return replace(self, decoding=Decoding.auto, server=VLLM_SERVER) if self.decoding is Decoding.vllm else self
+        """The same with a loop of ours where something else would sample."""
+        return self if self.decoding in LOOPS else replace(self, decoding="auto", server=SERVER, options={})
 
 
 @dataclass(kw_only=True)
@@ -254,10 +253,24 @@ class Rollout:
 
     prompts: int = 16
     samples: int = 4
+    refill: int | None = field(
+        default=None,
+        metadata={
+            "help": "how often, at most, prompts whose rewards are all equal, or that the algorithm leaves out, are replaced "
+            "by the next ones; null: as the algorithm says"
+        },
+    )
+
+    lag: int = field(
+        default=0,
+        metadata={"help": "of the policy that samples: as it was so many optimizer steps before a rollout's first is taken"},
+    )
 
     def __post_init__(self) -> None:
-        require(self.prompts >= 1, "rollout.prompts", self.prompts, ">= 1")
-        require(self.samples >= 1, "rollout.samples", self.samples, ">= 1")
+        _require(self, "rollout", ">= 1", "prompts", "samples")
+        _require(self, "rollout", ">= 0", "refill", "lag")
+        if self.refill and self.samples == 1:
+            raise UserError(f"rollout.refill={self.refill} compares the completions of a prompt: give rollout.samples >= 2")
 
 
 @dataclass(kw_only=True)
@@ -315,19 +328,17 @@ class Making:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "heldout", "temperature", "tie_margin"):
-            require(0 <= getattr(self, name) < math.inf, f"making.{name}", getattr(self, name), ">= 0, and finite")
-        for name in ("samples", "raters", "batch"):
-            require(getattr(self, name) >= 1, f"making.{name}", getattr(self, name), ">= 1")
-        require(0 <= self.flip <= 1, "making.flip", self.flip, "in [0, 1]")
+        _require(self, "making", ">= 0, and finite", "prompts", "heldout", "temperature", "tie_margin")
+        _require(self, "making", ">= 1", "samples", "raters", "batch")
+        _require(self, "making", "in [0, 1]", "flip")
         require(self.levels == 0 or self.levels >= 2, "making.levels", self.levels, ">= 2, or 0 for the score itself")
         self.model = self.model and embedded(self.model)
         self._check_kind()
 
     def _check_kind(self) -> None:
         """Raises UserError for settings that this kind has no use for."""
-        if self.kind is Made.none and (given := [name for name in changed(self) if name != "seed"]):
-            raise UserError(f"making.{given[0]} is set, and nothing is made: choose making=pairs, ratings, rankings, ...")
+        if self.kind is Made.none and (names := [name for name in _changed(self) if name != "seed"]):
+            raise UserError(f"making.{names[0]} is set, and nothing is made: choose making=pairs, ratings, rankings, ...")
         if self.kind in (Made.pairs, Made.rankings) and self.samples < 2:
             raise UserError(f"making.samples={self.samples}: {self.kind.value} need at least 2 completions of a prompt")
         if self.levels and self.kind is not Made.ratings:
@@ -353,8 +364,8 @@ class Scoring:
     timeout: float = 0.0  # seconds that one call of the reward may take; 0: any number
 
     def __post_init__(self) -> None:
-        require(0 <= self.timeout < math.inf, "scoring.timeout", self.timeout, ">= 0, and finite")
-        require(abs(self.default) < math.inf, "scoring.default", self.default, "a finite number")
+        _require(self, "scoring", ">= 0, and finite", "timeout")
+        _require(self, "scoring", "a finite number", "default")
         if self.default and self.on_error is not OnError.default:
             raise UserError(f"scoring.default={self.default:g} is only used with scoring.on_error=default")
 
@@ -378,11 +389,11 @@ class EarlyStop:
 
     def __post_init__(self) -> None:
         require(self.patience >= 0, "early_stop.patience", self.patience, ">= 0 (0: any number of evaluations)")
-        require(self.limit is None or math.isfinite(self.limit), "early_stop.limit", self.limit, "a finite number")
-        asked = self.patience > 0 or self.limit is not None
-        if asked and not self.metric:
+        _require(self, "early_stop", "a finite number", "limit")
+        stops = self.patience > 0 or self.limit is not None
+        if stops and not self.metric:
             raise UserError("early_stop stops on no metric: give early_stop.metric, such as perplexity, gold or kl")
-        if self.metric and not asked:
+        if self.metric and not stops:
             raise UserError(f"early_stop.metric={self.metric} stops nothing: give early_stop.patience or early_stop.limit")
 
 
@@ -420,25 +431,18 @@ class Training:
     keep_checkpoints: int = field(default=2, metadata=FILES)
     bf16: bool = False  # mixed precision
     by_length: bool = field(default=True, metadata=SPEED)  # padded networks: records of like length share a micro-batch
-    keep_memory: bool = field(default=True, metadata=SPEED)  # what tensors free stays, on Linux: pages are cleared once
     trackers: list[str] = field(default_factory=list, metadata=FILES)  # tensorboard, wandb, trackio, mlflow
     arguments: dict[str, Any] = field(default_factory=dict)  # anything else of transformers.TrainingArguments
 
     def __post_init__(self) -> None:
         counts = ("max_steps", "warmup_steps", "logging_steps", "eval_steps", "save_steps", "eval_prompts", "reference_samples")
-        for name in counts:
-            require(getattr(self, name) >= 0, f"trainer.{name}", getattr(self, name), ">= 0")
-        for name in ("batch", "keep_checkpoints"):
-            require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), ">= 1")
-        for name in ("learning_rate", "weight_decay", "max_grad_norm"):
-            require((getattr(self, name) or 0) >= 0, f"trainer.{name}", getattr(self, name), ">= 0")
+        _require(self, "trainer", ">= 0", *counts, "learning_rate", "weight_decay", "max_grad_norm")
+        _require(self, "trainer", ">= 1", "batch", "keep_checkpoints")
         require(self.max_steps > 0 or self.epochs > 0, "trainer.epochs", self.epochs, "> 0, or give trainer.max_steps")
         digits = self.micro_batch.isdigit() and int(self.micro_batch) >= 1
         require(digits or self.micro_batch == "auto", "trainer.micro_batch", self.micro_batch, "a whole number >= 1, or auto")
-        for name in ("epochs", "learning_rate", "weight_decay"):
-            require(getattr(self, name) != math.inf, f"trainer.{name}", getattr(self, name), "finite")
-        for name in ("adam_beta1", "adam_beta2"):
-            require(0 <= getattr(self, name) < 1, f"trainer.{name}", getattr(self, name), "in [0, 1)")
+        _require(self, "trainer", "finite", "epochs", "learning_rate", "weight_decay")
+        _require(self, "trainer", "in [0, 1)", "adam_beta1", "adam_beta2")
         for role, rate in self.role_learning_rates.items():
             require(0 <= rate < math.inf, f"trainer.role_learning_rates.{role}", rate, ">= 0, and finite")
         self._check_effect()
@@ -450,7 +454,6 @@ class Training:
                 f"trainer.warmup_steps={self.warmup_steps} does nothing with trainer.schedule=constant: "
                 "choose constant_with_warmup, linear or cosine"
             )
-        betas = {name: getattr(self, name) for name in ("adam_beta1", "adam_beta2")}
-        for name, beta in betas.items() if self.optimizer is Optimizer.sgd else ():
-            if beta != getattr(Training, name):
+        for name in ("adam_beta1", "adam_beta2") if self.optimizer is Optimizer.sgd else ():
+            if (beta := getattr(self, name)) != getattr(Training, name):
                 raise UserError(f"trainer.{name}={beta} does nothing with trainer.optimizer=sgd: leave it out")

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from alignzoo.common.fingerprint import PARTS
 from alignzoo.errors import UserError, nearest, require
 from alignzoo.settings import FILES, Budget, EarlyStop, Generation, Made, Making, Model, Peft, Rollout, Scoring, Training
+
+if TYPE_CHECKING:
+    from alignzoo.contracts import Algorithm, Reference, Reward, Sampler, Source, TrainerPlugin
+
+    Learner = Algorithm | TrainerPlugin
+else:  # what plugins are is theirs: a schema lets it be anything
+    Learner = Source = Reward = Reference = Any
 
 
 @dataclass(kw_only=True)
@@ -26,12 +33,12 @@ class Pipeline:
 class RunConfig:
     """Everything a run is made from: the schema of `conf/train.yaml`, and, instantiated, the objects themselves."""
 
-    algorithm: Any = MISSING
+    algorithm: Learner = MISSING
     model: Model = field(default_factory=Model)
-    data: Any = MISSING
-    reward: Any = MISSING
-    reference: Any = MISSING
-    gold: Any = None  # a Reward, or None
+    data: Source = MISSING
+    reward: Reward = MISSING
+    reference: Reference = MISSING
+    gold: Reward | None = None
     peft: Peft = field(default_factory=Peft)
     trainer: Training = field(default_factory=Training)
     budget: Budget = field(default_factory=Budget)
@@ -57,7 +64,8 @@ class RunConfig:
     choices: dict[str, str | None] = field(default_factory=dict)  # the option taken of each group; filled in by `compose`
 
     def __post_init__(self) -> None:
-        self.measures: dict[str, Callable[..., Any]] = {}  # the functions that `metrics` names; filled in by `instantiate`
+        self.measures: dict[str, Callable[..., object]] = {}  # the functions that `metrics` names; filled in by `instantiate`
+        self.samplers: dict[str, Sampler] = {}  # that of generation.decoding, where it is no loop of ours; as `measures`
         if self.trust and not self.resume:
             raise UserError("trust=true is about the run that resume=RUN names: leave it out")
         # numpy's generators, which TRL and others seed, take no other

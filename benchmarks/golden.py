@@ -77,8 +77,8 @@ def row(name: str) -> str:
     answer = (place / "report.md").read_text("utf-8").splitlines()[0].removeprefix("# ")
     runs = len((place / "results.jsonl").read_text("utf-8").splitlines())
     minutes = float((place / SPENT).read_text()) / 60
-    asked = shlex.join(json.loads((place / "bench.json").read_text("utf-8"))["command"])
-    return f"| [{name}]({name}/report.md): {title(name)} | {answer} | {runs} | {minutes:.0f} | `{asked}` |"
+    command = shlex.join(json.loads((place / "bench.json").read_text("utf-8"))["command"])
+    return f"| [{name}]({name}/report.md): {title(name)} | {answer} | {runs} | {minutes:.0f} | `{command}` |"
 
 
 def title(name: str) -> str:

@@ -1,7 +1,7 @@
 """The floors of the house, from the top down: a room imports from lower floors only. `python docs/floors.py` draws them anew.
 
 A room is a folder of alignzoo/, without the folders in it, or a file beside them. tests/package/test_layers.py holds the code
-to this table, and README.md, docs/architecture.md and docs/architecture.svg to what is drawn from it.
+to this table, and docs/architecture.md and docs/architecture.svg to what is drawn from it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"engine": "one transformers.Trainer subclass: rollouts, checkpoints, evaluation, costs, hosted trainers"},
     {"making": "data made by sampling and labelling"},
     {"rewards": "functions, models, text, people, servers, sums, and what every score passes"},
-    {"label": "people: journal, items, requests, the page"},
-    {"data": "sources, views, the encoder", "data/exact": "the task whose optimum is known"},
+    {"label": "people: journal, items, requests, the page", "data/exact": "the task whose optimum is known"},
+    {"data": "sources, views, the encoder"},
     {"models": "networks by role, references, tokenizers"},
     {
         "models/sampling": "the loops behind generate",
         "config": "Hydra, the registry of plugins, stages",
     },
+    {"setup": "a run as typed objects"},
     {
         "models/forward": "layouts and kernels behind states",
+        "kl": "the tie to the reference",
         "contracts": "what an algorithm, a reward, a reference, a data source and a hosted trainer are",
-        "setup": "a run as typed objects",
         "statistics": "intervals, comparison, agreement, calibration, frontier",
     },
     {"settings": "the schemas of the config groups", "common": "names of files, disk, randomness, words, fingerprints"},
     {"functional": "the formulas", "batch": "the records", "errors": "a user's mistake"},
 )
-PUBLIC = ("contracts", "batch", "functional", "settings")  # all that a plugin of this repository imports of alignzoo
+PUBLIC = ("contracts", "kl", "batch", "functional", "settings")  # all that a plugin of this repository imports of alignzoo
 MARKS = "<!-- floors: drawn by docs/floors.py -->", "<!-- /floors -->"
 WIDTH, HEIGHT, GAP = 900, 34, 6
 
@@ -79,6 +80,5 @@ def drawn(page: str) -> str:
 
 if __name__ == "__main__":
     (ROOT / "docs/architecture.svg").write_text(svg(), "utf-8")
-    for name in ("README.md", "docs/architecture.md"):
-        path = ROOT / name
-        path.write_text(drawn(path.read_text("utf-8")), "utf-8")
+    page = ROOT / "docs/architecture.md"
+    page.write_text(drawn(page.read_text("utf-8")), "utf-8")

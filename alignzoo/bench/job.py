@@ -1,21 +1,21 @@
-"""One run, carried out: a subprocess with a fixed number of threads, its log, and what is noted of how it ended."""
+"""One run, carried out: a process with a fixed number of threads, its log, and what is noted of how it ended."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from alignzoo.common.folder import SUMMARY
+from alignzoo.bench.forked import Forked, limits
+from alignzoo.common.folder import SUMMARY, line, objects
 
 INTERRUPTED = 130
 JOURNAL, STOP = "progress.jsonl", ".stop"
@@ -24,12 +24,13 @@ PATIENCE = 0.1  # seconds between looks at whether a run has ended, or is to
 
 @dataclass(frozen=True)
 class Job:
-    """What a process anywhere needs to know of a run. `bench` is the folder of them all."""
+    """What a process anywhere needs to know of a run. `bench` is the folder of them all; `forks`: see `forked`."""
 
     folder: str
     overrides: tuple[str, ...]
     bench: str
     threads: int = 1
+    forks: bool = False
 
     @property
     def log(self) -> Path:
@@ -56,9 +57,7 @@ class Job:
             if self.finished():
                 return 0
             start, begin = time.perf_counter(), self.log.stat().st_size
-            code = self._wait(
-                subprocess.Popen(self.command, stdout=log, stderr=log, env=self._environment(), start_new_session=True)
-            )
+            code = self._wait(self._start(log))
             if self.stopped() and code == -signal.SIGTERM:  # before it could listen
                 code = INTERRUPTED
             seconds = time.perf_counter() - start
@@ -67,19 +66,20 @@ class Job:
             )
         return code
 
-    def _environment(self) -> dict[str, str]:
-        """A fixed number of threads, so that neither speed nor rounding depends on what runs beside it."""
-        return os.environ | {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    def _start(self, log: BinaryIO) -> subprocess.Popen[bytes] | Forked:
+        """With a fixed number of threads, so that neither speed nor rounding depends on what runs beside it."""
+        environment = os.environ | limits(self.threads)
+        if self.forks:
+            return Forked(self.overrides, log, environment, self.threads)
+        return subprocess.Popen(self.command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+    def _wait(self, process: subprocess.Popen[bytes] | Forked) -> int:
         """Until it has ended; asked to stop, it saves first. In a session of its own, Ctrl-C reaches it only so."""
-        asked = False
-        while True:
+        while not self.stopped():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(PATIENCE)
-            if self.stopped() and not asked:
-                process.terminate()
-                asked = True
+        process.terminate()
+        return process.wait()
 
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[BinaryIO]:
@@ -106,23 +106,17 @@ class Job:
             return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
         with self.log.open("rb") as log:
             log.seek(begin)
-            lines = log.read().decode("utf-8", errors="replace").strip().splitlines()
-        told = [line for line in lines if line.startswith("alignzoo: ")]
-        return (told or lines or [f"no output, exit code {code}"])[-1].removeprefix("alignzoo: ")
+            texts = log.read().decode("utf-8", errors="replace").strip().splitlines()
+        messages = [text for text in texts if text.startswith("alignzoo: ")]
+        return (messages or texts or [f"no output, exit code {code}"])[-1].removeprefix("alignzoo: ")
 
 
-def note(bench: str | Path, row: dict[str, Any]) -> None:
+def note(bench: str | Path, row: Mapping[str, object]) -> None:
     """One line more in the journal, in one write, so that runs on several machines don't mix theirs."""
-    line = (json.dumps(row) + "\n").encode()
-    journal = os.open(Path(bench, JOURNAL), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(journal, line)
-    finally:
-        os.close(journal)
+    with Path(bench, JOURNAL).open("ab", buffering=0) as file:
+        file.write(line(dict(row)))
 
 
 def journal(bench: str | Path) -> list[dict[str, Any]]:
     """What was noted so far; a line that is still being written is left out."""
-    path = Path(bench, JOURNAL)
-    lines = path.read_text("utf-8", errors="replace").split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    return [row for _, row in objects(Path(bench, JOURNAL)) if row is not None]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
 
 import yaml
 from hydra import compose as hydra_compose
@@ -17,10 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignzoo.bench.overrides import take_overrides
-from alignzoo.bench.space import flat
-from alignzoo.bench.suite import BenchConfig, Options, Suite, grid, labelled, pairs_of, seeds_of, tuning_seeds
-from alignzoo.config import grammar, messages
+from alignzoo.bench.suite import Options, Request
+from alignzoo.config import command_line, hydra_errors
+from alignzoo.config.quoting import split_list
 from alignzoo.errors import UserError, masked, nearest, require
 
 SEARCH_PATH = "hydra.searchpath"
@@ -36,139 +34,100 @@ PER_RUN = {
 FREE = ("suite.override.", "suite.vary.", "suite.sweep.", "suite.search.", "bench.search.")  # nodes whose keys nobody declares
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A bench as asked for. `overrides` hold for all runs, `override` for those of one label; both come after the suite's."""
-
-    command: list[str]
-    suite_name: str
-    suite: Suite
-    algorithms: dict[str, str]  # {label: algorithm}
-    seeds: list[int]
-    folder: Path
-    jobs: int | None
-    dry_run: bool
-    threads: int
-    tune: int
-    overrides: list[str] = field(default_factory=list)
-    override: dict[str, list[str]] = field(default_factory=dict)
-    tune_seeds: list[int] = field(default_factory=list)
-    search: dict[str, Any] = field(default_factory=dict)  # {key or label.key: range as written}
-    launcher: str | None = None  # Hydra's, by name; none: a pool of this process
-    own: list[str] = field(default_factory=list)  # for Hydra: everything but the overrides of runs
-
-    @property
-    def vary(self) -> dict[str, list[Any]]:
-        return grid(self.suite.vary, "suite.vary")
-
-    @property
-    def sweep(self) -> dict[str, list[Any]]:
-        return grid(self.suite.sweep, "suite.sweep")
-
-
 def parse(argv: Sequence[str]) -> Request:
     """Raises UserError for what can't be read, names nobody has, and values out of range."""
     override, rest = take_overrides(argv)
-    parsed = grammar.parse(rest)
+    parsed = command_line.parse(rest)
     _check_runs([o for o in parsed if not _is_own(o)])
-    name, own = _own(parsed)
-    asked = _compose(own, parsed)
-    algorithms = labelled(asked.suite.algorithms if asked.algorithms is None else asked.algorithms)
-    _check_labels(asked.suite, algorithms, override)
-    return Request(
-        command=["alignzoo", "bench", *map(masked, argv)], suite_name=name, suite=asked.suite, algorithms=algorithms,
-        seeds=seeds_of(asked.suite.seeds if asked.seeds is None else asked.seeds),
-        folder=Path(asked.folder), jobs=asked.jobs, dry_run=asked.dry_run, threads=asked.bench.threads,
-        tune=_tune(asked), tune_seeds=tuning_seeds(asked.bench.tune_seeds), search=_search(asked, algorithms),
-        overrides=[str(o.input_line) for o in parsed if not _is_own(o) or o.get_key_element() == SEARCH_PATH],
-        override=override, launcher=_launcher(parsed, asked.jobs), own=own,
-    )  # fmt: skip
+    suite_name, lines = _bench_lines(parsed)
+    request = _compose(lines, parsed)
+    request.bench.override = override
+    _check_labels(request)
+    request.launcher = command_line.value_of(parsed, "hydra/launcher")
+    if request.jobs is not None:
+        require(request.jobs >= 1, "jobs", request.jobs, ">= 1")
+        if request.launcher is not None:
+            launcher = f"hydra/launcher={request.launcher}"
+            raise UserError(f"jobs={request.jobs} is for bench's own pool: {launcher} has settings of its own")
+    request.command, request.suite_name, request.bench_lines = ["alignzoo", "bench", *map(masked, argv)], suite_name, lines
+    request.overrides = [str(o.input_line) for o in parsed if not _is_own(o) or o.get_key_element() == SEARCH_PATH]
+    return request
 
 
-def _tune(asked: BenchConfig) -> int:
-    """How many trials. Raises UserError for what is said of none."""
-    tune = asked.suite.tune if asked.bench.tune is None else asked.bench.tune
-    for name, given in (("search", bool(asked.bench.search)), ("tune_seeds", asked.bench.tune_seeds != Options().tune_seeds)):
-        if given and not tune:
-            raise UserError(f"bench.{name} is for tuning, and nothing is tuned: give bench.tune=N too")
-    return tune
+def take_overrides(argv: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """{label: overrides} of every bench.override.LABEL=[key=value,...], for which Hydra's grammar has no room, and the rest of
+    `argv`. Raises UserError for an unreadable one."""
+    override: dict[str, list[str]] = {}
+    rest = []
+    for text in argv:
+        key, _, value = text.lstrip("+").partition("=")
+        node, *names = key.split(".")
+        if node != "bench" or names[:1] != ["override"]:
+            if node == "bench" and names and names[0] not in {f.name for f in fields(Options)}:  # before Hydra can't read it
+                raise UserError(hydra_errors.unknown_key(f"bench.{names[0]}", Options))
+            rest.append(text)
+            continue
+        label, lines = ".".join(names[1:]), split_list(value)
+        if not label or not lines or any(line.split(".")[0] in ("", "[") for line in lines):
+            raise UserError(f"can't read {text!r}: write bench.override.LABEL='[key=value,key=value]'")
+        command_line.parse(lines)
+        override.setdefault(label, []).extend(lines)
+    return override, rest
 
 
-def _search(asked: BenchConfig, algorithms: dict[str, str]) -> dict[str, Any]:
-    """{key or label.key: range as written}, the user's in place of the suite's."""
-    suite, own = flat(asked.suite.search), flat(asked.bench.search)
-    for key in own:
-        label = key.split(".")[0]
-        if label in labelled(asked.suite.algorithms) and label not in algorithms:
-            raise UserError(f"bench.search.{key}: this bench has no {label!r}. It has {', '.join(algorithms)}")
-    return suite | own
+def _key(override: Override) -> str:
+    return override.get_key_element().lstrip("+~")
 
 
 def _is_own(override: Override) -> bool:
     """Bench's, or its launcher's; all others are the runs'."""
-    return re.split(r"[./@]", override.get_key_element().lstrip("+~"))[0] in OWN
+    return re.split(r"[./@]", _key(override))[0] in OWN
 
 
 def _check_runs(overrides: Sequence[Override]) -> None:
     for o in overrides:
-        key = o.get_key_element().lstrip("+~")
-        if key in PER_RUN:
-            raise UserError(f"bench sets {key}= for each run: give {PER_RUN[key]}")
+        if _key(o) in PER_RUN:
+            raise UserError(f"bench sets {_key(o)}= for each run: give {PER_RUN[_key(o)]}")
         if o.is_sweep_override():
             raise UserError(
-                f"{o.input_line}: for several values write suite.vary.{key}=[...], each compared by itself,\n"
-                f"or suite.sweep.{key}=[...], which makes one frontier"
+                f"{o.input_line}: for several values write suite.vary.{_key(o)}=[...], each compared by itself,\n"
+                f"or suite.sweep.{_key(o)}=[...], which makes one frontier"
             )
 
 
-def _check_labels(suite: Suite, algorithms: dict[str, str], override: dict[str, list[str]]) -> None:
+def _check_labels(request: Request) -> None:
     """What is said of one algorithm is said of one that is there; a suite's own may have been left out by the user."""
-    for label in override:
-        if label not in algorithms:
-            has = ", ".join(algorithms)
-            raise UserError(f"bench.override.{label}: this bench has no {label!r}.{nearest(label, algorithms)} It has {has}")
-    known = {**labelled(suite.algorithms), **algorithms}
-    planned = [(f"planned {pair}", label) for pair in pairs_of(suite.planned) for label in pair]
-    for where, label in [*((f"override.{label}", label) for label in suite.override), *planned]:
-        if label not in known:
-            raise UserError(f"suite.{where}: this suite has no {label!r}.{nearest(label, known)} It has {', '.join(known)}")
+    suite, of_suite = request.suite, {**request.suite.algorithms, **request.algorithms}
+    for where, label, labels, whose in (
+        *((f"bench.override.{label}", label, request.algorithms, "bench") for label in request.bench.override),
+        *((f"suite.override.{label}", label, of_suite, "suite") for label in suite.override),
+        *((f"suite.planned {pair}", label, of_suite, "suite") for pair in suite.planned for label in pair),
+    ):
+        if label not in labels:
+            raise UserError(f"{where}: this {whose} has no {label!r}.{nearest(label, labels)} It has {', '.join(labels)}")
 
 
-def _launcher(parsed: Sequence[Override], jobs: int | None) -> str | None:
-    name = grammar.value_of(parsed, "hydra/launcher")
-    if jobs is not None:
-        require(jobs >= 1, "jobs", jobs, ">= 1")
-        if name is not None:
-            raise UserError(f"jobs={jobs} is for bench's own pool: hydra/launcher={name} has settings of its own")
-    return name
-
-
-def _own(parsed: Sequence[Override]) -> tuple[str, list[str]]:
-    """The suite's name, empty where data= or experiment= says what is compared; and what Hydra makes the bench from."""
-    lines = [_free(o) for o in parsed if _is_own(o)]
-    given = grammar.value_of(parsed, "suite")
-    if given is None:
-        described = any(grammar.value_of(parsed, name) is not None for name in ("data", "experiment", "pipeline"))
+def _bench_lines(parsed: Sequence[Override]) -> tuple[str, list[str]]:
+    """The suite's name, empty where data= or experiment= says what is compared; and what Hydra makes the bench from, where keys
+    that no dataclass declares may be added without a +."""
+    lines = [f"{'++' if str(o.input_line).startswith(FREE) else ''}{o.input_line}" for o in parsed if _is_own(o)]
+    suite = command_line.value_of(parsed, "suite")
+    if suite is None:
+        described = any(command_line.value_of(parsed, name) is not None for name in ("data", "experiment", "pipeline"))
         return ("", [*lines, "~suite"]) if described else ("exact", lines)
-    path = Path(str(given))
+    path = Path(str(suite))
     if path.suffix != ".yaml":
-        return str(given), lines
+        return str(suite), lines
     _store(path, parsed)
     return path.stem, [*(line for line in lines if not line.startswith("suite=")), f"suite={path.stem}"]
-
-
-def _free(override: Override) -> str:
-    """Keys that no dataclass declares may be added without a +."""
-    line = str(override.input_line)
-    return f"++{line}" if line.startswith(FREE) else line
 
 
 def _store(path: Path, parsed: Sequence[Override]) -> None:
     """Makes a file of the user's an option of the group. Raises UserError where it isn't one."""
     if not path.is_file():
         raise UserError(f"suite={path}: there is no such file")
-    with grammar.searching(parsed):
-        taken = grammar.options("suite", parsed)
+    with command_line.searching(parsed):
+        taken = command_line.options("suite", parsed)
     if path.stem in taken and ConfigStore.instance().repo.get("suite", {}).get(path.name) is None:
         raise UserError(f"suite={path}: there is a suite {path.stem!r} already. Give the file another name")
     try:
@@ -178,27 +137,29 @@ def _store(path: Path, parsed: Sequence[Override]) -> None:
     ConfigStore.instance().store(group="suite", name=path.stem, node=node)
 
 
-def _compose(own: Sequence[str], parsed: Sequence[Override]) -> BenchConfig:
-    chosen = [o for o in grammar.parse(own) if o.get_key_element() in ("suite", SEARCH_PATH) and o.value() is not None]
-    with grammar.searching(parsed):
-        grammar.check_options(chosen)
+def _compose(lines: Sequence[str], parsed: Sequence[Override]) -> Request:
+    chosen = [o for o in command_line.parse(lines) if o.get_key_element() in ("suite", SEARCH_PATH) and o.value() is not None]
+    with command_line.searching(parsed):
+        command_line.check_options(chosen)
         try:
-            cfg = hydra_compose("bench", list(own), return_hydra_config=True)
+            cfg = hydra_compose("bench", list(lines), return_hydra_config=True)
             with open_dict(cfg):
                 del cfg["hydra"]
-            messages.check_keys(cfg)
-            return cast(BenchConfig, OmegaConf.to_object(cfg))
+            hydra_errors.check_keys(cfg)
+            request = OmegaConf.to_object(cfg)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(messages.explain(error) + _remedy(own)) from error
+            raise UserError(hydra_errors.explain(error) + _remedy(lines)) from error
+    assert isinstance(request, Request)
+    return request
 
 
-def _remedy(own: Sequence[str]) -> str:
-    wanted = next((line.partition("=")[2] for line in own if line.startswith("hydra/launcher=")), "").split("_")[0]
-    return f"\nTo have it: pip install 'alignzoo[{wanted}]'" if wanted in EXTRAS and not _installed(wanted) else ""
-
-
-def _installed(launcher: str) -> bool:
+def _remedy(lines: Sequence[str]) -> str:
+    """Of a launcher that one of alignzoo's extras would install."""
+    wanted = next((line.partition("=")[2] for line in lines if line.startswith("hydra/launcher=")), "").split("_")[0]
+    if wanted not in EXTRAS:
+        return ""
     try:
-        return importlib.util.find_spec(f"hydra_plugins.hydra_{launcher}_launcher") is not None
+        installed = importlib.util.find_spec(f"hydra_plugins.hydra_{wanted}_launcher") is not None
     except ModuleNotFoundError:  # no launcher at all
-        return False
+        installed = False
+    return "" if installed else f"\nTo have it: pip install 'alignzoo[{wanted}]'"

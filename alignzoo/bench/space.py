@@ -5,20 +5,25 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, first_line
+from alignzoo.runs import results
 from alignzoo.settings import Search, searches
 
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+Settings = dict[str, object]  # {dotted key: value, as it stands in a config file}
 DIGITS = 4  # of a number tried, so that it can be read and typed again
 NEAR = 0.05  # of a range: a value this near to an end says that better ones may lie beyond
-RANGE = set(Search.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -27,26 +32,30 @@ class Dimension:
 
     key: str
     search: Search
-    configured: Any
+    configured: object
     ends: tuple[bool, bool] = (False, False)
 
     @property
-    def whole(self) -> bool:
-        return isinstance(self.configured, int) and not isinstance(self.configured, bool)
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    def at(self, share: float) -> Any:
-        """The value below which this share of the range lies, in its logarithm where it is searched so."""
         low, high = self.search.low, self.search.high
         if low is None or high is None:
-            return plain(self.search.options[int(share * len(self.search.options))])
-        top = high + 1 if self.whole else high
-        value = low * (top / low) ** share if self.search.log else low + share * (top - low)
-        return min(math.floor(value), int(high)) if self.whole else min(max(float(f"{value:.{DIGITS}g}"), low), high)
+            return CategoricalDistribution([getattr(option, "name", option) for option in self.search.options])
+        if isinstance(self.configured, int):
+            return IntDistribution(int(low), int(high), log=self.search.log)
+        return FloatDistribution(low, high, log=self.search.log)
 
-    def at_an_end(self, value: Any) -> bool:
+    def readable(self, drawn: object) -> object:
+        """In few digits, and still in the range."""
+        if not isinstance(drawn, float) or self.search.low is None or self.search.high is None:
+            return drawn
+        return min(max(float(f"{drawn:.{DIGITS}g}"), self.search.low), self.search.high)
+
+    def at_an_end(self, value: object) -> bool:
         """Whether the best may lie beyond the range: the value is near an end that isn't the setting's own."""
         low, high = self.search.low, self.search.high
-        if low is None or high is None:
+        if low is None or high is None or not isinstance(value, int | float):
             return False
         scale = math.log if self.search.log else float
         share = (scale(value) - scale(low)) / (scale(high) - scale(low))
@@ -60,42 +69,52 @@ class Space:
     dimensions: list[Dimension] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def trials(self, count: int, seed: int, algorithm: str) -> list[dict[str, Any]]:
-        """`count` settings to try: as configured, then a scrambled Sobol sequence's (Sobol, 1967; Owen, 1998), which more
-        trials only make longer. Where nothing is searched there is only the first."""
-        import numpy as np
-        from scipy.stats import qmc
+    @property
+    def configured(self) -> Settings:
+        return {d.key: plain(d.configured) for d in self.dimensions}
 
-        others = count - 1 if self.dimensions else 0
-        if others < 1:
+    def trials(self, count: int, seed: int, algorithm: str) -> list[Settings]:
+        """`count` settings to try, all known before the first is run: as configured, then Optuna's scrambled Sobol sequence
+        (Sobol, 1967; Owen, 1998), which more trials only make longer. Where nothing is searched there is only the first."""
+        if not self.dimensions:
             return [{}]
-        stream = int.from_bytes(hashlib.sha256(f"{seed}/{algorithm}".encode()).digest()[:8], "big")
-        sequence = qmc.Sobol(len(self.dimensions), rng=np.random.default_rng(stream))
-        points = sequence.random_base2(math.ceil(math.log2(others)))[:others]
-        return [{}, *({d.key: d.at(float(x)) for d, x in zip(self.dimensions, point, strict=True)} for point in points)]
+        import optuna
 
-    def edges(self, settings: Mapping[str, Any]) -> list[str]:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        stream = int.from_bytes(hashlib.sha256(f"{seed}/{algorithm}".encode()).digest()[:4], "big")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.create_study(
+                sampler=optuna.samplers.QMCSampler(scramble=True, seed=stream, warn_independent_sampling=False)
+            )
+        space = {d.key: d.distribution for d in self.dimensions}
+        # of a study without a finished trial, the sampler would draw the first one from no sequence
+        study.add_trial(optuna.create_trial(params=self.configured, distributions=space, value=0.0))
+        drawn = [study.ask(space).params for _ in range(count - 1)]
+        return [{}, *({d.key: d.readable(settings[d.key]) for d in self.dimensions} for settings in drawn)]
+
+    def edges(self, settings: Mapping[str, object]) -> list[str]:
         """The keys whose value lies at an end of its range."""
-        found = {d.key: d for d in self.dimensions}
-        return [key for key, value in settings.items() if found[key].at_an_end(value)]
+        return [d.key for d in self.dimensions if d.at_an_end(settings[d.key])]
 
 
-def space(cfg: DictConfig, asked: Mapping[str, Search | None], fixed: Mapping[str, str]) -> Space:
-    """What the algorithm of `cfg` and its trainer declare, changed by what is `asked` for (None: don't search), without the
+def space(cfg: DictConfig, ranges: Mapping[str, Search | None], fixed: Mapping[str, str]) -> Space:
+    """What the algorithm of `cfg` and its trainer declare, changed by these `ranges` (None: don't search), without the
     keys in `fixed` ({key: why}) and those that have no meaning beside the other settings.
 
-    Raises UserError for a configured value out of its range, and for an asked range that the setting refuses.
+    Raises UserError for a configured value out of its range, and for one of the `ranges` that the setting refuses.
     """
-    ranges: dict[str, Search | None] = {**declared(cfg), **asked}
     dimensions, left_out = [], {}
-    for key, search in ranges.items():
-        why = "not to be searched" if search is None else "" if key in asked else _fixed(key, fixed)
-        if search is not None and not why and (refused := _refused(cfg, key, search)):
-            if key in asked:
-                raise UserError(f"the range {search} of {key}: {refused}")
-            why = "without effect beside the other settings"
-        if search is None or why:
-            left_out[key] = why
+    for key, search in {**declared(cfg), **ranges}.items():
+        if search is None:
+            left_out[key] = "not to be searched"
+            continue
+        why = next((why for name, why in fixed.items() if f"{key}.".startswith(f"{name}.")), "") if key not in ranges else ""
+        refusal = next((error for error in (_error(cfg, key, end) for end in search.ends) if error), "")
+        if why or (refusal and key not in ranges):
+            left_out[key] = why or "without effect beside the other settings"
+        elif refusal:
+            raise UserError(f"the range {search} of {key}: {refusal}")
         else:
             dimensions.append(_dimension(cfg, key, search))
     return Space(dimensions, left_out)
@@ -107,12 +126,11 @@ def declared(cfg: DictConfig) -> dict[str, Search]:
     return {f"{group}.{key}": search for group, schema in schemas.items() if schema for key, search in searches(schema)}
 
 
-def given(node: Mapping[str, Any], labels: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Ranges as a suite or `bench.search` gives them: ({key: text} for every algorithm, {label: {key: text}}). Keys may be
-    nested or dotted."""
-    everyone: dict[str, Any] = {}
-    single: dict[str, dict[str, Any]] = {}
-    for key, value in flat(node).items():
+def by_label(written: Mapping[str, object], labels: Collection[str]) -> tuple[Settings, dict[str, Settings]]:
+    """{key or label.key: range} as ({key: range} for every algorithm, {label: {key: range}})."""
+    everyone: Settings = {}
+    single: dict[str, Settings] = {}
+    for key, value in written.items():
         first, _, rest = key.partition(".")
         if first in labels and rest:
             single.setdefault(first, {})[rest] = value
@@ -127,8 +145,7 @@ def read(key: str, value: Any, before: Search | None) -> Search | None:
         if value is None:
             return None
         if isinstance(value, dict):
-            named: dict[str, Any] = {**value, "options": tuple(value.get("options", ()))}
-            return Search(**named)
+            return Search(**{**value, "options": tuple(value.get("options", ()))})
         low, high = value
         return Search(low, high, log=before is not None and before.log)
     except (TypeError, ValueError) as error:
@@ -138,31 +155,12 @@ def read(key: str, value: Any, before: Search | None) -> Search | None:
 
 def has(cfg: DictConfig, key: str) -> bool:
     """Whether there is such a setting in one of the config groups."""
-    *groups, last = key.split(".")
-    node: Any = cfg
-    for group in groups:
-        node = node.get(group) if OmegaConf.is_dict(node) and group in node else None
-    return bool(groups) and OmegaConf.is_dict(node) and last in node
+    return "." in key and key in results.flat(OmegaConf.to_container(cfg))
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """As it stands in a config file."""
     return value.name if isinstance(value, Enum) else value
-
-
-def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{dotted key: range as written}."""
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict) and not set(value) <= RANGE:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-def _fixed(key: str, fixed: Mapping[str, str]) -> str:
-    return next((why for name, why in fixed.items() if key == name or key.startswith(f"{name}.")), "")
 
 
 def _dimension(cfg: DictConfig, key: str, search: Search) -> Dimension:
@@ -180,17 +178,12 @@ def _dimension(cfg: DictConfig, key: str, search: Search) -> Dimension:
     return Dimension(key, search, configured, (bool(_error(cfg, key, beyond[0])), bool(_error(cfg, key, beyond[1]))))
 
 
-def _refused(cfg: DictConfig, key: str, search: Search) -> str:
-    """What is wrong with a value of the range, or nothing."""
-    return next((error for error in (_error(cfg, key, end) for end in search.ends) if error), "")
-
-
-def _error(cfg: DictConfig, key: str, value: Any) -> str:
+def _error(cfg: DictConfig, key: str, value: object) -> str:
     """What the config group says of this value, or nothing where it takes it."""
     group = copy.deepcopy(cfg[key.split(".")[0]])
     try:
         OmegaConf.update(group, key.partition(".")[2], value, force_add=False)
         OmegaConf.to_object(group)
     except (UserError, OmegaConfBaseException) as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     return ""

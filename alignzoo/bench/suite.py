@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
 from alignzoo.errors import UserError, require
+from alignzoo.runs.results import flat
+from alignzoo.settings import Search
 
 ALGORITHMS = ("dpo", "ppo", "distill", "reinforce")
 TRIALS = ">= 2, the first being what is configured; or 0"
 FIRST_TUNING_SEED = 10_000
+RANGE = {f.name for f in fields(Search)}
 LABEL = re.compile(r"[A-Za-z_][\w-]*")
 
 
@@ -42,6 +47,16 @@ class Suite:
         require(0 < self.threshold <= 1, "suite.threshold", self.threshold, "in (0, 1]")
         require(self.tune >= 0 and self.tune != 1, "suite.tune", self.tune, TRIALS)
 
+    def read(self) -> None:
+        """Puts what may be written in several ways into one: algorithms as {label: algorithm}, seeds as a list, what is varied
+        or swept by dotted key. Raises UserError for what is neither. Not done when it is made, because defaults that a suite
+        is merged with stay as they are written."""
+        self.algorithms, self.seeds = labelled(self.algorithms), seeds_of(self.seeds)
+        self.vary, self.sweep = grid(self.vary, "suite.vary"), grid(self.sweep, "suite.sweep")
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in self.planned):
+            raise UserError(f"suite.planned={self.planned} is no list of pairs: write [[first,second],[first,third]]")
+        self.planned = [[str(label) for label in pair] for pair in self.planned]
+
 
 @dataclass(kw_only=True)
 class Options:
@@ -49,11 +64,9 @@ class Options:
 
     threads: int = 1  # of each run
     tune: int | None = None  # none: as the suite says
-    tune_seeds: Any = 1  # of each trial: how many, or a list of which
+    tune_seeds: Any = 1  # of each trial: how many, far from those of the runs that count, or a list of which
     search: dict[str, Any] = field(default_factory=dict)  # in place of the suite's
-    override: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # bench.override.LABEL='[key=value,...]', after the suite's own
+    override: dict[str, list[str]] = field(default_factory=dict)  # {label: [key=value, ...]}, after the suite's own
 
     def __post_init__(self) -> None:
         require(self.threads >= 1, "bench.threads", self.threads, ">= 1")
@@ -61,46 +74,68 @@ class Options:
 
 
 @dataclass(kw_only=True)
-class BenchConfig:
-    """The schema of `conf/bench.yaml`."""
+class Request:
+    """A bench as asked for: the schema of `conf/bench.yaml`, with what of a suite is said otherwise in its place, and what is
+    filled in from the command line.
+    """
 
     suite: Suite = field(default_factory=Suite)
     bench: Options = field(default_factory=Options)
-    algorithms: Any = None
+    algorithms: Any = None  # {label: algorithm}; none: the suite's
     seeds: Any = None
-    folder: str = "runs/bench"
+    folder: Path = Path("runs/bench")
     jobs: int | None = None
     dry_run: bool = False
-    run: int | None = None  # which run of the grid a launched job is; filled in by bench itself
+    run: int | None = None  # which run of the grid a launched job is
+    command: list[str] = field(default_factory=list)
+    suite_name: str = ""
+    overrides: list[str] = field(default_factory=list)  # of all runs, after the suite's
+    launcher: str | None = None  # Hydra's, by name; none: a pool of this process
+    bench_lines: list[str] = field(default_factory=list)  # for Hydra: everything but the overrides of runs
+
+    def __post_init__(self) -> None:
+        # here alone everything has its place: later a user's word and a suite's are not told apart
+        suite, options = self.suite, self.bench
+        suite.read()
+        self.algorithms = suite.algorithms if self.algorithms is None else labelled(self.algorithms)
+        self.seeds = suite.seeds if self.seeds is None else seeds_of(self.seeds)
+        options.tune = suite.tune if options.tune is None else options.tune
+        for name, is_set in (("search", options.search), ("tune_seeds", options.tune_seeds != 1)):
+            if is_set and not options.tune:
+                raise UserError(f"bench.{name} is for tuning, and nothing is tuned: give bench.tune=N too")
+        first = FIRST_TUNING_SEED if isinstance(options.tune_seeds, int) else 0
+        options.tune_seeds = [first + seed for seed in seeds_of(options.tune_seeds)]
+        ranges = flat_ranges(options.search)
+        for key in ranges:
+            label = key.split(".")[0]
+            if label in suite.algorithms and label not in self.algorithms:
+                raise UserError(f"bench.search.{key}: this bench has no {label!r}. It has {', '.join(self.algorithms)}")
+        options.search = flat_ranges(suite.search) | ranges
 
 
-ConfigStore.instance().store(name="bench_schema", node=BenchConfig)
+ConfigStore.instance().store(name="bench_schema", node=Request)
 
 
-def labelled(entries: Any) -> dict[str, str]:
+def labelled(entries: object) -> dict[str, str]:
     """{label: algorithm} of NAME, LABEL:NAME or {LABEL: NAME}, or a list of these. Raises UserError for a label that is there
     twice.
     """
-    found: dict[str, str] = {}
-    for label, name in (pair for entry in (entries if isinstance(entries, list) else [entries]) for pair in _pairs(entry)):
-        if not LABEL.fullmatch(label):
-            raise UserError(f"algorithms: {label!r} is no label: write NAME or LABEL:NAME, of letters, digits, - and _")
-        if label in found:
-            raise UserError(f"algorithms: {label!r} is there twice: give one another name, as in {label}_2:{name}")
-        found[label] = name
-    if not found:
+    algorithms: dict[str, str] = {}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        label, colon, name = str(entry).partition(":")
+        pairs = entry.items() if isinstance(entry, dict) else [(label, name if colon else label)]
+        for label, name in ((str(label).strip(), str(name).strip()) for label, name in pairs):
+            if not LABEL.fullmatch(label):
+                raise UserError(f"algorithms: {label!r} is no label: write NAME or LABEL:NAME, of letters, digits, - and _")
+            if label in algorithms:
+                raise UserError(f"algorithms: {label!r} is there twice: give one another name, as in {label}_2:{name}")
+            algorithms[label] = name
+    if not algorithms:
         raise UserError("algorithms=[] is out of range: must be one or more names")
-    return found
+    return algorithms
 
 
-def _pairs(entry: Any) -> list[tuple[str, str]]:
-    if isinstance(entry, dict):
-        return [(str(label), str(name)) for label, name in entry.items()]
-    label, colon, name = str(entry).partition(":")
-    return [(label.strip(), name.strip() if colon else label.strip())]
-
-
-def seeds_of(value: Any) -> list[int]:
+def seeds_of(value: object) -> list[int]:
     """How many, or which. Raises UserError for anything else, and for none."""
     seeds = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(seeds, list) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
@@ -110,27 +145,21 @@ def seeds_of(value: Any) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def tuning_seeds(value: Any) -> list[int]:
-    """How many, far from those of the runs that count, or which."""
-    return [FIRST_TUNING_SEED + seed for seed in seeds_of(value)] if isinstance(value, int) else seeds_of(value)
-
-
-def pairs_of(planned: list[Any]) -> list[list[str]]:
-    """Raises UserError for what is no list of pairs."""
-    for pair in planned:
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise UserError(f"suite.planned={planned} is no list of pairs: write [[first,second],[first,third]]")
-    return [[str(label) for label in pair] for pair in planned]
-
-
-def grid(node: dict[str, Any], name: str) -> dict[str, list[Any]]:
+def grid(node: dict[str, Any], name: str) -> dict[str, list[object]]:
     """{dotted key: values} of `vary` or `sweep`, in which keys may be nested. Raises UserError for no list."""
-    found: dict[str, list[Any]] = {}
+    values = flat(node)
+    for key, listed in values.items():
+        if not isinstance(listed, list) or not listed:
+            raise UserError(f"{name}.{key}={listed} is no list of values: write {name}.{key}=[a,b]")
+    return values
+
+
+def flat_ranges(node: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """{dotted key: range as written}."""
+    ranges: dict[str, object] = {}
     for key, value in node.items():
-        if isinstance(value, dict):
-            found |= {f"{key}.{inner}": values for inner, values in grid(value, f"{name}.{key}").items()}
-        elif not isinstance(value, list) or not value:
-            raise UserError(f"{name}.{key}={value} is no list of values: write {name}.{key}=[a,b]")
+        if isinstance(value, dict) and not set(value) <= RANGE:
+            ranges |= flat_ranges(value, f"{prefix}{key}.")
         else:
-            found[str(key)] = value
-    return found
+            ranges[f"{prefix}{key}"] = value
+    return ranges

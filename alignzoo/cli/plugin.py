@@ -1,4 +1,4 @@
-"""The command `alignzoo plugin`: new, check, list."""
+"""The commands `alignzoo plugin` (new, check, list), `alignzoo list` and `alignzoo card`."""
 
 from __future__ import annotations
 
@@ -6,29 +6,52 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from alignzoo.cli import scaffold
-from alignzoo.config import catalogue
+from alignzoo.config import catalogue, side_by_side
 from alignzoo.config.registry import Registry
 from alignzoo.errors import UserError
+
+if TYPE_CHECKING:
+    from alignzoo.testing.conformance import Property
+
+
+def options(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser("alignzoo list", description="What there is to choose from.")
+    parser.add_argument("group", nargs="?", help="one group alone, such as algorithm")
+    parser.add_argument("--family", help="algorithms of this family")
+    parser.add_argument("--needs", action="append", default=[], metavar="WHAT", help="algorithms that need pairs, reward, ...")
+    parser.add_argument("--without", action="append", default=[], metavar="WHAT", help="and no reference, value, ...")
+    args, registry = _parsed(parser, argv)
+    if not (args.family or args.needs or args.without):
+        catalogue.show_list(registry, args.group)
+    elif args.group in (None, "algorithm"):
+        side_by_side.show_algorithms(registry, args.family, args.needs, args.without)
+    else:
+        raise UserError(f"--family, --needs and --without are of algorithms: leave {args.group} out")
+    return 0
+
+
+def card(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser("alignzoo card", description="The card of a plugin or preset.")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--compare", nargs="+", metavar="NAME", help="equations and settings of these algorithms, side by side")
+    args, registry = _parsed(parser, argv)
+    if args.compare:
+        side_by_side.show_equations(registry, [*args.names, *args.compare])
+    elif not args.names:
+        raise UserError("alignzoo card NAME: which? `alignzoo list` shows all names")
+    else:
+        for name in args.names:
+            catalogue.show_card(registry, name)
+    return 0
 
 
 def main(argv: Sequence[str]) -> int:
     """0: done, every property holds; 1: one does not; 2: a user's mistake, as everywhere."""
-    folders = [a.removeprefix("plugins_dir=") for a in argv if a.startswith("plugins_dir=")]
-    args = _parser().parse_args([a for a in argv if not a.startswith("plugins_dir=")])
-    if args.action == "new":
-        return _new(args)
-    if args.action == "check":
-        return _check(args)
-    catalogue.show_plugins(Registry(folders[-1] if folders else None))
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "alignzoo plugin", description="Plugins: make one, check one, list all.", allow_abbrev=False
     )
@@ -43,7 +66,20 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that it needs, such as reward.path=...")
     check.add_argument("--skip", action="append", default=[], metavar="PROPERTY", help="leave this one out")
     actions.add_parser("list", help="where each comes from, and whether it can be used")
-    return parser
+    args, registry = _parsed(parser, argv)
+    if args.action == "new":
+        return _new(args)
+    if args.action == "check":
+        return _check(args)
+    catalogue.show_plugins(registry)
+    return 0
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, Registry]:
+    """The arguments, and the registry with the local folder that `plugins_dir=` among them names."""
+    folders = [text.removeprefix("plugins_dir=") for text in argv if text.startswith("plugins_dir=")]
+    args = parser.parse_args([text for text in argv if not text.startswith("plugins_dir=")])
+    return args, Registry(folders[-1] if folders else None)
 
 
 def _new(args: argparse.Namespace) -> int:
@@ -63,10 +99,10 @@ def _check(args: argparse.Namespace) -> int:
     broken = 0
     with tempfile.TemporaryDirectory(prefix="alignzoo-check-") as folder:
         for subject in conformance.subjects(args.target, Path(folder), args.overrides):
-            asked = conformance.asked(subject, args.skip)
+            properties = conformance.asked(subject, args.skip)
             origin = subject.plugin.origin if subject.plugin else ""
-            console.print(f"{subject.name} ({origin}): {len(asked)} properties")
-            for prop in asked:
+            console.print(f"{subject.name} ({origin}): {len(properties)} properties")
+            for prop in properties:
                 broken += _show(console, prop, conformance.failure(prop, subject))
     if broken:
         console.print(f"\n{broken} {'property does' if broken == 1 else 'properties do'} not hold")
@@ -75,8 +111,8 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def _show(console: Console, prop: Any, failure: Exception | None) -> int:
-    from alignzoo.testing.subject import RepeatedFailure
+def _show(console: Console, prop: Property, failure: Exception | None) -> int:
+    from alignzoo.testing.expect import RepeatedFailure
 
     text = f"as {failure.earlier}" if isinstance(failure, RepeatedFailure) else prop.meaning.splitlines()[0]
     mark = "FAIL" if failure else "pass"

@@ -26,10 +26,10 @@ def make(name: str, kind: str, into: Path, package: bool = False) -> list[Path]:
 
     Raises UserError for a name that is taken or is no identifier, an unknown kind, and a folder that is not empty.
     """
-    known = kinds()
-    if kind not in known:
-        raise UserError(f"no kind {kind!r}.{nearest(kind, known)} Kinds: {', '.join(known)}")
-    about = known[kind]
+    cards = kinds()
+    if kind not in cards:
+        raise UserError(f"no kind {kind!r}.{nearest(kind, cards)} Kinds: {', '.join(cards)}")
+    about = cards[kind]
     _check_name(name, about["group"], into, package)
     root = into / f"alignzoo-{name.replace('_', '-')}" if package else into / name
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -58,7 +58,7 @@ def _check_name(name: str, group: str, into: Path, package: bool) -> None:
         suggestion = "".join(c if c.isalnum() else "_" for c in name).strip("_").lower()
         hint = f" such as {suggestion}" if suggestion.isidentifier() and not keyword.iskeyword(suggestion) else ""
         raise UserError(f"{name!r} is no name for a plugin: letters, digits and underscores, not first a digit{hint}")
-    option = next(own for own, kinds in ENTRY_POINTS.items() if group in kinds)
+    option = next(config_group for config_group, kinds in ENTRY_POINTS.items() if group in kinds)
     registry = Registry(into if into.is_dir() and not package else None)
     if name in registry.names(option):
         origin = next(plugin.origin for plugin in registry.everything(option) if plugin.name == name)

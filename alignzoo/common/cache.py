@@ -6,13 +6,13 @@ import functools
 import hmac
 import os
 import secrets
-import sys
 import tempfile
 from pathlib import Path
 
 from filelock import FileLock
 
-from alignzoo.common.disk import set_aside
+from alignzoo.common.disk import rename_damaged
+from alignzoo.errors import tell
 
 KEY, LENGTH = "key", 32  # bytes
 
@@ -38,7 +38,7 @@ def _key(path: Path) -> bytes:
     if not path.exists() or path.stat().st_size != LENGTH:
         with FileLock(f"{path}.lock"):  # of several processes the first makes it
             if path.exists() and path.stat().st_size != LENGTH:
-                set_aside(path, f"it has not {LENGTH} bytes")
+                rename_damaged(path, ValueError(f"it has not {LENGTH} bytes"))
             if not path.exists():
                 handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{KEY}.")  # mode 0600
                 with open(handle, "wb") as file:
@@ -51,4 +51,4 @@ def _key(path: Path) -> bytes:
 
 @functools.cache
 def _tell_no_key(why: str) -> None:
-    print(f"alignzoo: no key can be kept ({why}), so runs can't be known as yours: see trust=true", file=sys.stderr, flush=True)
+    tell(f"no key can be kept ({why}), so runs can't be known as yours: see trust=true")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignzoo.errors import UserError, nearest
+from alignzoo.errors import UserError, first_line, nearest, tell
 
 CLOSED = (  # a place that isn't as the user thinks
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP,
@@ -46,11 +45,11 @@ def sync(path: Path) -> None:
 
 def existing(path: str, key: str) -> Path:
     """The path of a setting. Raises UserError, naming the nearest file, if nothing is there."""
-    found = Path(path).expanduser()
-    if found.exists():
-        return found
-    siblings = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
-    raise UserError(f"{key}={path} does not exist.{nearest(found.name, siblings)}")
+    expanded = Path(path).expanduser()
+    if expanded.exists():
+        return expanded
+    siblings = [p.name for p in expanded.parent.iterdir()] if expanded.parent.is_dir() else []
+    raise UserError(f"{key}={path} does not exist.{nearest(expanded.name, siblings)}")
 
 
 def keep_existing(option: str, path: Path, overwrite: bool, consent: str = "--overwrite") -> None:
@@ -60,15 +59,14 @@ def keep_existing(option: str, path: Path, overwrite: bool, consent: str = "--ov
         raise UserError(f"{option}: {path} exists: choose another name{remedy}")
 
 
-def set_aside(path: Path, why: object) -> None:
+def rename_damaged(path: Path, why: BaseException) -> None:
     """A file of a cache that can't be read is renamed, so that it is made again, and that is told in one line."""
     aside = path.with_name(f"{path.name}.damaged")
     try:
         path.replace(aside)
     except FileNotFoundError:  # another process was first
         return
-    reason = (str(why).strip() or type(why).__name__).splitlines()[0]
-    print(f"alignzoo: {path} is damaged ({reason}): it is {aside.name} now, and made again", file=sys.stderr, flush=True)
+    tell(f"{path} is damaged ({first_line(why)}): it is {aside.name} now, and made again")
 
 
 def is_full(error: BaseException) -> bool:
@@ -79,14 +77,14 @@ def is_full(error: BaseException) -> bool:
     )
 
 
-def told(error: BaseException) -> str:
+def what_is_full(error: BaseException) -> str:
     """That the disk is full, and what had no room, as far as the error says it."""
     for e in chain(error):
         if isinstance(e, DiskFull):
             return str(e)
         if name := getattr(e, "filename", None):
             return f"the disk is full: {name} could not be written"
-    return f"the disk is full: {str(error).split(chr(10))[0] or type(error).__name__}"
+    return f"the disk is full: {first_line(error)}"
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from alignzoo.common import trees
 from alignzoo.common.cache import keyed
 from alignzoo.errors import masked
 
@@ -34,59 +36,52 @@ Items = dict[str, Any]  # of a part: {name: what stands for its content}, as JSO
 def of(cfg: DictConfig, inputs: Mapping[str, str], code: Mapping[str, str]) -> str:
     """`inputs` are the {folder: hash} of the stages used: a folder is replaced by its hash, so that a pipeline may be moved.
     `code` is the {file: hash} of the plugins named."""
-    settings = {key: value for key, value in known(cfg).items() if key not in NOT_MADE_FROM}
+    settings = {key: value for key, value in compared(cfg).items() if key not in NOT_MADE_FROM}
     settings["choices"] = {key: value for key, value in settings["choices"].items() if key not in NAMES_ONLY}
     there = {key: value for key, value in resolved(cfg).items() if key not in NOT_MADE_FROM}
-    files = {key: _content(Path(text).expanduser()) for key, text in paths(there) if not _inside(text, inputs)}
-    contents = {key: content for key, content in files.items() if content}
+    read = {key: Path(text) for key, text in paths(there) if not any(map(Path(text).is_relative_to, inputs))}
+    contents = {key: content for key, path in read.items() if (content := _content(path.expanduser()))}
     whole = json.dumps([settings, contents, code], sort_keys=True, default=str)
     for folder in sorted(inputs, key=len, reverse=True):
         whole = whole.replace(json.dumps(folder)[1:-1], f"stage {inputs[folder]}")
     return hashlib.sha256(whole.encode()).hexdigest()[:LENGTH]
 
 
-def written(cfg: DictConfig) -> dict[str, Any]:
+def written(cfg: DictConfig) -> Items:
     """The settings as files have them: what comes from the environment as it was given, passwords in addresses hidden."""
-    return dict(_masked(OmegaConf.to_container(cfg, enum_to_str=True)))
+    return {key: trees.changed(value, masked) for key, value in _container(cfg, resolve=False).items()}
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
+def resolved(cfg: DictConfig) -> Items:
     """The settings as they are in memory."""
-    container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    return dict(container)
+    return _container(cfg, resolve=True)
 
 
-def known(cfg: DictConfig) -> dict[str, Any]:
+def compared(cfg: DictConfig) -> Items:
     """The settings as they are compared: as files have them, with a keyed hash of what comes from the environment."""
-    return dict(_beside(written(cfg), resolved(cfg)))
+    values = resolved(cfg)
+    return {key: _hashed(text, values[key]) for key, text in written(cfg).items()}
 
 
-def _masked(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _masked(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_masked(value) for value in node]
-    return masked(node) if isinstance(node, str) else node
+def _container(cfg: DictConfig, resolve: bool) -> Items:
+    container = OmegaConf.to_container(cfg, resolve=resolve, enum_to_str=True)
+    return {str(key): value for key, value in container.items()} if isinstance(container, dict) else {}
 
 
-def _beside(text: Any, value: Any) -> Any:
-    if isinstance(text, dict):
-        return {key: _beside(text[key], value[key]) for key in text}
-    if isinstance(text, list):
-        return [_beside(*pair) for pair in zip(text, value, strict=True)]
-    return text if text == _masked(value) else f"{text} {keyed(of_json(value).encode())}"
+def _hashed(text: object, value: object) -> object:
+    if isinstance(text, dict) and isinstance(value, dict):
+        return {key: _hashed(text[key], value[key]) for key in text}
+    if isinstance(text, list) and isinstance(value, list):
+        return list(map(_hashed, text, value))
+    return text if text == trees.changed(value, masked) else f"{text} {keyed(of_json(value).encode())}"
 
 
-def paths(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def paths(settings: Items, key: str = "") -> Iterator[tuple[str, str]]:
     """(dotted key, text) of settings that name files."""
-    if isinstance(node, str) and node and FILES.fullmatch(key):
-        yield key, node
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for name, value in items:
-        yield from paths(value, f"{key}.{name}" if key else str(name))
+    return ((name, text) for name, text in trees.texts(settings, key) if text and FILES.fullmatch(name))
 
 
-def of_json(content: Any) -> str:
+def of_json(content: object) -> str:
     """SHA-256 of what JSON can hold; of the text of what else there is."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -106,30 +101,30 @@ def of_tensors(parts: Iterable[tuple[str, bytes]]) -> str:
     return digest.hexdigest()
 
 
-def of_rows(rows: Iterable[tuple[str, Any]]) -> Items:
+def of_rows(rows: Iterable[tuple[str, object]]) -> Items:
     """{file: how many rows, and the SHA-256 of all in order} of (file, row)s."""
-    digests: dict[str, Any] = {}
-    counts: dict[str, int] = {}
+    digests: defaultdict[str, hashlib._Hash] = defaultdict(hashlib.sha256)
+    counts = Counter[str]()
     encode = json.JSONEncoder(sort_keys=True, default=str).encode
     for file, row in rows:
-        digests.setdefault(file, hashlib.sha256()).update(encode(row).encode("utf-8", "surrogatepass"))
-        counts[file] = counts.get(file, 0) + 1
+        digests[file].update(encode(row).encode("utf-8", "surrogatepass"))
+        counts[file] += 1
     return {file: {"rows": counts[file], "sha256": digest.hexdigest()} for file, digest in digests.items()}
 
 
 def versions() -> Items:
     """{library: major.minor}: patch releases are one."""
-    installed = {name: _version(name) for name in LIBRARIES}
-    return {name: ".".join(version.split(".")[:2]) for name, version in installed.items() if version}
+    installed = {name: version(name) for name in LIBRARIES}
+    return {name: ".".join(number.split(".")[:2]) for name, number in installed.items() if number}
 
 
-def document(parts: Mapping[str, Items | None], accepted: list[Any]) -> dict[str, Any]:
+def document(parts: Mapping[str, Items | None], accepted: Sequence[object]) -> Items:
     """fingerprint.json: SHA-256 by part, None for what a run doesn't have; what they are of; and what was accepted."""
     digests = {part: None if items is None else of_json(items) for part, items in parts.items()}
-    return digests | {"items": dict(parts), "accepted": accepted}
+    return {**digests, "items": dict(parts), "accepted": accepted}
 
 
-def differences(saved: Mapping[str, Any], parts: Mapping[str, Items | None]) -> dict[str, str]:
+def differences(saved: Items, parts: Mapping[str, Items | None]) -> dict[str, str]:
     """{part: what of it} that differs from fingerprint.json; a part that it doesn't know can't."""
     there = saved.get("items", {})
     return {
@@ -142,10 +137,10 @@ def differences(saved: Mapping[str, Any], parts: Mapping[str, Items | None]) -> 
 def _named(before: Items, now: Items) -> list[str]:
     differing = [name for name in {**before, **now} if before.get(name, ABSENT) != now.get(name, ABSENT)]
     more = [f"and {len(differing) - SHOWN} more"] if len(differing) > SHOWN else []
-    return [_told(name, before.get(name, ABSENT), now.get(name, ABSENT)) for name in differing[:SHOWN]] + more
+    return [_difference(name, before.get(name, ABSENT), now.get(name, ABSENT)) for name in differing[:SHOWN]] + more
 
 
-def _told(name: str, before: Any, now: Any) -> str:
+def _difference(name: str, before: object, now: object) -> str:
     """A difference: with its values where these say something to people."""
     if ABSENT in (before, now):
         return f"{name} is {'gone' if now == ABSENT else 'new'}"
@@ -156,11 +151,7 @@ def _told(name: str, before: Any, now: Any) -> str:
     return f"{name}: {before} there, {now} now" if short else name
 
 
-def _inside(text: str, folders: Mapping[str, str]) -> bool:
-    return any(Path(text).is_relative_to(folder) for folder in folders)
-
-
-def _content(path: Path) -> list[Any]:
+def _content(path: Path) -> list[object]:
     """Of a file its size and SHA-256; of a folder each file's name, size and time, since models are large. Else empty."""
     if path.is_file():
         return [path.stat().st_size, of_file(path)]
@@ -170,7 +161,8 @@ def _content(path: Path) -> list[Any]:
     return []
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """As it is installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -15,14 +15,13 @@ import os
 import re
 import shutil
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignzoo.common.cache import keyed
 from alignzoo.common.disk import sync, write_whole
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, tell
 
 CONFIG = "config.yaml"
 ORIGIN = "origin"  # of whom config.yaml is: an HMAC of it
@@ -46,12 +45,13 @@ PARTIAL = ".partial-"  # before the name of a folder that is being written
 FILES = (CONFIG, ORIGIN, ENVIRONMENT, FINGERPRINT, METRICS, COMPLETIONS, RELIABILITY, *REFERENCE.values(), FRONTIER, SUMMARY)
 FIRST = (CONFIG, ORIGIN)  # before which nothing is written
 NOBODYS = (LOCK, "lost+found")  # what lies in a folder that is free to take: the second, in every one that is a whole disk
+Row = dict[str, Any]  # a JSON object
 UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # where a file system knows no locks
 
 _held: set[Path] = set()  # of this process, which its own locks don't keep out
 
 
-def result_step(rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> int:
+def result_step(rows: Sequence[Row], summary: Row) -> int:
     """Which evaluation's weights are a run's result: those of the last one among `rows`, or of the one early stopping kept."""
     kept = (summary.get("early_stop") or {}).get("weights_of_step")
     return max((row["step"] for row in rows), default=0) if kept is None else int(kept)
@@ -60,7 +60,7 @@ def result_step(rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> int:
 # --- whose it is ---
 
 
-def others(folder: Path) -> list[str]:
+def strangers(folder: Path) -> list[str]:
     """What is in a folder that holds no run: none where one may begin, after an attempt that was killed before it had a config
     too."""
     if not folder.is_dir():
@@ -105,9 +105,9 @@ def held(folder: Path, option: str) -> Iterator[None]:
             _held.discard(path)
             path.unlink(missing_ok=True)
             os.close(lock)
-        for made in absent:
+        for created in absent:
             with contextlib.suppress(OSError):
-                made.rmdir()
+                created.rmdir()
 
 
 def _locked(path: Path, option: str) -> int:
@@ -127,7 +127,7 @@ def _locked(path: Path, option: str) -> int:
             if error.errno not in UNLOCKABLE:
                 os.close(lock)
                 raise
-            print(f"alignzoo: {path.parent} can't be locked ({error.strerror}): start no second process there", file=sys.stderr)
+            tell(f"{path.parent} can't be locked ({error.strerror}): start no second process there")
         if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
             break
         os.close(lock)  # who held it has removed it meanwhile: lock the next one
@@ -151,6 +151,13 @@ def begun(folder: Path, config: str) -> Iterator[None]:
         if fresh:
             _forget(folder)
         raise
+
+
+def rewrite(folder: Path, config: str) -> None:
+    """config.yaml of a run that goes on, in other words. It stays whose it was."""
+    if is_own(folder, (folder / CONFIG).read_bytes()) and (origin := keyed(config.encode())):
+        write_whole(folder / ORIGIN, origin)
+    write_whole(folder / CONFIG, config)
 
 
 # --- what may be removed ---
@@ -227,13 +234,21 @@ def read(path: Path) -> Any:
         raise UserError(f"{path} is damaged ({error}): put it back from a copy, or remove it") from None
 
 
+def read_if_whole(path: Path) -> Row | None:
+    """The JSON object in a file; None where there is no file, or none that can be read."""
+    try:
+        return _object(path.read_bytes())
+    except OSError:
+        return None
+
+
 class Lines:
     """One JSON object a line, each with its `step`. Only the main process writes."""
 
     def __init__(self, path: Path, active: bool) -> None:
         self.path, self.active = path, active
 
-    def write(self, row: dict[str, Any]) -> None:
+    def write(self, row: Row) -> None:
         if self.active:
             with self.path.open("ab") as file:
                 file.write(line(row))
@@ -252,7 +267,7 @@ class Lines:
             return
         if (left := self.path.stat().st_size if self.path.exists() else 0) < size:
             lost = f"{left} of {size} bytes that were there at step {step}: lines are lost, the run goes on"
-            print(f"alignzoo: {self.path} has only {lost}", file=sys.stderr, flush=True)
+            tell(f"{self.path} has only {lost}")
         if left:
             lines = self.path.read_bytes().split(b"\n")
             write_whole(self.path, b"".join(text + b"\n" for text in lines if _step(text) <= step))
@@ -264,39 +279,39 @@ def _step(text: bytes) -> float:
     return float("inf") if step is None else float(step)
 
 
-def line(row: dict[str, Any]) -> bytes:
+def line(row: Row) -> bytes:
     r"""A row of JSON Lines. Text stays readable, but half a surrogate pair, which UTF-8 can't hold, is its JSON escape."""
     return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def rows(path: Path) -> list[Row]:
     """The rows of a JSON Lines file; none where there is no file. A last line that a crash tore is left out, which is said.
     Raises UserError for any other line that is no JSON object."""
-    found = objects(path)
-    if found and found[-1][1] is None:
+    numbered = objects(path)
+    if numbered and numbered[-1][1] is None:
         _say_torn(path)
-        found.pop()
-    for number, row in found:
+        numbered.pop()
+    for number, row in numbered:
         if row is None:
             raise UserError(f"{path}, line {number}: damaged, no JSON object: put it back from a copy, or remove the line")
-    return [row for _, row in found if row is not None]
+    return [row for _, row in numbered if row is not None]
 
 
-def objects(path: Path) -> list[tuple[int, dict[str, Any] | None]]:
+def objects(path: Path) -> list[tuple[int, Row | None]]:
     """(number, object) of each line that isn't blank; None for what is no JSON object. Only a newline ends a line: text may
     hold what `splitlines` takes for an end, such as U+2028."""
     data = path.read_bytes() if path.exists() else b""
     return [(number, _object(text)) for number, text in enumerate(data.split(b"\n"), 1) if text.strip()]
 
 
-def _object(text: bytes) -> dict[str, Any] | None:
+def _object(text: bytes) -> Row | None:
     try:
-        made = json.loads(text.decode("utf-8-sig"))
+        content = json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
-    return made if isinstance(made, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 @functools.cache
 def _say_torn(path: Path) -> None:
-    print(f"alignzoo: {path}: its last line was torn when the run was stopped, and is left out", file=sys.stderr)
+    tell(f"{path}: its last line was torn when the run was stopped, and is left out")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
@@ -43,6 +44,21 @@ def current(name: str) -> ModuleType:
     return module
 
 
+def source_of(module: str, places: list[str] | None = None) -> Path | None:
+    """The file of a module, of `places` or else installed. Only its top-level package is looked up, because looking up a
+    submodule imports its parents."""
+    package, *rest = module.split(".")
+    try:
+        spec = PathFinder.find_spec(package, places) if places else importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # half imported, or not to be found: told when it is loaded
+        return None
+    if spec is None or not rest:
+        return Path(spec.origin) if spec and spec.origin else None
+    folders = [Path(place, *rest) for place in spec.submodule_search_locations or []]
+    files = [file for folder in folders for file in (folder.with_suffix(".py"), folder / "__init__.py")]
+    return next((file for file in files if file.is_file()), None)
+
+
 def top(module: str, file: Path) -> Path:
     """The folder of the package that a module is in, or else the module's own."""
     depth = module.count(".") + (file.name == "__init__.py")
@@ -50,47 +66,50 @@ def top(module: str, file: Path) -> Path:
 
 
 def _closure(module: str, file: Path) -> list[Path]:
-    name, root = module.partition(".")[0], top(module, file)
-    if name == "alignzoo":
+    package, root = module.partition(".")[0], top(module, file)
+    if package == "alignzoo":
         return [file]
-    alone = root == file.parent and module == file.stem
+    if root == file.parent and module == file.stem:
+        package = ""  # in none
     waiting, seen = [file], set[Path]()
     while waiting:
         path = waiting.pop()
         if path not in seen:
             seen.add(path)
-            waiting += [p for p in _imports(path, root, "" if alone else name) if p.is_file() and p.is_relative_to(root)]
+            waiting += [p for p in _imports(path, root, package) if p.is_file() and p.is_relative_to(root)]
     return sorted(seen)
 
 
-def _imports(file: Path, root: Path, name: str) -> Iterator[Path]:
-    """Where the files that `file` imports would be; `name` is what its package, `root`, is imported as."""
+def _imports(file: Path, root: Path, package: str) -> Iterator[Path]:
+    """Where the files that `file` imports would be within `root`, which is imported as `package`."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):  # told when it is imported
         return
-    if name:
-        yield from (folder / "__init__.py" for folder in file.parents if folder.is_relative_to(root))
+    here = file.relative_to(root).parent.parts
+    if package:
+        yield from (root / "__init__.py", *_places(root, here))
     installed = {"site-packages", "dist-packages"} & {*root.parts}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            parts = (node.module or "").split(".") if node.module else []
-            paths = [parts, *([*parts, alias.name] for alias in node.names)]
-            base = file.parents[node.level - 1] if node.level else None
+            parent = tuple(node.module.split(".")) if node.module else ()
+            names, level = [parent, *((*parent, alias.name) for alias in node.names)], node.level
         elif isinstance(node, ast.Import):
-            paths, base = [alias.name.split(".") for alias in node.names], None
+            names, level = [tuple(alias.name.split(".")) for alias in node.names], 0
         else:
             continue
-        for parts in paths:
-            if base is None and name and parts[:1] == [name]:
+        for parts in names:
+            if level:
+                yield from _places(root, (*here[: len(here) + 1 - level], *parts))
+            elif package and parts[0] == package:
                 yield from _places(root, parts[1:])
-            elif base is not None or not (name or installed or parts[0] == "alignzoo"):
-                yield from _places(base or root, parts)
+            elif not (package or installed or parts[0] == "alignzoo"):
+                yield from _places(root, parts)
 
 
-def _places(folder: Path, parts: list[str]) -> Iterator[Path]:
+def _places(root: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+    """Of a dotted name: the packages on the way, and the module."""
     for count in range(1, len(parts) + 1):
-        path = folder.joinpath(*parts[:count])
-        yield path / "__init__.py"
+        yield root.joinpath(*parts[:count], "__init__.py")
     if parts:
-        yield folder.joinpath(*parts).with_suffix(".py")
+        yield root.joinpath(*parts).with_suffix(".py")

@@ -9,21 +9,20 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignzoo.errors import UserError, nearest
+from alignzoo.errors import UserError, first_line, nearest
 
 
-def made(group: str, key: str, part: Mapping[str, Any], ours: Collection[str]) -> Any:
+def plugin_of(group: str, key: str, part: Mapping[str, Any], ours: Collection[str]) -> Any:
     """The plugin that `part` describes; `ours` are keys that are not its fields. Raises UserError, naming `key`."""
     points = {point.name: point for point in entry_points(group=f"alignzoo.{group}")}
     kind = str(part["kind"])
     if kind not in points:
         named = {"data": "data source"}.get(group, group)
-        known = ", ".join(sorted(points))
-        raise UserError(f"{key}.kind={kind}: no such {named}.{nearest(kind, points)} Available: {known}")
-    own = {name: value for name, value in part.items() if name not in ours}
+        raise UserError(f"{key}.kind={kind}: no such {named}.{nearest(kind, points)} Available: {', '.join(sorted(points))}")
+    settings = {name: value for name, value in part.items() if name not in ours}
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(points[kind].load()), own))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(points[kind].load()), settings))
     except OmegaConfBaseException as error:
-        raise UserError(f"{key}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{key}: {first_line(error)}") from error
     except UserError as error:
         raise UserError(f"{key}: {error}") from error

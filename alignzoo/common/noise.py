@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -44,23 +45,25 @@ class Noise:
     seed: int
     purpose: str = "setup"
     step: int = 0
-    draws: int = 0
+    draws: Counter[str] = field(default_factory=Counter)  # in this step, by name
 
     @contextmanager
     def during(self, purpose: str, step: int) -> Iterator[None]:
         """Everything drawn inside is a function of (seed, purpose, step)."""
         before = (self.purpose, self.step, self.draws)
-        self.purpose, self.step, self.draws = purpose, step, 0
+        self.purpose, self.step, self.draws = purpose, step, Counter()
         try:
             yield
         finally:
             self.purpose, self.step, self.draws = before
 
-    def positions(self, rows: Tensor, samples: int, width: int) -> Tensor:
+    def positions(self, rows: Tensor, samples: int, width: int, name: str = "", draw: int | None = None) -> Tensor:
         """(len(rows) * samples, width) in [0, 1), float64: one uniform a position, a row's samples together. A prefix does not
-        depend on `width`."""
-        self.draws += 1
-        key = generator(self.seed, self.purpose, self.step, self.draws).integers(2**32, size=2, dtype=np.uint64)
+        depend on `width`. Without `draw`, each draw of a name differs from those before, whatever others were drawn."""
+        if draw is None:
+            draw = self.draws[name] = self.draws[name] + 1
+        names = ["sampling", name] if name else []
+        key = generator(self.seed, self.purpose, self.step, *names, draw).integers(2**32, size=2, dtype=np.uint64)
         row = rows.cpu().numpy().astype(np.uint64).repeat(samples)[:, None]
         sample, position = np.tile(np.arange(samples), len(rows))[:, None], np.arange(width)
         high, low, *_ = philox(key, position, sample, row & WORD, row >> np.uint64(32))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from alignzoo.errors import tell
 
 PATIENCE = 2.0  # seconds that work may take without a word
 T = TypeVar("T")
@@ -33,7 +34,7 @@ def progress(title: str, total: int | None = None) -> Iterator[Callable[[int], N
             if console.is_terminal:
                 bar.start()
             else:
-                print(f"alignzoo: {title} ...", file=sys.stderr, flush=True)
+                tell(f"{title} ...")
 
     try:
         yield advance

@@ -22,8 +22,8 @@ def read(folders: Sequence[Path], judge: str = "reward") -> np.ndarray | None:
     not all of them have are left out.
     """
     files = [folder / names.REFERENCE[judge] for folder in folders]
-    found = [names.read(file) for file in files if file.is_file()]
-    common = [prompt for prompt in found[0] if all(prompt in scores for scores in found)] if found else []
+    runs = [names.read(file) for file in files if file.is_file()]
+    common = [prompt for prompt in runs[0] if all(prompt in scores for scores in runs)] if runs else []
     if not common:
         return None
-    return np.array([[value for scores in found for value in scores[prompt]] for prompt in common])
+    return np.array([[value for scores in runs for value in scores[prompt]] for prompt in common])

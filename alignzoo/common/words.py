@@ -36,5 +36,5 @@ def whole(*phrases: str) -> re.Pattern[str]:
 
 def ngrams(text: str, n: int) -> Counter[tuple[str, ...]]:
     """How often each run of n lower-cased words occurs."""
-    said = words(text.lower())
-    return Counter(zip(*(said[start:] for start in range(n)), strict=False))
+    lower = words(text.lower())
+    return Counter(zip(*(lower[start:] for start in range(n)), strict=False))

@@ -8,7 +8,7 @@ from typing import Any
 
 _PLACES = {
     "alignzoo.config.composition": ("compose", "load_run", "tied"),
-    "alignzoo.config.grammar": ("check_options", "groups", "options", "parse", "searching", "value_of"),
+    "alignzoo.config.command_line": ("check_options", "groups", "options", "parse", "searching", "value_of"),
     "alignzoo.config.run": ("complete", "instantiate", "single"),
     "alignzoo.setup": ("Pipeline", "RunConfig"),
 }

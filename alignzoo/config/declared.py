@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 # A local file belongs to the groups whose contracts its classes name as bases.
 BASES = {
     "Algorithm": "algorithm", "OnlineAlgorithm": "algorithm", "TrainerPlugin": "algorithm", "Reward": "reward",
-    "Reference": "reference", "Source": "data", "RowSource": "data",
+    "Reference": "reference", "Sampler": "sampler", "Source": "data", "RowSource": "data",
 }  # fmt: skip
 
 
@@ -33,24 +31,25 @@ def groups(path: Path) -> list[str]:
     """The groups that a local file has plugins for; a file that can't be told is taken for an algorithm, so that loading it
     says what is wrong."""
     tree = _parsed(path)
-    found: dict[str, None] = {}
-    known = dict(BASES)
+    group_of = dict(BASES)
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
-            named = [known[base] for base in map(_last_name, node.bases) if base in known]
-            if named:
-                known[node.name] = named[0]
-                found[named[0]] = None
+            bases = (ast.unparse(base).rpartition(".")[2] for base in node.bases)
+            if group := next((group_of[base] for base in bases if base in group_of), None):
+                group_of[node.name] = group
+    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name in group_of]
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    return list(found) or (["metric"] if path.stem in functions else ["algorithm"])
+    return list(dict.fromkeys(group_of[name] for name in names)) or ["metric" if path.stem in functions else "algorithm"]
 
 
 def api_version(path: Path | None, attribute: str | None) -> str | None:
     """The contract's version that a plugin states as `api_version = "..."`, in its class or its file; None: any."""
     bodies = [_parsed(path).body, *(node.body for node in classes(path, attribute))]
-    stated = [node for body in bodies for node in body if isinstance(node, ast.Assign | ast.AnnAssign)]
-    values = [node.value for node in stated if "api_version" in map(ast.unparse, _targets(node))]
-    return next((str(value.value) for value in values if isinstance(value, ast.Constant)), None)
+    for node in (node for body in bodies for node in body if isinstance(node, ast.Assign | ast.AnnAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if "api_version" in map(ast.unparse, targets) and isinstance(node.value, ast.Constant):
+            return str(node.value.value)
+    return None
 
 
 def field_names(path: Path | None, attribute: str | None) -> list[str]:
@@ -61,8 +60,9 @@ def field_names(path: Path | None, attribute: str | None) -> list[str]:
 
 def docstring(path: Path | None, attribute: str | None) -> str:
     """The first line of the docstring of the class or function."""
-    nodes: list[Any] = [*classes(path, attribute), *_functions(path, attribute)]
-    texts = [ast.get_docstring(node) for node in nodes]
+    wanted = attribute or (path.stem if path else "")
+    functions = [node for node in _parsed(path).body if isinstance(node, ast.FunctionDef) and node.name == wanted]
+    texts = [*map(ast.get_docstring, classes(path, attribute)), *map(ast.get_docstring, functions)]
     return next((text.splitlines()[0] for text in texts if text), "")
 
 
@@ -82,19 +82,8 @@ def read_card(path: Path) -> Card | None:
     if not isinstance(values, dict):
         return None
     needs = values.get("needs") or []
-    return Card(
-        summary=str(values.get("summary", "")),
-        family=str(values.get("family", "")),
-        needs=[str(n) for n in needs] if isinstance(needs, list) else [str(needs)],
-        data=str(values.get("data", "")),
-        paper=str(values.get("paper", "")),
-        text=body.strip(),
-    )
-
-
-def _functions(path: Path | None, attribute: str | None) -> list[ast.FunctionDef]:
-    wanted = attribute or (path.stem if path else "")
-    return [node for node in _parsed(path).body if isinstance(node, ast.FunctionDef) and node.name == wanted]
+    texts = {key: str(values.get(key, "")) for key in ("summary", "family", "data", "paper")}
+    return Card(needs=[str(n) for n in needs] if isinstance(needs, list) else [str(needs)], text=body.strip(), **texts)
 
 
 def _parsed(path: Path | None) -> ast.Module:
@@ -103,11 +92,3 @@ def _parsed(path: Path | None) -> ast.Module:
         return ast.parse(path.read_text("utf-8") if path else "")
     except (OSError, SyntaxError, ValueError):
         return ast.Module(body=[], type_ignores=[])
-
-
-def _targets(node: ast.Assign | ast.AnnAssign) -> Iterator[ast.expr]:
-    yield from node.targets if isinstance(node, ast.Assign) else [node.target]
-
-
-def _last_name(base: ast.expr) -> str:
-    return ast.unparse(base).rpartition(".")[2]

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from alignzoo.config.overrides import written
+from alignzoo.config.quoting import written
 from alignzoo.settings import Training
 
 KEYS = {
@@ -34,6 +34,10 @@ KEYS = {
     "lora_target_modules": "peft.target_modules",
     "reward_funcs": "reward.path",
     "lmbda": "algorithm.lam",
+}
+REMOVED = {  # settings and values of earlier versions: what does the same now. None of them changes the weights
+    "trainer.keep_memory": "set MALLOC_TRIM_THRESHOLD_=1073741824 and MALLOC_MMAP_THRESHOLD_=1073741824 in the environment",
+    "generation.decoding=continuous": "take generation.decoding=auto, or vllm for very many rows",
 }
 OPTIONS = {("algorithm", "reward"): "bradley_terry"}
 ROWS = {".jsonl": "jsonl", ".json": "jsonl", ".gz": "jsonl", ".parquet": "parquet"}

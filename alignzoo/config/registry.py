@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
+import importlib
 import inspect
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, is_dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import Distribution, entry_points
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from alignzoo import API_VERSION, __version__
 from alignzoo.common import imports
-from alignzoo.config import declared, foreign_names
+from alignzoo.config import declared, foreign_names, handed
 from alignzoo.config.declared import Card
-from alignzoo.errors import UserError, nearest
+from alignzoo.errors import UserError, first_line, nearest
 
 GROUPS = ("algorithm", "data", "reward", "reference", "gold")  # config groups; a hosted trainer is an option of `algorithm`
 ALIASES = {"gold": "reward"}  # groups whose options are those of another
-METRIC = "metric"
-ENTRY_POINTS = {group: (group,) for group in (*GROUPS, METRIC) if group not in ALIASES} | {
+METRIC, SAMPLER = "metric", "sampler"
+ENTRY_POINTS = {group: (group,) for group in (*GROUPS, METRIC, SAMPLER) if group not in ALIASES} | {
     "algorithm": ("algorithm", "trainer")
 }
 TYPES = "int, float, bool, str, an Enum, a dataclass, or list, dict and `| None` of these"
@@ -46,53 +46,77 @@ class Registry:
     """The plugins of every group, of the installed distributions and of the folder `plugins_dir`.
 
     A local folder holds `<name>/<name>.py` or `<name>.py`, each with one dataclass that is an `Algorithm`, a `TrainerPlugin`, a
-    `Reward`, a `Reference` or a `Source` (one of several is possible), or with a function called `<name>`, a metric.
+    `Reward`, a `Reference`, a `Sampler` or a `Source` (one of several is possible), or with a function of its name, a metric.
     """
 
     def __init__(self, plugins_dir: str | Path | None = None) -> None:
         self.plugins_dir = Path(plugins_dir).expanduser().absolute() if plugins_dir else None
-        local, points = list(self._local()), entry_points()  # read once: it opens a file of every distribution there is
-        self._plugins = {group: self._find(group, local, points) for group in ENTRY_POINTS}
+        self._plugins: dict[str, dict[str, list[Plugin]]] = {group: {} for group in ENTRY_POINTS}
+        plugins = list(_installed())
+        installed = {(plugin.group, plugin.name, plugin.source) for plugin in plugins}  # also there in its folder, it is one
+        plugins += _handed({name for group, name, _ in installed if group == "algorithm"})
+        plugins += [plugin for plugin in self._local() if (plugin.group, plugin.name, plugin.source) not in installed]
+        presets = [preset for plugin in plugins for preset in _presets(plugin)]
+        for plugin in (*plugins, *presets):
+            self._plugins[plugin.group].setdefault(plugin.name, []).append(plugin)
 
     def names(self, group: str) -> list[str]:
         return sorted(self._plugins[ALIASES.get(group, group)])
 
     def get(self, group: str, name: str) -> Plugin:
         """Raises UserError for a name nobody has, with the nearest ones, and for a name that two have."""
-        found = self._plugins[ALIASES.get(group, group)].get(name, [])
-        if not found:
+        plugins = self._plugins[ALIASES.get(group, group)].get(name, [])
+        if not plugins:
             raise UserError(unknown(group, name, self.names(group)))
-        if len(found) > 1:
-            raise UserError(
-                f"{group} {name!r} is there twice: in {' and in '.join(p.origin for p in found)}. Remove or rename one."
-            )
-        return found[0]
+        if len(plugins) > 1:
+            places = " and in ".join(plugin.origin for plugin in plugins)
+            raise UserError(f"{group} {name!r} is there twice: in {places}. Remove or rename one.")
+        return plugins[0]
 
     def load(self, group: str, name: str) -> type:
         """The class; for a preset, that of the plugin it is a variant of. Raises UserError where it can't be imported, was made
         for another version of the contract, or is not what its group asks for."""
         plugin = self.get(group, name)
-        found = self._import(plugin)
-        _check_class(plugin, found)
-        return found
+        return _checked_class(plugin, self._import(plugin))
 
-    def metric(self, name: str) -> Callable[..., Any]:
+    def metric(self, name: str) -> Callable[..., object]:
         """The function of a metric. Raises UserError like `load`."""
         plugin = self.get(METRIC, name)
-        found = self._import(plugin)
-        if not callable(found):
-            raise UserError(f"the metric {name!r} ({plugin.origin}) is a {type(found).__name__}, not a function of completions")
-        return found
+        function = self._import(plugin)
+        if not callable(function):
+            kind = type(function).__name__
+            raise UserError(f"the metric {name!r} ({plugin.origin}) is a {kind}, not a function of completions")
+        return function
 
-    def _import(self, plugin: Plugin) -> Any:
-        stated = declared.api_version(plugin.source, plugin.attribute)
-        if stated is not None:
-            _check_version(plugin, stated)
+    def schema(self, group: str, name: str) -> object:
+        """What the config of an option is made from: its class, or an instance that was handed over."""
+        kind = self.load(group, name)
+        value = handed.schema(name) if group == "algorithm" else None
+        return kind if value is None or handed.class_of(value) is not kind else value
+
+    def hand(self, algorithm: object) -> str:
+        """The name by which an algorithm, a class or an instance of one, can be chosen from now on. Raises UserError where that
+        is another one's."""
+        algorithm = handed.as_its_file_is(algorithm)
+        kind = handed.class_of(algorithm)
+        ours = [p for name in self.names("algorithm") for p in self._plugins["algorithm"][name] if p.preset is None]
+        known_as = [p.name for p in ours if (p.module, p.attribute) == (kind.__module__, kind.__qualname__)]
+        name = known_as[0] if known_as else handed.name_of(kind)
+        if not known_as and name in self._plugins["algorithm"]:
+            raise UserError(f"algorithm={kind.__name__} would be called {name}, as one that there is: name the class otherwise")
+        _checked_class(Plugin("algorithm", name, kind.__module__, kind.__qualname__, handed.SESSION, None), kind)
+        handed.keep(name, algorithm)
+        return name
+
+    def _import(self, plugin: Plugin) -> object:
+        if plugin.origin == handed.SESSION:
+            return handed.class_of(handed.schema(plugin.name))
+        _check_version(plugin, declared.api_version(plugin.source, plugin.attribute))
         try:
             if plugin.module.startswith("alignzoo_local_"):
                 self._make_importable(plugin.module)
             module = imports.current(plugin.module)
-            return _named(module, plugin.attribute) if plugin.attribute else _only(module, plugin)
+            return attrgetter(plugin.attribute)(module) if plugin.attribute else _only(module, plugin)
         except UserError:
             raise
         except (Exception, SystemExit) as error:
@@ -103,8 +127,8 @@ class Registry:
     def settings(self, experiment: str, algorithm: str) -> Path | None:
         """The file of the settings that an algorithm, or the plugin it is a preset of, brings for an experiment:
         EXPERIMENT.yaml beside it, in a folder of its own."""
-        found = self._plugins["algorithm"].get(algorithm, [])
-        source = found[0].source if len(found) == 1 else None
+        plugins = self._plugins["algorithm"].get(algorithm, [])
+        source = plugins[0].source if len(plugins) == 1 else None
         file = source.with_name(f"{experiment}.yaml") if source and _own_folder(source) else None
         return file if file and file.is_file() else None
 
@@ -115,22 +139,12 @@ class Registry:
     def card(self, group: str, name: str) -> Card:
         return card_of(self.get(group, name))
 
-    def _find(self, group: str, local: list[Plugin], points: Any) -> dict[str, list[Plugin]]:
-        found: dict[str, list[Plugin]] = {}
-        installed = list(_installed(group, points))
-        known = {(plugin.name, plugin.source) for plugin in installed}  # also found in its folder, it is one
-        plugins = [*installed, *(p for p in local if p.group == group and (p.name, p.source) not in known)]
-        presets = [preset for plugin in plugins for preset in _presets(plugin)]
-        for plugin in [*plugins, *presets]:
-            found.setdefault(plugin.name, []).append(plugin)
-        return found
-
     def _local(self) -> Iterator[Plugin]:
         if self.plugins_dir is None:
             return
         if not self.plugins_dir.is_dir():
             raise UserError(f"plugins_dir={self.plugins_dir} is not a folder")
-        package = _local_package(self.plugins_dir)
+        package = "alignzoo_local_" + hashlib.sha256(str(self.plugins_dir).encode()).hexdigest()[:8]
         for path in sorted(self.plugins_dir.iterdir()):
             inner = path / f"{path.name}.py"
             file, module = (inner, f"{path.name}.{path.name}") if inner.is_file() else (path, path.stem)
@@ -169,18 +183,23 @@ def unknown(group: str, name: str, options: Iterable[str]) -> str:
     return f"no {group} {name!r}.{nearest(name, names)} Available: {', '.join(names)}"
 
 
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _handed(taken: set[str]) -> Iterator[Plugin]:
+    for name in handed.names():
+        if name not in taken:
+            kind = handed.class_of(handed.schema(name))
+            yield Plugin("algorithm", name, kind.__module__, kind.__qualname__, handed.SESSION, handed.source_of(kind))
 
 
-def _installed(group: str, points: Any) -> Iterator[Plugin]:
-    for point in (point for kind in ENTRY_POINTS[group] for point in points.select(group=f"alignzoo.{kind}")):
-        origin = _release(point.dist) if point.dist else point.value
-        yield Plugin(group, point.name, point.module, point.attr, origin, _source(point.module))
+def _installed() -> Iterator[Plugin]:
+    points = entry_points()  # read once: it opens a file of every distribution there is
+    for group, kinds in ENTRY_POINTS.items():
+        for point in (point for kind in kinds for point in points.select(group=f"alignzoo.{kind}")):
+            origin = _release(point.dist) if point.dist else point.value
+            yield Plugin(group, point.name, point.module, point.attr, origin, imports.source_of(point.module))
 
 
 @functools.lru_cache(maxsize=8)
-def _release(distribution: Any) -> str:
+def _release(distribution: Distribution) -> str:
     """Its name and version, for which a file is parsed: once for all its plugins."""
     return f"{distribution.name} {distribution.version}"
 
@@ -195,33 +214,6 @@ def _own_folder(source: Path) -> bool:
     return source.parent.name == source.stem
 
 
-def _source(module: str) -> Path | None:
-    """The file of a module. Only its top-level package is looked up, because looking up a submodule imports its parents."""
-    top, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # half imported, or not to be found: told when the plugin is loaded
-        return None
-    if spec is None:
-        return None
-    if not rest:
-        return Path(spec.origin) if spec.origin else None
-    places = [Path(place, *rest) for place in spec.submodule_search_locations or []]
-    candidates = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
-    return next((file for file in candidates if file.is_file()), None)
-
-
-def _local_package(folder: Path) -> str:
-    return "alignzoo_local_" + hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-
-
-def _named(module: types.ModuleType, attribute: str) -> Any:
-    found: Any = module
-    for part in attribute.split("."):
-        found = getattr(found, part)
-    return found
-
-
 def _contracts(group: str) -> tuple[type, ...]:
     """What the classes of a group are subclasses of."""
     from alignzoo import contracts
@@ -231,65 +223,64 @@ def _contracts(group: str) -> tuple[type, ...]:
         "data": (contracts.Source,),
         "reward": (contracts.Reward,),
         "reference": (contracts.Reference,),
+        "sampler": (contracts.Sampler,),
     }[group]
 
 
-def _only(module: types.ModuleType, plugin: Plugin) -> Any:
+def _only(module: types.ModuleType, plugin: Plugin) -> object:
     """What a local file holds for its group: the function of its name, or the one class."""
     if plugin.group == METRIC:
         return getattr(module, plugin.name)
     contracts = _contracts(plugin.group)
-    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
-    found = [cls for cls in own if issubclass(cls, contracts)]
-    whole = [cls for cls in found if not inspect.isabstract(cls)]
-    found = whole or found
-    if len(found) != 1:
-        names = ", ".join(cls.__name__ for cls in found) or "none"
+    values = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    classes = [cls for cls in values if issubclass(cls, contracts)]
+    classes = [cls for cls in classes if not inspect.isabstract(cls)] or classes
+    if len(classes) != 1:
+        names = ", ".join(cls.__name__ for cls in classes) or "none"
         kinds = " or ".join(f"{'an' if cls.__name__[0] == 'A' else 'a'} {cls.__name__}" for cls in contracts)
         raise UserError(
             f"{module.__file__} must hold exactly one {plugin.group} (a dataclass that is {kinds}); it holds {names}"
         )
-    return found[0]
+    return classes[0]
 
 
-def _check_class(plugin: Plugin, found: Any) -> None:
+def _checked_class(plugin: Plugin, cls: object) -> type:
     """Raise UserError for what declares nonsense: no dataclass, none of its group's, unfinished, not expressible as config."""
     who = f"the plugin {plugin.name!r} ({plugin.origin})"
-    if not (isinstance(found, type) and is_dataclass(found)):
-        raise UserError(f"{who} names {plugin.module}:{plugin.attribute or found.__name__}, which is no dataclass")
-    if "__dataclass_fields__" not in vars(found):
+    if not (isinstance(cls, type) and is_dataclass(cls)):
         raise UserError(
-            f"{who}: {found.__name__} is a dataclass only through its base: write @dataclass(kw_only=True) above it"
+            f"{who} names {plugin.module}:{plugin.attribute or getattr(cls, '__name__', cls)}, which is no dataclass"
         )
+    name = cls.__name__
+    if "__dataclass_fields__" not in vars(cls):
+        raise UserError(f"{who}: {name} is a dataclass only through its base: write @dataclass(kw_only=True) above it")
     contracts = _contracts(plugin.group)
-    if not issubclass(found, contracts):
-        names = " or ".join(cls.__name__ for cls in contracts)
-        raise UserError(f"{who}: {found.__name__} is registered as {plugin.group}, but is no alignzoo.contracts.{names}")
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
-        raise UserError(f"{who}: {found.__name__} is not finished: it does not say its {missing}")
-    if (stated := getattr(found, "api_version", None)) is not None:
-        _check_version(plugin, str(stated))
-    _check_fields(who, found)
-
-
-def _check_fields(who: str, found: type) -> None:
+    if not issubclass(cls, contracts):
+        names = " or ".join(contract.__name__ for contract in contracts)
+        raise UserError(f"{who}: {name} is registered as {plugin.group}, but is no alignzoo.contracts.{names}")
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise UserError(f"{who}: {name} is not finished: it does not say its {missing}")
+    _check_version(plugin, getattr(cls, "api_version", None))
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        OmegaConf.structured(found)
+        OmegaConf.structured(cls)
     except (OmegaConfBaseException, NameError, TypeError, ValueError) as error:
         where = getattr(error, "full_key", None) or getattr(error, "key", None)
         field = f" the field {where!r}" if where else ""
         raise UserError(f"{who}:{field} can't be in a config: {first_line(error)}. Use {TYPES}") from error
+    return cls
 
 
-def _check_version(plugin: Plugin, stated: str) -> None:
-    """A plugin made for 1.2 runs with 1.2, 1.3, ..., not with 1.1 or 2.0."""
-    wanted, own = ([int(part) for part in version.split(".") if part.isdigit()] for version in (stated, API_VERSION))
-    if wanted[:1] != own[:1] or wanted > own:
-        remedy = "a newer version of the plugin" if wanted < own else "a newer alignzoo"
+def _check_version(plugin: Plugin, stated: object) -> None:
+    """A plugin made for 1.2 runs with 1.2, 1.3, ..., not with 1.1 or 2.0; one that states no version with any."""
+    if stated is None:
+        return
+    wanted, ours = ([int(part) for part in version.split(".") if part.isdigit()] for version in (str(stated), API_VERSION))
+    if wanted[:1] != ours[:1] or wanted > ours:
+        remedy = "a newer version of the plugin" if wanted < ours else "a newer alignzoo"
         raise UserError(
             f"the plugin {plugin.name!r} ({plugin.origin}) was made for version {stated} of the plugin contract, and alignzoo "
             f"{__version__} has version {API_VERSION}: install {remedy}"

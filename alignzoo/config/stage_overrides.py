@@ -1,23 +1,22 @@
-"""Overrides as they were written, what they speak of by `{stage:NAME}`, and what they say."""
+"""Overrides of a pipeline's command line: as they were written, as Hydra reads them, and which stages they speak of."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from alignzoo.config import grammar
-from alignzoo.config.overrides import written
+from alignzoo.config import command_line
+from alignzoo.config.quoting import written
 
 REFERENCE = re.compile(r"(['\"]?)\{stage:([^}]*)\}([^\s,\[\]{}()'\"]*)\1")
 
 
-@dataclass(frozen=True)
-class Given:
+@dataclass(frozen=True, eq=False)
+class StageOverride:
     """An override as it was written, and as Hydra reads it."""
 
     text: str
@@ -32,39 +31,52 @@ class Given:
         return re.split(r"[./@]", self.key)[0]
 
     @property
+    def value(self) -> str:
+        """What it was written with, after the equals sign."""
+        return self.text.partition("=")[2]
+
+    @property
     def chooses(self) -> bool:
         """An option of a group, or where to look for some, rather than the value of a key."""
         if self.head in ("plugins_dir", "hydra"):
             return True
-        return "/" in self.key or "@" in self.key or (self.key in groups() and not self.parsed.is_delete())
+        return "/" in self.key or "@" in self.key or (self.key in _groups() and not self.parsed.is_delete())
 
     @property
-    def first(self) -> bool:
-        """What the stages' own overrides refine."""
+    def refined_by_stages(self) -> bool:
+        """What the stages' own overrides are stronger than."""
         return self.head in ("experiment", "debug", "plugins_dir", "hydra")
+
+    @property
+    def uses(self) -> list[str]:
+        return references(self.text)
+
+    def is_tied(self, stage: Sequence[StageOverride]) -> bool:
+        """Whether the stage takes this from another: `model=` changes none whose `model.path` is another's result."""
+        return any(self.key == o.key or (self.chooses and self.head == o.head) for o in stage if o.uses)
+
+
+def read(texts: Sequence[str]) -> list[StageOverride]:
+    """Raises UserError for what Hydra can't read."""
+    return [StageOverride(text, o) for text, o in zip(texts, command_line.parse(texts), strict=True)]
 
 
 def references(text: str) -> list[str]:
     """The stages that an override speaks of by `{stage:NAME}`."""
-    return [found[2] for found in REFERENCE.finditer(text)]
+    return [reference[2] for reference in REFERENCE.finditer(text)]
 
 
 def replaced(text: str, folders: Mapping[str, str]) -> str:
     """With the folders of stages, quoted where they must be."""
 
-    def folder(found: re.Match[str]) -> str:
-        path = folders[found[2]] + found[3]
-        return f"{found[1]}{path}{found[1]}" if found[1] else written(path)
+    def folder(reference: re.Match[str]) -> str:
+        path = folders[reference[2]] + reference[3]
+        return f"{reference[1]}{path}{reference[1]}" if reference[1] else written(path)
 
     return REFERENCE.sub(folder, text)
 
 
-def text_of(value: Any) -> str:
-    """Of what `config.value_of` found, empty where that is nothing."""
-    return "" if value is None else str(getattr(value, "text", value))
-
-
 @lru_cache(maxsize=1)
-def groups() -> frozenset[str]:
-    with grammar.searching():
-        return frozenset(grammar.groups())
+def _groups() -> frozenset[str]:
+    with command_line.searching():
+        return frozenset(command_line.groups())

@@ -7,9 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import takewhile
-from typing import Any
 
-from alignzoo.data.messages import Messages, UnusableRow, conversation, is_conversation, options_of, tools_of
+from alignzoo.data.messages import (
+    Columns,
+    Json,
+    Message,
+    Messages,
+    Text,
+    UnusableRow,
+    conversation,
+    is_conversation,
+    options_of,
+    tools_of,
+    turns_of,
+)  # fmt: skip
 
 SIDES = ("completion", "chosen", "rejected")
 BESIDE = ("tools", "chat_template_kwargs")  # what a chat template is handed besides messages
@@ -21,10 +32,10 @@ MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 ASKING = {"system", "developer", "user"}
 EQUAL = "'chosen' equals 'rejected', so there is nothing to prefer; drop it with data.unusable=drop"
 
-Values = dict[str, Any]
+Values = dict[str, Json]
 
 
-def as_trl(values: Values, raw: Mapping[str, Any], named: Collection[str], where: str) -> tuple[Values, set[str]]:
+def as_trl(values: Values, raw: Columns, named: Collection[str], where: str) -> tuple[Values, set[str]]:
     """The values of TRL's columns, with what the row's other columns say; and the names of those that this took.
 
     Conversations become messages {role, content}, and a prompt `Messages` where tools or options travel with it; of whole
@@ -52,10 +63,10 @@ def as_trl(values: Values, raw: Mapping[str, Any], named: Collection[str], where
     return values, taken
 
 
-def _recognised(values: Values, raw: Mapping[str, Any], where: str) -> tuple[Values, set[str]]:
+def _recognised(values: Values, raw: Columns, where: str) -> tuple[Values, set[str]]:
     values, taken = dict(values), set[str]()
-    for name, others in OTHER_NAMES.items():
-        for column in others:
+    for name, columns in OTHER_NAMES.items():
+        for column in columns:
             if name not in values and raw.get(column) is not None and (name != "messages" or is_conversation(raw[column])):
                 values[name] = raw[column]
                 taken.add(column)
@@ -68,13 +79,15 @@ def _recognised(values: Values, raw: Mapping[str, Any], where: str) -> tuple[Val
     return values, taken
 
 
-def _alpaca(raw: Mapping[str, Any], beside: Collection[str], where: str) -> Values:
+def _alpaca(raw: Columns, beside: Collection[str], where: str) -> Values:
     """As turns: those of the history, the instruction with its input below it, and the output."""
     for name in ("input", "output"):
         if not isinstance(raw.get(name), str | None):
             raise UnusableRow(f"{where}: {name!r} is {raw[name]!r:.40}: must be text", "alpaca")
     history = raw.get("history") or []
-    if not isinstance(history, list) or not all(_is_exchange(pair) for pair in history):
+    if not isinstance(history, list) or not all(
+        isinstance(pair, list) and [type(text) for text in pair] == [str, str] for pair in history
+    ):
         raise UnusableRow(f"{where}: 'history' is {history!r:.40}: must be a list of [instruction, output]", "alpaca")
     turns = [text for pair in history for text in pair] + ["\n".join(filter(None, (raw["instruction"], raw.get("input"))))]
     messages = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(turns)]
@@ -83,12 +96,22 @@ def _alpaca(raw: Mapping[str, Any], beside: Collection[str], where: str) -> Valu
     return {"messages": [*messages, {"role": "assistant", "content": raw["output"]}]}
 
 
-def _is_exchange(pair: Any) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
-
-
-def _text(value: Any, name: str, where: str) -> Any:
+def _text(value: Json, name: str, where: str) -> Json:
     return value if isinstance(value, str) and name != "messages" else conversation(value, name, where)
+
+
+def answers_in(values: Columns) -> list[tuple[str, Text]]:
+    """(column, text) of each completion in these values."""
+    listed = values.get("completions", [])
+    texts = [("completions", text) for text in listed] if isinstance(listed, list) else []
+    return [(name, values[name]) for name in SIDES if name in values] + texts
+
+
+def with_answers(values: Columns, answers: Sequence[Text]) -> Values:
+    """The values with others in place of `answers_in`."""
+    names = [name for name in SIDES if name in values]
+    listed = {"completions": list(answers[len(names) :])} if len(answers) > len(names) else {}
+    return {**values, **dict(zip(names, answers, strict=False)), **listed}
 
 
 def _with_prompt(values: Values, where: str) -> Values:
@@ -96,39 +119,31 @@ def _with_prompt(values: Values, where: str) -> Values:
     messages, text = values.pop("messages", None), values.pop("text", None)
     if messages is None and isinstance(text, list):
         messages = text
-    names = [name for name in SIDES if name in values]
-    listed = values.get("completions", [])
-    sides = [values[name] for name in names] + (listed if isinstance(listed, list) else [])
+    names, sides = [name for name, _ in answers_in(values)], [side for _, side in answers_in(values)]
     if messages is not None and not sides:
         return values | _parted(messages, values, where)
     if text is not None and "prompt" not in values:
         return values | {"prompt": "", "completion": text}
     if messages is not None and messages not in (values.get("chosen"), values.get("rejected")):
         if "prompt" in values:
-            raise UnusableRow(
-                f"{where}: both 'prompt' and 'messages' precede {names[0]!r}{_way_out('messages')}", "two_prompts"
-            )
+            raise _contrary(f"{where}: both 'prompt' and 'messages' precede {names[0]!r}", "messages")
         values["prompt"] = messages
-    labels = [*names, *["completions"] * (len(sides) - len(names))]
-    if strange := next((name for name, side in zip(labels, sides, strict=True) if type(side) is not type(sides[0])), None):
-        raise UnusableRow(
-            f"{where}: {labels[0]!r} and {strange!r} must both be strings, or both be lists of messages", "no_messages"
-        )
+    if strange := next((name for name, side in zip(names, sides, strict=True) if type(side) is not type(sides[0])), None):
+        wanted = "must both be strings, or both be lists of messages"
+        raise UnusableRow(f"{where}: {names[0]!r} and {strange!r} {wanted}", "no_messages")
     pair = "chosen" in values and "rejected" in values
     if pair and values["chosen"] == values["rejected"]:
         raise UnusableRow(f"{where}: {EQUAL}", "equal_pair")
     if pair and "prompt" not in values:
         size = _shared_beginning(values["chosen"], values["rejected"])
         values["prompt"] = values["chosen"][:size]
-        sides = [side[size:] if name in ("chosen", "rejected") else side for name, side in zip(labels, sides, strict=True)]
+        sides = [side[size:] if name in ("chosen", "rejected") else side for name, side in zip(names, sides, strict=True)]
     elif "prompt" in values:
-        values["prompt"], sides = _divided(values["prompt"], sides, labels, where)
-    if len(sides) > len(names):
-        values["completions"] = sides[len(names) :]
-    return values | dict(zip(names, sides, strict=False))
+        values["prompt"], sides = _divided(values["prompt"], sides, names, where)
+    return with_answers(values, sides)
 
 
-def _parted(messages: list[dict[str, Any]], values: Values, where: str) -> Values:
+def _parted(messages: list[Message], values: Values, where: str) -> Values:
     """A conversation's prompt, and its completion: from the first answer on, or the last answer where it is rated."""
     prompt = values.get("prompt")
     answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"] or [len(messages)]
@@ -138,82 +153,74 @@ def _parted(messages: list[dict[str, Any]], values: Values, where: str) -> Value
     elif prompt is not None:
         size = len(prompt)
         if messages[:size] != prompt:
-            raise UnusableRow(f"{where}: 'messages' don't begin with 'prompt'{_way_out('prompt')}", "two_prompts")
+            raise _contrary(f"{where}: 'messages' don't begin with 'prompt'", "prompt")
     parts = {"prompt": messages[:size], "completion": messages[size:]}
     return {name: part for name, part in parts.items() if part or name == "prompt"}
 
 
-def _divided(prompt: Any, sides: list[Any], names: Sequence[str], where: str) -> tuple[Any, list[Any]]:
+def _divided(prompt: Text, sides: list[Json], names: Sequence[str], where: str) -> tuple[Text, list[Json]]:
     """A prompt and what follows it, of one kind: where one is a conversation, so is the other. What both hold is there once."""
     if isinstance(prompt, str):
         if not sides or isinstance(sides[0], str):
             return prompt, sides
-        opening = sides[0][: _opening(sides)]
+        # what comes before the sides differ, or, of a single one, before its first answer
+        sizes = [_shared_beginning(sides[0], side) for side in sides[1:]]
+        opening = sides[0][: min(sizes)] if sizes else list(takewhile(lambda turn: turn["role"] != "assistant", sides[0]))
         if opening and opening[0]["role"] != "assistant":
             _check_said(prompt, opening, names[0], where)
         else:
-            opening = [{"role": "user", "content": prompt}] if prompt.strip() else []
+            opening = turns_of(prompt) if prompt.strip() else []
         prompt = opening
-    sides = [[{"role": "assistant", "content": side}] if isinstance(side, str) else side for side in sides]
+    sides = [turns_of(side, "assistant") for side in sides]
     sides = [side[len(prompt) :] if side[: len(prompt)] == prompt else side for side in sides]
     for name, side in zip(names, sides, strict=True):
         if prompt and side and {prompt[-1]["role"], side[0]["role"]} <= ASKING:
-            raise UnusableRow(
-                f"{where}: {name!r} begins with a message of {side[0]['role']} that isn't the prompt's: "
-                "it must begin with the whole prompt, or with the answer",
-                "two_prompts",
-            )
+            what = f"begins with a message of {side[0]['role']} that isn't the prompt's"
+            wanted = "it must begin with the whole prompt, or with the answer"
+            raise UnusableRow(f"{where}: {name!r} {what}: {wanted}", "two_prompts")
     return prompt, sides
 
 
-def _opening(sides: Sequence[list[dict[str, Any]]]) -> int:
-    """How many messages come before what the sides differ in, or, of a single one, before its first answer."""
-    if len(sides) > 1:
-        return min(_shared_beginning(sides[0], side) for side in sides[1:])
-    return sum(1 for _ in takewhile(lambda message: message["role"] != "assistant", sides[0]))
-
-
-def _shared_beginning(chosen: Any, rejected: Any) -> int:
+def _shared_beginning(chosen: Json, rejected: Json) -> int:
     """The length of what two conversations both begin with; of two texts, up to the last space or line end of it."""
     size = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
     return max(chosen.rfind(" ", 0, size), chosen.rfind("\n", 0, size), 0) if isinstance(chosen, str) else size
 
 
-def _check_said(prompt: str, opening: Sequence[Mapping[str, Any]], name: str, where: str) -> None:
+def _check_said(prompt: str, opening: Sequence[Columns], name: str, where: str) -> None:
     """Raises UnusableRow unless a prompt that stands beside a conversation says what this opens with."""
     contents = [message["content"].strip() for message in opening if message["content"].strip()]
     if not any(prompt.strip() in content or content in prompt for content in contents):
-        raise UnusableRow(f"{where}: 'prompt' is not what {name!r} begins with{_way_out('prompt')}", "two_prompts")
+        raise _contrary(f"{where}: 'prompt' is not what {name!r} begins with", "prompt")
 
 
-def _after_system(system: Any, prompt: list[dict[str, Any]], name: str, where: str) -> list[dict[str, Any]]:
+def _after_system(system: Json, prompt: list[Message], name: str, where: str) -> list[Message]:
     leading = conversation({"role": "system", "content": system}, name, where)
     present = [message for message in prompt if message["role"] == "system"]
     if present and present != leading:
-        raise UnusableRow(
-            f"{where}: {name!r} is not what the conversation's system message says{_way_out(name)}", "two_prompts"
-        )
+        raise _contrary(f"{where}: {name!r} is not what the conversation's system message says", name)
     return prompt if present else leading + prompt
 
 
-def _left_out(name: str, prompt: Any, where: str) -> UnusableRow:
+def _contrary(what: str, column: str) -> UnusableRow:
+    return UnusableRow(f"{what}; leave the column out with data.leave_out=[{column}]", "two_prompts")
+
+
+def _left_out(name: str, prompt: Text | None, where: str) -> UnusableRow:
     """What to say of a filled column that a model should be shown, and can't be."""
+    way_out = f"leave the column out with data.leave_out=[{name}]"
     if name in MEDIA:
-        return UnusableRow(f"{where}: {name!r} is filled, and only text can be read{_way_out(name)}", "media")
-    kind = "plain text" if isinstance(prompt, str) else "messages"
-    remedy = "put them into the messages" if kind == "messages" else "make the prompt messages {role, content}"
-    return UnusableRow(
-        f"{where}: nothing can show {name!r} to the model beside a prompt of {kind}\n{remedy}{_way_out(name)}", "not_shown"
-    )
-
-
-def _way_out(name: str) -> str:
-    return f"; leave the column out with data.leave_out=[{name}]"
+        return UnusableRow(f"{where}: {name!r} is filled, and only text can be read; {way_out}", "media")
+    kind, remedy = ("messages", "put them into the messages")
+    if isinstance(prompt, str):
+        kind, remedy = ("plain text", "make the prompt messages {role, content}")
+    what = f"nothing can show {name!r} to the model beside a prompt of {kind}"
+    return UnusableRow(f"{where}: {what}\n{remedy}; {way_out}", "not_shown")
 
 
 def _is_named(name: str, named: Collection[str]) -> bool:
     return any(name == value or f"{{{name}}}" in value for value in named)
 
 
-def _is_blank(value: Any) -> bool:
+def _is_blank(value: Json) -> bool:
     return not value or (isinstance(value, str) and value.strip() in ("", "[]", "{}", "null"))

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+Json = Any  # a value as JSON has it
+Report = dict[str, Json]  # counts, notes and settings, as a run's summary has them
+
 DEEPEST = 100  # some hundreds of levels more, and Python can't copy, compare or write what it has read
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -22,7 +25,7 @@ class BrokenJson(ValueError):
         self.kind, self.end = kind, end
 
 
-def parsed(text: str) -> Any:
+def parsed(text: str) -> Json:
     """The one value that the text is. Raises BrokenJson."""
     value, end = _value(text, _past_space(text, 0))
     if (place := _past_space(text, end)) < len(text):
@@ -30,7 +33,7 @@ def parsed(text: str) -> Any:
     return value
 
 
-def elements(text: str) -> Iterator[Any]:
+def elements(text: str) -> Iterator[Json]:
     """The elements of the array that the text is, and a BrokenJson in place of one that can't be used; raised where nothing can
     be read beyond."""
     place = _past_space(text, _past_space(text, 0) + 1)
@@ -53,7 +56,7 @@ def elements(text: str) -> Iterator[Any]:
         raise BrokenJson(f"not JSON (the array ends, and more follows at {_at(text, place)})", "not_json")
 
 
-def _value(text: str, start: int) -> tuple[Any, int]:
+def _value(text: str, start: int) -> tuple[Json, int]:
     """The value at `start` and its end. Raises BrokenJson."""
     try:
         value, end = _DECODER.raw_decode(text, start)

@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +39,7 @@ class LazyTable:
         self, rows: LazyRows, table_of: Callable[[Row, int], tuple[Table | None, Counter[str]]], parts: np.ndarray | None = None
     ) -> None:
         self.rows, self.table_of = rows, table_of
-        self.first = None if parts is None else np.concatenate([[0], np.cumsum(parts)])
+        self.first = None if parts is None else np.concatenate([[0], np.cumsum(parts)])  # record of each row
         self.dropped: dict[int, Counter[str]] = {}  # what was cut or dropped of rows that were looked at
         self._record = lru_cache(maxsize=REMEMBERED)(self._make)
 
@@ -51,7 +50,7 @@ class LazyTable:
         records = [record for row in rows if (record := self.record(row)) is not None]
         return type(records[0]).cat(records) if records else self._usable.take([])
 
-    def record(self, row: int) -> Any:
+    def record(self, row: int) -> Batch | None:
         """None for a row that is left out; `dropped` says why."""
         try:
             return self._record(int(row))
@@ -76,7 +75,7 @@ class LazyTable:
             raise UserError(f"none of the first {self.beginning} rows of {self.rows.stored.name} can be used: {why}")
         self._usable = records[0]
 
-    def _make(self, number: int) -> Any:
+    def _make(self, number: int) -> Batch | None:
         row, part = number, 0
         if self.first is not None:
             row = int(np.searchsorted(self.first, number, "right")) - 1
@@ -84,13 +83,11 @@ class LazyTable:
         try:
             table, counts = self.table_of(self.rows.row(row), part)
         except HeldoutPrompt:
-            table, counts = None, Counter(training_rows_of_heldout_prompts_dropped=1)
-        except UnusableRow as error:
-            table, counts = None, Counter({"unusable_rows_dropped": 1, f"unusable_rows_dropped_for_{error.kind}": 1})
-            if not self.rows.drops:
-                raise LateRow(str(error)) from error
+            table, counts = None, Counter({"training_rows_of_heldout_prompts_dropped": 1})
         except UserError as error:
-            raise LateRow(str(error)) from error
+            if not isinstance(error, UnusableRow) or not self.rows.drops:
+                raise LateRow(str(error)) from error
+            table, counts = None, Counter(error.counted_as)
         if counts := +counts:
             self.dropped[number] = counts
         if not table:

@@ -7,28 +7,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
+from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated, Triples
 from alignzoo.common import nested
 from alignzoo.common.noise import generator
-from alignzoo.contracts import Context, Tables
+from alignzoo.contracts import Context, Table, Tables
 from alignzoo.data.dialogue import as_messages
+from alignzoo.data.formats import Values
+from alignzoo.data.json_text import Report
 from alignzoo.data.rows import Row
 from alignzoo.data.text import TextSource
-from alignzoo.data.views import RECIPES, Example, derived, recipe, together
+from alignzoo.data.views import RECIPES, Example, derived, examples, recipe, together
 from alignzoo.errors import UserError, require
 
 ORIGIN = "origin"  # the column with the name of a row's source
 
 
 @dataclass
-class Part:
-    """One source with its rows, as they are or as a view has them."""
+class SourceRows:
+    """One source's rows, as they are or as a view has them."""
 
     name: str
     weight: float | None
     train: list[Row]
     heldout: list[Row]
-    report: dict[str, Any]
+    report: Report
 
 
 @dataclass(kw_only=True)
@@ -54,76 +56,72 @@ class Mixture(TextSource):
         require(self.size >= 0, "data.size", self.size, ">= 0")
         for name, part in self.sources.items():
             _check(f"data.sources.{name}", part)
-        self._weights = {name: part.get("weight") for name, part in self.sources.items()}
-        without = [name for name, weight in self._weights.items() if weight is None]
-        if without and len(without) < len(self._weights):
+        without = [name for name, part in self.sources.items() if part.get("weight") is None]
+        if without and len(without) < len(self.sources):
             raise UserError(f"data.sources.{without[0]} has no weight, and others have: give each one, or none")
 
-    def rows(self) -> tuple[list[Row], list[Row], dict[str, Any]]:
-        return self._joined(self._parts(None))
+    def rows(self) -> tuple[list[Row], list[Row], Report]:
+        return self._joined(self._sources(None))
 
-    def rows_for(self, view: type[Batch]) -> tuple[list[Row], list[Row], dict[str, Any]]:
+    def rows_for(self, view: type[Batch]) -> tuple[list[Row], list[Row], Report]:
         """In the columns of the view, whatever each source has."""
-        parts = self._parts(view)
-        return self._joined(_in_view(view, parts) if view in RECIPES else parts)
+        sources = self._sources(view)
+        return self._joined(_in_view(view, sources) if view in RECIPES else sources)
 
     def tables(self, view: type[Batch], context: Context) -> Tables:
-        made = super().tables(view, context)
+        tables = super().tables(view, context)
         if view is not Pairs:
             self._pairs = self._pairs_of(context)
-        return made
+        return tables
 
-    def _pairs_of(self, context: Context) -> Any:
+    def _pairs_of(self, context: Context) -> Table | None:
         """Held-out pairs of the sources that have some."""
         rows = []
-        for part in self._parts(Pairs):
+        for source in self._sources(Pairs):
             try:
-                rows += _in_view(Pairs, [part])[0].heldout
+                rows += _in_view(Pairs, [source])[0].heldout
             except UserError:
                 continue
         rows = [as_messages(row) for row in rows] if self.chat else rows
-        return self._heldout_pairs(rows, self.encoder(context), context)
+        return self._table_of(Pairs, rows, self.encoder(context), context)
 
-    def _parts(self, view: type[Batch] | None) -> list[Part]:
+    def _sources(self, view: type[Batch] | None) -> list[SourceRows]:
         if not self.sources:
             raise UserError("data=mixture has no sources: give data.sources='{NAME: {kind: jsonl, path: FILE}, ...}'")
-        parts = []
-        for name, given in self.sources.items():
+        read = []
+        for name, settings in self.sources.items():
             with _named(name):
-                source = nested.made("data", f"data.sources.{name}", given, ("kind", "weight"))
+                source = nested.plugin_of("data", f"data.sources.{name}", settings, ("kind", "weight"))
                 _check_source(source)
                 train, heldout, counts = source.rows() if view is None else source.rows_for(view)
-                sides = [[_of(name, row) for row in rows] for rows in (train, heldout)]
-                parts.append(Part(name, self._weights[name], sides[0], sides[1], {"kind": given["kind"], **counts}))
-        return parts
+                train, heldout = ([_from(name, row) for row in rows] for rows in (train, heldout))
+                read.append(SourceRows(name, settings.get("weight"), train, heldout, {"kind": settings["kind"], **counts}))
+        return read
 
-    def _joined(self, parts: list[Part]) -> tuple[list[Row], list[Row], dict[str, Any]]:
+    def _joined(self, sources: list[SourceRows]) -> tuple[list[Row], list[Row], Report]:
         """The training rows in proportion, none of a prompt that another source holds out, and all held-out rows."""
-        heldout = [row for part in parts for row in part.heldout]
+        heldout = [row for source in sources for row in source.heldout]
         taken = {row.key for row in heldout if row.values.get("prompt")}
-        for part in parts:
-            kept = [row for row in part.train if row.key not in taken]
-            part.report |= (
-                {"training_rows_that_others_hold_out": len(part.train) - len(kept)} if len(kept) < len(part.train) else {}
-            )
-            part.train = kept
+        for source in sources:
+            kept = [row for row in source.train if row.key not in taken]
+            if len(kept) < len(source.train):
+                source.report["training_rows_that_others_hold_out"] = len(source.train) - len(kept)
+            source.train = kept
             if not kept:
-                raise UserError(f"data.sources.{part.name}: no row is left to train on: the others hold out all its prompts")
-        counts = shares([part.weight or len(part.train) for part in parts], self.size or sum(len(part.train) for part in parts))
+                what = "no row is left to train on: the others hold out all its prompts"
+                raise UserError(f"data.sources.{source.name}: {what}")
+        sizes = [len(source.train) for source in sources]
+        counts = shares([source.weight or size for source, size in zip(sources, sizes, strict=True)], self.size or sum(sizes))
         rows = []
-        for part, count in zip(parts, counts, strict=True):
-            rows += self._drawn(part, count)
-            part.report |= {
-                "training_rows": len(part.train), "used": count, "share": count / sum(counts),
-                "times_each": count / len(part.train), "heldout_rows": len(part.heldout),
+        for source, size, count in zip(sources, sizes, counts, strict=True):
+            # all of them as often as they go in, then some, chosen by the seed
+            order = generator(self.mixture_seed, "mixture", source.name).permutation(size)
+            rows += source.train * (count // size) + [source.train[i] for i in sorted(order[: count % size].tolist())]
+            source.report |= {
+                "training_rows": size, "used": count, "share": count / sum(counts),
+                "times_each": count / size, "heldout_rows": len(source.heldout),
             }  # fmt: skip
-        return rows, heldout, {"sources": {part.name: part.report for part in parts}}
-
-    def _drawn(self, part: Part, count: int) -> list[Row]:
-        """So many rows of a source: all of them as often as they go in, then some, chosen by the seed."""
-        whole, rest = divmod(count, len(part.train))
-        order = generator(self.mixture_seed, "mixture", part.name).permutation(len(part.train))
-        return part.train * whole + [part.train[place] for place in sorted(order[:rest].tolist())]
+        return rows, heldout, {"sources": {source.name: source.report for source in sources}}
 
 
 def shares(weights: Sequence[float], total: int) -> list[int]:
@@ -136,45 +134,48 @@ def shares(weights: Sequence[float], total: int) -> list[int]:
     return counts
 
 
-def _in_view(view: type[Batch], parts: Sequence[Part]) -> list[Part]:
-    """The parts with the columns of the view. Raises UserError naming a source that can't give it."""
-    made = []
-    for part in parts:
-        with _named(part.name):
-            train, heldout = together(view, part.train), together(view, part.heldout)
+def _in_view(view: type[Batch], sources: Sequence[SourceRows]) -> list[SourceRows]:
+    """The sources with the columns of the view. Raises UserError naming one that can't give it."""
+    viewed = []
+    for source in sources:
+        with _named(source.name):
+            train, heldout = together(view, source.train), together(view, source.heldout)
             chosen = recipe(view, train)
             note = derived(view, chosen, train)
-            sides = [[_columns(view, one) for row in rows for one in chosen.make(row)] for rows in (train, heldout)]
+            sides = [[_in_columns(view, e) for e in examples(rows, chosen)] for rows in (train, heldout)]
             if not sides[0]:
                 raise UserError(f"no row of {train[0].where} and the rest can be used as {view.__name__}")
         if view is Prompts:
             sides = [list({row.key: row for row in reversed(rows)}.values())[::-1] for rows in sides]
-        made.append(replace(part, train=sides[0], heldout=sides[1], report=part.report | ({"derived": note} if note else {})))
-    if view is Pairs and len({"margin" in part.train[0].values for part in made}) > 1:
-        bare = ", ".join(part.name for part in made if "margin" not in part.train[0].values)
-        raise UserError(f"data.sources: {bare} has no margins, and others have: leave their column out, or give it to all")
-    return made
+        report = source.report | ({"derived": note} if note else {})
+        viewed.append(replace(source, train=sides[0], heldout=sides[1], report=report))
+    bare = [source.name for source in viewed if "margin" not in source.train[0].values]
+    if view is Pairs and 0 < len(bare) < len(viewed):
+        what = f"{', '.join(bare)} has no margins, and others have"
+        raise UserError(f"data.sources: {what}: leave their column out, or give it to all")
+    return viewed
 
 
-def _columns(view: type[Batch], one: Example) -> Row:
-    texts, marks = one.completions, one.marks
-    values: dict[str, Any] = {"prompt": one.prompt}
+def _in_columns(view: type[Batch], example: Example) -> Row:
+    texts, marks = example.completions, example.marks
+    values: Values = {"prompt": example.prompt}
     if view is Completions or view is Rated:
         values |= {"completion": texts[0]} | ({"label": marks[0]} if view is Rated else {})
     elif view is Pairs:
         values |= {"chosen": texts[0], "rejected": texts[1]} | ({"margin": marks[0]} if marks else {})
+    elif view is Triples:
+        values |= {"chosen": texts[0], "rejected": texts[1], "completion": texts[2]}
     elif view is Rankings:
         values |= {"completions": texts, "ranks": marks}
-    return replace(one.row, values=values)
+    return replace(example.row, values=values)
 
 
-def _of(name: str, row: Row) -> Row:
-    return replace(
-        row, where=f"{name}: {row.where}", columns={**row.columns, ORIGIN: name}, remaining={**row.remaining, ORIGIN: name}
-    )
+def _from(name: str, row: Row) -> Row:
+    origin = {ORIGIN: name}
+    return replace(row, where=f"{name}: {row.where}", columns=row.columns | origin, remaining=row.remaining | origin)
 
 
-def _check(key: str, part: Any) -> None:
+def _check(key: str, part: object) -> None:
     if not isinstance(part, Mapping) or "kind" not in part:
         raise UserError(f"{key}={part}: must be {{kind: NAME, weight: NUMBER, and that source's own fields}}")
     weight = part.get("weight")
@@ -182,7 +183,7 @@ def _check(key: str, part: Any) -> None:
     require(good, f"{key}.weight", weight, "a number > 0")
 
 
-def _check_source(source: Any) -> None:
+def _check_source(source: object) -> None:
     if not isinstance(source, TextSource):
         raise UserError("has no rows of text to mix: take its file with kind jsonl, or use it alone")
     for f in fields(TextSource):

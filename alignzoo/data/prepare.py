@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,11 +15,12 @@ from alignzoo.batch import Batch, Completions, Pairs, Prompts
 from alignzoo.common.progress import counted
 from alignzoo.contracts import Context, Table, Tables
 from alignzoo.data.encode import Encoder, Tokens
-from alignzoo.data.large import LazyRows, known
+from alignzoo.data.json_text import Report
+from alignzoo.data.large import LazyRows, examined
 from alignzoo.data.lazy import LazyTable
 from alignzoo.data.messages import Text, whole
 from alignzoo.data.rows import Row
-from alignzoo.data.tables import PromptTable, Ragged, WholeTable, completion_table
+from alignzoo.data.tables import CompletionTable, PromptTable, Ragged, WholeTable
 from alignzoo.data.views import RECIPES, Example, Recipe, derived, examples, recipe, together
 from alignzoo.errors import UserError
 
@@ -52,36 +53,31 @@ class Preparation:
     counts: Counter[str] = field(default_factory=Counter)
     columns: tuple[str, ...] = ()  # that prompts have; those of the rows if none
 
-    def tables(self, train: Rows, heldout: Rows, asked: Rows | None = None) -> Tables:
-        """Of these rows; `asked` are the held-out rows whose prompts evaluation samples from, where they are others."""
+    def tables(self, train: Rows, heldout: Rows, sampled: Rows | None = None) -> Tables:
+        """Of these rows; `sampled` are the held-out rows whose prompts evaluation samples from, where they are others."""
         if not isinstance(train, LazyRows):
             alone, train = len(train), together(self.view, train)
             if len(train) < alone:
                 self.counts["ratings_compared_within_prompts"] = alone
         heldout = heldout if isinstance(heldout, LazyRows) else together(self.view, heldout)
-        chosen = recipe(self.view, known(train)) if self.view in RECIPES else None
-        report: dict[str, Any] = {"view": self.view.__name__}
-        if note := chosen and derived(self.view, chosen, known(train)):
+        chosen = recipe(self.view, examined(train)) if self.view in RECIPES else None
+        report: Report = {"view": self.view.__name__}
+        if note := chosen and derived(self.view, chosen, examined(train)):
             report["derived"] = note
-        tables = [self._table(rows, chosen) if rows else None for rows in (train, heldout)]
-        if isinstance(tables[0], LazyTable):
-            tables[0].strict = True
-        prompts = self._prompts_to_sample(heldout if asked is None else asked)
-        for name, table in zip(("train", "heldout", "heldout_prompts"), (*tables, prompts), strict=True):
+        learnt, kept = (self._table(rows, chosen) if rows else None for rows in (train, heldout))
+        if isinstance(learnt, LazyTable):
+            learnt.strict = True
+        prompts = self._prompts_to_sample(heldout if sampled is None else sampled)
+        for name, table in (("train", learnt), ("heldout", kept), ("heldout_prompts", prompts)):
             endless = isinstance(table, LazyTable) and table.rows.endless
             report[name] = 0 if table is None else None if endless else len(table)
-        if tables[0] is None or not len(tables[0]):
-            raise UserError(f"no row of {known(train)[0].where.rsplit(',', 1)[0]} can be used as {self.view.__name__}")
-        return Tables(
-            train=tables[0],
-            heldout=tables[1],
-            prompts=prompts,
-            report=report | {name: n for name, n in self.counts.items() if n},
-        )
+        if learnt is None or not len(learnt):
+            raise UserError(f"no row of {examined(train)[0].where.rsplit(',', 1)[0]} can be used as {self.view.__name__}")
+        return Tables(train=learnt, heldout=kept, prompts=prompts, report={**report, **+self.counts})
 
     def table(self, rows: Rows) -> Table | None:
         """One table of these rows, None if there are none. Raises UserError where they don't give the view."""
-        return self._table(rows, recipe(self.view, known(rows))) if rows else None
+        return self._table(rows, recipe(self.view, examined(rows))) if rows else None
 
     def prompts(self, rows: list[Row]) -> tuple[list[Row], PromptTable]:
         """Every prompt of these rows once, as a row and as tokens that leave room to sample."""
@@ -92,7 +88,7 @@ class Preparation:
             return self._lazy(rows, chosen)
         rows = list(rows)
         if chosen is None:
-            return self._own(rows)
+            return self._collated(rows)
         if self.view is Prompts:
             usable = [row for row in rows if row["prompt"]]
             self.counts["empty_prompts_dropped"] += len(rows) - len(usable)
@@ -100,24 +96,26 @@ class Preparation:
         return self._of_examples(examples(rows, chosen))
 
     def _of_examples(self, listed: Sequence[Example]) -> Table:
-        made = [part for example in listed for part in self._trainable(example)]
+        trained = [part for example in listed for part in self._trainable(example)]
         try:
-            return self._completions(made)
+            return self._completions(trained)
         except UserError:  # of one row, and which one is not said
-            return self._completions(self._taken(made))
+            encode = self.encoder.encode
+            encodable = [self._of_row(e.row, partial(encode, [e.prompt], [e.completions])) is not None for e in trained]
+            return self._completions([example for example, good in zip(trained, encodable, strict=True) if good])
 
     def _lazy(self, rows: LazyRows, chosen: Recipe) -> Table:
         """Of the same records, each of which is made alone when it is asked for."""
         if self.view is Prompts:
-            rows = rows.unique() if derived(Prompts, chosen, rows.known) else rows
-            return self._when_asked(rows, lambda alone, row, part: alone._table([row], chosen))
+            rows = rows.unique() if derived(Prompts, chosen, rows.examined) else rows
+            return self._when_needed(rows, lambda alone, row, part: alone._table([row], chosen))
         parts = None if chosen.single else rows.count(lambda row: len(list(chosen.make(row))))
-        return self._when_asked(rows, lambda alone, row, part: alone._of_examples([[*chosen.make(row)][part]]), parts)
+        return self._when_needed(rows, lambda alone, row, part: alone._of_examples([[*chosen.make(row)][part]]), parts)
 
-    def _when_asked(
+    def _when_needed(
         self, rows: LazyRows, table: Callable[[Preparation, Row, int], Table | None], parts: np.ndarray | None = None
     ) -> LazyTable:
-        columns = tuple(dict.fromkeys(name for row in rows.known for name in row.columns))
+        columns = tuple(dict.fromkeys(name for row in rows.examined for name in row.columns))
 
         def table_of(row: Row, part: int) -> tuple[Table | None, Counter[str]]:
             alone = replace(self, counts=Counter(), columns=columns)
@@ -130,10 +128,11 @@ class Preparation:
     def _turns_apart(self, rows: LazyRows, chosen: Recipe) -> bool:
         """Whether demonstrations become several records, for which all are looked at: a batch is of records."""
         return self.view is Completions and any(
-            len(self.encoder.records(e.prompt, e.completions[0])) > 1 for e in examples(rows.known, chosen)
+            len(self.encoder.records(e.prompt, e.completions[0])) > 1 for e in examples(rows.examined, chosen)
         )
 
-    def _own(self, rows: list[Row]) -> Table:
+    def _collated(self, rows: list[Row]) -> Table:
+        """Records of a plugin's own class."""
         collate = getattr(self.view, "collate", None)
         if collate is None:
             raise UserError(
@@ -148,12 +147,7 @@ class Preparation:
             return [example]
         parts = self._of_row(example.row, lambda: self.encoder.records(example.prompt, example.completions[0])) or []
         self.counts["records_of_single_turns"] += len(parts) if len(parts) > 1 else 0
-        row = example.row
-        return [Example(replace(row, values=row.values | {"prompt": prompt}), [answer]) for prompt, answer in parts]
-
-    def _taken(self, made: list[Example]) -> list[Example]:
-        """Those that the template takes."""
-        return [e for e in made if self._of_row(e.row, partial(self.encoder.encode, [e.prompt], [e.completions])) is not None]
+        return [Example(example.row.rewritten(prompt), [answer]) for prompt, answer in parts]
 
     def _of_row(self, row: Row, encoded: Callable[[], T]) -> T | None:
         """What is made of a row; None where it is refused, and such rows are dropped. Raises UserError that names the row."""
@@ -165,43 +159,47 @@ class Preparation:
             self.counts["rows_refused_by_the_template_dropped"] += 1
             return None
 
-    def _completions(self, made: list[Example]) -> Table:
+    def _completions(self, listed: list[Example]) -> Table:
         """Rows with the same prompt and the same remaining columns share one prompt, which has the columns of the first."""
-        keys = [json.dumps([whole(e.prompt), e.row.remaining], sort_keys=True, default=str) for e in made]
-        first = {key: place for place, key in reversed(list(enumerate(keys)))}
-        places = sorted(first.values())
-        number = {keys[place]: i for i, place in enumerate(places)}
+        keys = [json.dumps([whole(e.prompt), e.row.remaining], sort_keys=True, default=str) for e in listed]
+        first: dict[str, Example] = {}
+        for key, example in zip(keys, listed, strict=True):
+            first.setdefault(key, example)
+        # a prompt is tokenised once with all its completions, for these decide together where it ends
+        owners, number = list(first.values()), {key: place for place, key in enumerate(first)}
         prompt_of = [number[key] for key in keys]
-        groups: list[list[Text]] = [[] for _ in places]
-        for example, place in zip(made, prompt_of, strict=True):
+        groups: list[list[Text]] = [[] for _ in owners]
+        for example, place in zip(listed, prompt_of, strict=True):
             groups[place] += example.completions
-        texts = [made[place].prompt for place in places]
-        starts = counted(range(0, len(texts), TOGETHER), f"tokenising {len(texts)} prompts", len(texts) // TOGETHER + 1, each=1)
-        parts = [self.encoder.encode(texts[i : i + TOGETHER], groups[i : i + TOGETHER]) for i in starts]
-        encoded = [row for part in parts for row in part]
-        owners = [made[place].row for place in places]
-        prompts = [self._cut_prompt(row["prompt"], ids) for row, (ids, _) in zip(owners, encoded, strict=True)]
+        encoded = self._encoded([example.prompt for example in owners], groups)
+        prompts = [self._cut_prompt(example.prompt, ids) for example, (ids, _) in zip(owners, encoded, strict=True)]
         tokens = [iter(completions) for _, completions in encoded]
         completions = [
-            [self._cut(next(tokens[place])) for _ in e.completions] for e, place in zip(made, prompt_of, strict=True)
+            [self._cut(next(tokens[place])) for _ in e.completions] for e, place in zip(listed, prompt_of, strict=True)
         ]
         sizes = [len(prompts[p]) + max(len(c.ids) for c in row) for p, row in zip(prompt_of, completions, strict=True)]
-        kept = self._within([e.row for e in made], sizes, self.context.context_length, WHOLE)
-        equal = {i for i in kept if self.view is Pairs and completions[i][0].ids == completions[i][1].ids}
+        kept = self._within([example.row for example in listed], sizes, self.context.context_length, WHOLE)
+        equal = {i for i in kept if issubclass(self.view, Pairs) and completions[i][0].ids == completions[i][1].ids}
         self.counts["pairs_equal_once_cut_dropped"] += len(equal)
         kept = [i for i in kept if i not in equal]
-        return completion_table(
+        return CompletionTable(
             self.view,
-            self._prompt_table(owners, prompts),
+            self._prompt_table([example.row for example in owners], prompts),
             [prompt_of[i] for i in kept],
             [completions[i] for i in kept],
-            [made[i].marks for i in kept],
+            [listed[i].marks for i in kept],
         )
+
+    def _encoded(self, prompts: list[Text], groups: list[list[Text]]) -> list[tuple[list[int], list[Tokens]]]:
+        title = f"tokenising {len(prompts)} prompts"
+        starts = counted(range(0, len(prompts), TOGETHER), title, len(prompts) // TOGETHER + 1, each=1)
+        parts = [self.encoder.encode(prompts[i : i + TOGETHER], groups[i : i + TOGETHER]) for i in starts]
+        return [row for part in parts for row in part]
 
     def _prompts_to_sample(self, rows: Rows) -> Table | None:
         """The held-out prompts, each once; where records needn't leave room to sample, cut until they do, and counted."""
-        if isinstance(rows, LazyRows) and any(row.values.get("prompt") for row in rows.known):
-            return self._when_asked(rows.unique(), lambda alone, row, part: alone._prompts_to_sample([row]))
+        if isinstance(rows, LazyRows) and any(row.values.get("prompt") for row in rows.examined):
+            return self._when_needed(rows.unique(), lambda alone, row, part: alone._prompts_to_sample([row]))
         unique = _unique([row for row in rows if row.values.get("prompt")])
         if not unique:
             return None
@@ -260,8 +258,9 @@ class Preparation:
         """The places of rows that fit. Raises UserError for the first that does not, or counts those that are dropped."""
         long = [i for i, size in enumerate(sizes) if size > room]
         if long and not self.drop:
-            told = why.format(size=sizes[long[0]], room=room, more=f" (so do {len(long) - 1} more)" if len(long) > 1 else "")
-            raise UserError(f"{rows[long[0]].where}: {told}, or drop such rows with data.unusable=drop")
+            more = f" (so do {len(long) - 1} more)" if len(long) > 1 else ""
+            reason = why.format(size=sizes[long[0]], room=room, more=more)
+            raise UserError(f"{rows[long[0]].where}: {reason}, or drop such rows with data.unusable=drop")
         self.counts["rows_too_long_dropped"] += len(long)
         return [i for i, size in enumerate(sizes) if size <= room]
 
@@ -273,7 +272,6 @@ class Preparation:
             columns={name: [row.columns.get(name) for row in rows] for name in names},
             made_of=[row["prompt"] for row in rows],
             decode=lambda batch: tokenizer.batch_decode(batch, skip_special_tokens=True),
-            size=len(rows),
         )
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
+from alignzoo.data.messages import Columns
 from alignzoo.data.rows import Row, whole
 
 _text = json.JSONEncoder(sort_keys=True, default=str).encode
-KINDS = (None, "pairs", "rankings", "ratings")
+PAIRS, RANKINGS, RATINGS = "pairs", "rankings", "ratings"
+KINDS = ("", PAIRS, RANKINGS, RATINGS)
 
 
 class Repeated(Enum):
@@ -34,21 +35,20 @@ class Claims:
     about: array[int] = field(default_factory=lambda: array("Q"))
     whole: array[int] = field(default_factory=lambda: array("Q"))
 
-    def add(self, values: Mapping[str, Any]) -> None:
+    def add(self, values: Columns) -> None:
         """The next row's."""
-        kind, about, verdict = claim(values) or (None, "", "")
+        kind, about, verdict = claim(values)
         self.kinds.append(KINDS.index(kind))
-        self.about.append(short_hash(about))
-        self.whole.append(short_hash(about + verdict))
+        self.about.append(_short_hash(about))
+        self.whole.append(_short_hash(about + verdict))
 
     def kept(self, duplicates: Repeated, contradictions: Repeated, counts: Counter[str]) -> np.ndarray:
         """(N,) bool: which rows `cleaned` keeps."""
         kinds, about, whole = (np.array(column) for column in (self.kinds, self.about, self.whole))
         _, first = np.unique(whole, return_index=True)
         subjects, verdicts = np.unique(about[first], return_counts=True)
-        twice, contrary = np.ones(len(whole), dtype=bool), np.isin(about, subjects[verdicts > 1], kind="sort")
-        twice[first] = False
-        twice, contrary = twice & (kinds > 0), contrary & (kinds > 0)
+        twice = (kinds > 0) & ~np.isin(np.arange(len(whole)), first)
+        contrary = (kinds > 0) & np.isin(about, subjects[verdicts > 1], kind="sort")
         for number, kind in enumerate(KINDS[1:], start=1):
             counts[f"duplicate_{kind}"] += int((twice & (kinds == number)).sum())
             counts[f"contradictory_{kind}"] += int((contrary & (kinds == number)).sum())
@@ -68,22 +68,33 @@ def cleaned(rows: Sequence[Row], duplicates: Repeated, contradictions: Repeated,
     return [row for row, keep in zip(rows, claims.kept(duplicates, contradictions, counts), strict=True) if keep]
 
 
-def short_hash(text: str) -> int:
+def _short_hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def claim(values: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """(of which kind, about what, what a row says); None where it compares and rates nothing."""
-    prompt = _text(whole(values.get("prompt", "")))
+def subject(values: Columns) -> tuple[str, str]:
+    """(of which kind, what is compared or rated, whichever side is first); "" where nothing is."""
     if "chosen" in values and "rejected" in values:
-        chosen, rejected = _text(values["chosen"]), _text(values["rejected"])
-        return "pairs", _text([prompt, *sorted((chosen, rejected))]), chosen
-    if "completions" in values and "ranks" in values:
+        kind, texts = PAIRS, sorted((_text(values["chosen"]), _text(values["rejected"])))
+    elif "completions" in values:
+        kind, texts = RANKINGS, sorted(map(_text, values["completions"]))
+    elif "completion" in values:
+        kind, texts = RATINGS, [_text(values["completion"])]
+    else:
+        return "", ""
+    return kind, _text([kind, whole(values.get("prompt", "")), texts])
+
+
+def claim(values: Columns) -> tuple[str, str, str]:
+    """`subject`, and what the row says of it; "" where it compares and rates nothing."""
+    kind, about = subject(values)
+    if kind == PAIRS:
+        return kind, about, _text(values["chosen"])
+    if kind == RANKINGS and "ranks" in values:
         levels = sorted(set(values["ranks"]))
-        ranked = sorted(
-            (_text(text), levels.index(rank)) for text, rank in zip(values["completions"], values["ranks"], strict=True)
-        )
-        return "rankings", _text([prompt, [text for text, _ in ranked]]), _text([rank for _, rank in ranked])
-    if "completion" in values and "label" in values:
-        return "ratings", _text([prompt, _text(values["completion"])]), _text(float(values["label"]))
-    return None
+        ranks = [levels.index(rank) for rank in values["ranks"]]
+        ranked = sorted(zip(map(_text, values["completions"]), ranks, strict=True))
+        return kind, about, _text([rank for _, rank in ranked])
+    if kind == RATINGS and "label" in values:
+        return kind, about, _text(float(values["label"]))
+    return "", "", ""

@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from math import ceil
 
-from alignzoo.data.formats import BESIDE, EQUAL, as_trl
-from alignzoo.data.messages import Messages, Text, UnusableRow, rebuilt, whole
+import numpy as np
+
+from alignzoo.data.formats import BESIDE, EQUAL, SIDES, Values, answers_in, as_trl, with_answers
+from alignzoo.data.messages import DROP, Columns, Json, Messages, Text, UnusableRow, rebuilt, turns_of, whole
 from alignzoo.errors import UserError, nearest
 
 __all__ = ["CANONICAL", "COLUMNS", "Messages", "Row", "Text", "UnusableRow", "canonical", "rebuilt", "split", "whole"]
 
-TEXTS = ("prompt", "completion", "chosen", "rejected")
-CANONICAL = (*TEXTS, "label", "margin", "completions", "ranks", "text", "messages", "rater", "raters", "votes")
+CANONICAL = ("prompt", *SIDES, "label", "margin", "completions", "ranks", "text", "messages", "rater", "raters", "votes")
 COLUMNS = (*CANONICAL, *BESIDE)  # what data.columns may name
 _json = json.JSONEncoder(sort_keys=True, default=str).encode
 LARGEST = 3.4e38  # what float32, which labels and margins become, can hold
@@ -38,22 +39,28 @@ class Row:
     `remaining` those that no text is made of, such as a reference answer for a reward, or tools."""
 
     where: str
-    values: dict[str, Any]
-    columns: dict[str, Any]
-    remaining: dict[str, Any]
+    values: Values
+    columns: Values
+    remaining: Values
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Json:
         if self.values.get(name) is None:
             raise UserError(f"{self.where}: no {name!r}, which other rows have\nfill it in, or drop the row")
         return self.values[name]
 
+    def answers(self) -> list[tuple[str, Text]]:
+        """(column, text) of each of its completions."""
+        return answers_in(self.values)
+
+    def rewritten(self, prompt: Text, answers: Sequence[Text] = ()) -> Row:
+        """The row with another prompt, and with others in place of its `answers`, where there are some."""
+        return replace(self, values=with_answers(self.values, answers) | {"prompt": prompt})
+
     def texts(self) -> list[str]:
         """Every text of the row, those of messages included."""
-        listed = [self.values[name] for name in TEXTS if name in self.values] + self.values.get("completions", [])
-        parts = [
-            [part] if isinstance(part, str) else [str(message.get("content") or "") for message in part] for part in listed
-        ]
-        return [text for part in parts for text in part]
+        prompt = [self.values["prompt"]] if "prompt" in self.values else []
+        listed = [*prompt, *(text for _, text in self.answers())]
+        return [str(message.get("content") or "") for text in listed for message in turns_of(text)]
 
     @cached_property
     def key(self) -> str:
@@ -61,14 +68,14 @@ class Row:
         return key_of(self.values, self.columns).hex()
 
 
-def key_of(values: Mapping[str, Any], columns: Mapping[str, Any]) -> bytes:
+def key_of(values: Columns, columns: Columns) -> bytes:
     """`Row.key` of a row with these, as bytes."""
     prompt = values.get("prompt")
     content = whole(prompt) if prompt else {name: whole(value) for name, value in values.items()} or columns
     return hashlib.sha256(_json(content).encode()).digest()
 
 
-def canonical(raw: Mapping[str, Any], where: str, mapping: Mapping[str, str]) -> Row:
+def canonical(raw: Columns, where: str, mapping: Mapping[str, str]) -> Row:
     """One raw row, its columns renamed by `mapping`. Raises UserError where a value is unusable."""
     picked = {name: _pick(raw, name, mapping.get(name, name), where) for name in COLUMNS if name in mapping or name in raw}
     filled = {name: value for name, value in picked.items() if value is not None}
@@ -83,68 +90,67 @@ def canonical(raw: Mapping[str, Any], where: str, mapping: Mapping[str, str]) ->
 
 
 def split(rows: Iterable[Row], share: float) -> tuple[list[Row], list[Row]]:
-    """Training and held-out rows: a row is held out if the hash of its prompt falls below `share`, so that all rows of a
-    prompt, duplicates among them, fall on the same side, whatever other rows there are. At least one prompt is held out if
-    `share` > 0."""
+    """Training and held-out rows: see `heldout_mask`."""
     rows = list(rows)
-    keys = {row.key for row in rows}
-    heldout = {key for key in keys if is_heldout(bytes.fromhex(key), share)}
-    if share > 0 and not heldout and len(keys) > 1:
-        heldout = {min(keys)}
-    return [row for row in rows if row.key not in heldout], [row for row in rows if row.key in heldout]
+    held = heldout_mask(short_keys(rows), share).tolist()
+    sides = ([row for row, kept in zip(rows, held, strict=True) if kept is side] for side in (False, True))
+    return next(sides), next(sides)
 
 
-def is_heldout(key: bytes, share: float) -> bool:
-    return int.from_bytes(key) < share * 16**64
+def short_keys(rows: Iterable[Row]) -> np.ndarray:
+    """(N,) the first 64 bits of their keys."""
+    return np.array([int(row.key[:16], 16) for row in rows], dtype=np.uint64)
 
 
-def _pick(raw: Mapping[str, Any], name: str, column: str, where: str) -> Any:
+def heldout_mask(keys: np.ndarray, share: float) -> np.ndarray:
+    """(N,) bool: a row is held out if its key, the hash of its prompt, falls below `share`, so that all rows of a prompt,
+    duplicates among them, fall on the same side, whatever other rows there are. At least one prompt is held out if `share` > 0.
+    """
+    held = keys < np.uint64(ceil(share * 2**64))
+    if share > 0 and not held.any() and len(np.unique(keys)) > 1:
+        held = keys == keys.min()
+    return held
+
+
+def _pick(raw: Columns, name: str, column: str, where: str) -> Json:
     """The value of `column`, which is a name, or a template over columns such as '{question}\\nAnswer:'."""
     try:
         return raw[column] if column in raw or "{" not in column else column.format_map(raw)
     except (KeyError, ValueError, IndexError):
-        known = ", ".join(raw)
-        raise UserError(
-            f"{where}: data.columns.{name}={column!r} fits none of the columns {known}.{nearest(column, raw)}"
-        ) from None
+        fits = f"fits none of the columns {', '.join(raw)}"
+        raise UserError(f"{where}: data.columns.{name}={column!r} {fits}.{nearest(column, raw)}") from None
 
 
-def _check(values: dict[str, Any], where: str) -> None:
-    texts = [(name, values[name]) for name in TEXTS if name in values]
-    texts += [("completions", text) for text in _list(values, "completions", where)]
-    for name, text in texts:
-        if name != "prompt" and _is_empty(text):
+def _check(values: Values, where: str) -> None:
+    listed = {name: _list(values, name, where) for name in ("completions", "votes", "raters", "ranks")}
+    for name, text in answers_in(values):
+        if _is_empty(text):
             raise UnusableRow(
-                f"{where}: an empty {name!r} teaches nothing; fill it in, or drop such rows with data.unusable=drop",
-                "empty_text",
+                f"{where}: an empty {name!r} teaches nothing; fill it in, or drop such rows with {DROP}", "empty_text"
             )
     if "chosen" in values and values["chosen"] == values.get("rejected"):
         raise UnusableRow(f"{where}: {EQUAL}", "equal_pair")
     for name in ("label", "margin"):
         if name in values and not _is_number(values[name]):
-            raise UnusableRow(
-                f"{where}: {name!r} is {values[name]!r:.40}: must be true, false or a number up to {LARGEST}", "label"
-            )
-    _check_votes(values, where)
-    ranks, completions = _list(values, "ranks", where), values.get("completions", [])
+            wanted = f"true, false or a number up to {LARGEST}"
+            raise UnusableRow(f"{where}: {name!r} is {values[name]!r:.40}: must be {wanted}", "label")
+    _check_votes(values, listed["votes"], listed["raters"], where)
+    ranks, count = listed["ranks"], len(listed["completions"])
     if "ranks" not in values:
         return
-    if len(ranks) != len(completions) or not all(map(_is_number, ranks)):
-        raise UnusableRow(
-            f"{where}: 'ranks' must hold one number for each of the {len(completions)} 'completions' (the lowest is best)",
-            "ranking",
-        )
+    if len(ranks) != count or not all(map(_is_number, ranks)):
+        wanted = f"one number for each of the {count} 'completions' (the lowest is best)"
+        raise UnusableRow(f"{where}: 'ranks' must hold {wanted}", "ranking")
     if len(set(ranks)) < 2 and not {"rater", "votes"} & set(values):  # one rater's tie is a vote like another
-        what = "of one completion" if len(ranks) == 1 else f"of {len(ranks)} completions that are all equal"
-        raise UnusableRow(f"{where}: a ranking {what} prefers nothing; drop such rows with data.unusable=drop", "ranking")
+        what = "of one completion" if count == 1 else f"of {count} completions that are all equal"
+        raise UnusableRow(f"{where}: a ranking {what} prefers nothing", "ranking")
 
 
-def _check_votes(values: dict[str, Any], where: str) -> None:
-    votes, raters = _list(values, "votes", where), _list(values, "raters", where)
+def _check_votes(values: Values, votes: list[Json], raters: list[Json], where: str) -> None:
     if raters and len(raters) != len(votes):
         raise UnusableRow(f"{where}: 'raters' has {len(raters)} names for {len(votes)} 'votes': must be as many", "votes")
     if "votes" in values and all(vote is None for vote in votes):
-        raise UnusableRow(f"{where}: 'votes' has none; drop such rows with data.unusable=drop", "votes")
+        raise UnusableRow(f"{where}: 'votes' has none", "votes")
     size = len(values.get("completions", []))
     for vote in votes:
         if size:
@@ -158,19 +164,17 @@ def _check_votes(values: dict[str, Any], where: str) -> None:
             raise UnusableRow(f"{where}: the vote {vote!r:.40} must be {wanted}", "votes")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Json) -> bool:
     return isinstance(value, bool | int | float) and -LARGEST <= value <= LARGEST
 
 
 def _is_empty(text: Text) -> bool:
     """Whether there is nothing in it to learn: no word, no tool call of an assistant whose `weight` isn't 0."""
-    if isinstance(text, str):
-        return not text.strip()
-    answers = [message for message in text if message["role"] == "assistant" and message.get("weight", 1)]
-    return not any(message["content"].strip() or message.get("tool_calls") for message in answers)
+    turns = [turn for turn in turns_of(text, "assistant") if turn["role"] == "assistant" and turn.get("weight", 1)]
+    return not any(turn["content"].strip() or turn.get("tool_calls") for turn in turns)
 
 
-def _list(values: dict[str, Any], name: str, where: str) -> list[Any]:
+def _list(values: Values, name: str, where: str) -> list[Json]:
     value = values.get(name, [])
     if not isinstance(value, list):
         raise UnusableRow(f"{where}: {name!r} is {value!r:.40}: must be a list", name)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from string import Formatter
-from typing import Any
 
 from alignzoo.common.noise import generator
-from alignzoo.data.rows import Row, Text, rebuilt
+from alignzoo.data.messages import Message, Text, rebuilt, turns_of
+from alignzoo.data.rows import Row
 from alignzoo.errors import UserError, nearest
 
 FORMATS = {
@@ -20,10 +19,10 @@ FORMATS = {
 def check_format(key: str, text: str, parts: Sequence[str]) -> None:
     """Raises UserError unless `text` has exactly these parts in braces."""
     try:
-        found = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+        braced = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
     except ValueError as error:
         raise UserError(f"{key}={text!r}: {error}; write {{{{ and }}}} for braces") from None
-    if found != set(parts):
+    if braced != set(parts):
         wanted = " and ".join(f"{{{part}}}" for part in parts)
         names = f", or a name: {', '.join(FORMATS)}.{nearest(text, FORMATS)}" if parts == ("prompt",) else ""
         raise UserError(f"{key}={text!r} must hold {wanted} and nothing else in braces{names}")
@@ -32,7 +31,7 @@ def check_format(key: str, text: str, parts: Sequence[str]) -> None:
 def formatted(rows: Sequence[Row], form: str) -> list[Row]:
     """The rows with `form`, or the one of that name, around their prompts; of messages, around the last one of the user."""
     pattern = FORMATS.get(form, form)
-    return [_with_prompt(row, _around(row["prompt"], pattern)) for row in rows]
+    return [row.rewritten(_around(row["prompt"], pattern)) for row in rows]
 
 
 def with_shots(rows: Sequence[Row], examples: Sequence[Row], shots: int, form: str, seed: int, chat: bool) -> list[Row]:
@@ -40,9 +39,9 @@ def with_shots(rows: Sequence[Row], examples: Sequence[Row], shots: int, form: s
 
     Which ones is a function of the seed and the row's prompt; none has that prompt. Raises UserError where there are too few.
     """
-    solved = {row.key: (row, found) for row in examples if (found := answer(row)) is not None}
+    solved = {row.key: (row["prompt"], text) for row in examples if (text := answer(row)) is not None}
     keys = sorted(solved)
-    made = []
+    shown = []
     for row in rows:
         if len(keys) - (row.key in solved) < shots:
             raise UserError(
@@ -50,48 +49,38 @@ def with_shots(rows: Sequence[Row], examples: Sequence[Row], shots: int, form: s
                 "examples are rows with a completion, a chosen one, or ranked ones: choose fewer, or other data"
             )
         order = generator(seed, "shots", row.key).permutation(len(keys))
-        others = [keys[place] for place in order[: shots + 1] if keys[place] != row.key][:shots]
-        made.append(_with_prompt(row, _after([solved[key] for key in others], row["prompt"], form, chat)))
-    return made
+        chosen = [keys[place] for place in order[: shots + 1] if keys[place] != row.key][:shots]
+        shown.append(row.rewritten(_after([solved[key] for key in chosen], row["prompt"], form, chat)))
+    return shown
 
 
 def answer(row: Row) -> Text | None:
     """What a row shows as a good completion, or None."""
     values = row.values
     if "ranks" in values and "completions" in values:
-        found = values["completions"][min(range(len(values["ranks"])), key=lambda i: values["ranks"][i])]
-    else:
-        found = values.get("completion") if values.get("label", 1) > 0 else None
-    text: Text | None = values.get("chosen") if found is None else found
-    return text
+        best: Text = values["completions"][values["ranks"].index(min(values["ranks"]))]
+        return best
+    text: Text | None = values.get("completion") if values.get("label", 1) > 0 else None
+    return values.get("chosen") if text is None else text
 
 
-def _after(examples: Sequence[tuple[Row, Text]], prompt: Any, form: str, chat: bool) -> Any:
+def _after(examples: Sequence[tuple[Text, Text]], prompt: Text, form: str, chat: bool) -> Text:
     if isinstance(prompt, str) and not chat:
-        return "".join(form.format(prompt=row["prompt"], completion=text) for row, text in examples) + prompt
-    turns = _messages(prompt, "user")
-    system = [message for message in turns if message["role"] == "system"]
-    shown = [message for row, text in examples for message in (*_asked(row["prompt"]), *_messages(text, "assistant"))]
-    return rebuilt(prompt, [*system, *shown, *[message for message in turns if message["role"] != "system"]])
+        return "".join(form.format(prompt=question, completion=text) for question, text in examples) + prompt
+    system = [message for message in turns_of(prompt) if message["role"] == "system"]
+    shown = [turn for question, text in examples for turn in (*_without_system(question), *turns_of(text, "assistant"))]
+    return rebuilt(prompt, [*system, *shown, *_without_system(prompt)])
 
 
-def _asked(prompt: Any) -> list[dict[str, Any]]:
-    return [message for message in _messages(prompt, "user") if message["role"] != "system"]
+def _without_system(prompt: Text) -> list[Message]:
+    return [message for message in turns_of(prompt) if message["role"] != "system"]
 
 
-def _messages(text: Any, role: str) -> list[dict[str, Any]]:
-    return [{"role": role, "content": text}] if isinstance(text, str) else list(text)
-
-
-def _around(prompt: Any, pattern: str) -> Any:
+def _around(prompt: Text, pattern: str) -> Text:
     if isinstance(prompt, str):
         return pattern.format(prompt=prompt)
-    last = max((i for i, message in enumerate(prompt) if message["role"] == "user"), default=None)
+    last = max((place for place, message in enumerate(prompt) if message["role"] == "user"), default=None)
     if last is None:
         return prompt
-    asked = {**prompt[last], "content": pattern.format(prompt=prompt[last]["content"])}
-    return rebuilt(prompt, [*prompt[:last], asked, *prompt[last + 1 :]])
-
-
-def _with_prompt(row: Row, prompt: Any) -> Row:
-    return replace(row, values=row.values | {"prompt": prompt})
+    question = {**prompt[last], "content": pattern.format(prompt=prompt[last]["content"])}
+    return rebuilt(prompt, [*prompt[:last], question, *prompt[last + 1 :]])

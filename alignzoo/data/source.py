@@ -9,22 +9,21 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from itertools import islice
-from typing import Any
 
 from alignzoo.batch import Batch
 from alignzoo.common.progress import counted
-from alignzoo.data.large import LazyRows, Survey
+from alignzoo.data.json_text import Report
+from alignzoo.data.large import LazyRows, Survey, usable
+from alignzoo.data.messages import DROP
 from alignzoo.data.prepare import Rows
 from alignzoo.data.raters import Votes, settled
 from alignzoo.data.repeats import Repeated, cleaned
-from alignzoo.data.rows import COLUMNS, Row, UnusableRow, canonical, split
+from alignzoo.data.rows import COLUMNS, Row, UnusableRow, canonical, heldout_mask, split
 from alignzoo.data.shots import FORMATS, check_format, formatted, with_shots
 from alignzoo.data.stored import LARGE, RawRow, Stored
-from alignzoo.data.text import TextSource, existing
+from alignzoo.data.text import TextSource
 from alignzoo.data.views import compared_within_prompts, conversation_column, needed, no_answer
 from alignzoo.errors import UserError, nearest, require
-
-__all__ = ["RowSource", "Unusable", "existing"]
 
 
 class Unusable(Enum):
@@ -66,8 +65,7 @@ class RowSource(TextSource):
         default_factory=list, metadata={"help": "the lowest and the highest rating there may be, as [1,5]; none: any"}
     )
     votes: Votes = field(
-        default=Votes.majority,
-        metadata={"help": "of several raters: what most say, ties dropped and counted; or shares, each side by its votes"},
+        default=Votes.majority, metadata={"help": "of several raters: what most say, ties dropped and counted"}
     )
 
     prompt_format: str | None = field(
@@ -89,10 +87,9 @@ class RowSource(TextSource):
         require(self.max_rows >= 0, "data.max_rows", self.max_rows, ">= 0")
         if self.scale and (len(self.scale) != 2 or self.scale[0] >= self.scale[1]):
             raise UserError(f"data.scale={_listed(self.scale)} must be the lowest and the highest rating, as [1,5]")
-        for name in self.columns:
-            if name not in COLUMNS:
-                known = ", ".join(COLUMNS)
-                raise UserError(f"data.columns.{name}: no such canonical column.{nearest(name, COLUMNS)} There are {known}")
+        if strange := next((name for name in self.columns if name not in COLUMNS), None):
+            there = f"There are {', '.join(COLUMNS)}"
+            raise UserError(f"data.columns.{strange}: no such canonical column.{nearest(strange, COLUMNS)} {there}")
 
     @property
     def drops(self) -> bool:
@@ -100,63 +97,80 @@ class RowSource(TextSource):
 
     @abstractmethod
     def read(self, heldout: bool) -> Iterable[RawRow] | None:
-        """The training data, or data of its own to hold out, if there is any."""
+        """The training data, or data of its own to hold out, if there is any. `Stored` where it may be too large to be held."""
 
-    def stored(self, heldout: bool) -> Stored | None:
-        """As `read`, of more than LARGE rows that can be read one by one; None of others."""
-        return None
+    def place(self) -> str:
+        """`path`. Raises UserError where it isn't given."""
+        if not self.path:
+            raise UserError("no data: say where it is with data.path=PATH")
+        return self.path
 
-    def rows(self) -> tuple[list[Row], list[Row], dict[str, Any]]:
+    def rows(self) -> tuple[list[Row], list[Row], Report]:
         """Training rows, held-out rows, and counts of what was dropped. No prompt is in both. Labels of several people are
         settled; how far those of the training data agree is told under "raters"."""
         counts: Counter[str] = Counter()
-        rows, agreement = settled(self._canonical(self.read(heldout=False), counts), self.votes)
-        if not agreement:  # votes on the same are one already, or as many as they should be
-            rows = cleaned(rows, self.duplicates, self.contradictions, counts)
-        heldout = self._apart(counts)
-        if heldout is None:
-            train, heldout = split(rows, self.heldout)
-        else:
-            taken = {row.key for row in heldout}
-            train = [row for row in rows if row.key not in taken]
+        rows, agreement = self.whole(False, counts) or ([], {})
+        if apart := self.whole(True, counts):
+            heldout = apart[0]
+            keys = {row.key for row in heldout}
+            train = [row for row in rows if row.key not in keys]
             counts["training_rows_of_heldout_prompts_dropped"] = len(rows) - len(train)
+        else:
+            train, heldout = split(rows, self.heldout)
         self._check(rows, counts, len(train))
-        train, heldout = self._shown_with(train, heldout)
+        # what stands around prompts and before them comes after the split, which it doesn't change
+        train, heldout = self._formatted(train), self._formatted(heldout)
+        if self.shots:
+            options = (self.shots, self.shot_format, self.shot_seed, self.chat)
+            train, heldout = with_shots(train, train, *options), with_shots(heldout, train, *options)
         return train, heldout, self._report(counts) | agreement
 
-    def rows_for(self, view: type[Batch]) -> tuple[list[Row], list[Row], dict[str, Any]]:
+    def rows_for(self, view: type[Batch]) -> tuple[list[Row], list[Row], Report]:
         """The rows that have what the view is made from. Raises UserError naming one that lacks it, unless they are dropped."""
         train, heldout, counts = self.rows()
         (train, heldout), lacking = self._with_columns(needed(view, train), train, heldout)
         return train, heldout, counts | lacking
 
-    def lazy_rows_for(self, view: type[Batch]) -> tuple[LazyRows, Rows, dict[str, Any]] | None:
+    def lazy_rows_for(self, view: type[Batch]) -> tuple[LazyRows, Rows, Report] | None:
         """As `rows_for`, of a large data set; None of others, and where it takes the whole: shots, votes, and ratings that are
         compared within prompts. Rows of columns and types that can't be used are found now, of values when they are made."""
-        if self.shots or 0 < self.max_rows <= LARGE or (stored := self.stored(heldout=False)) is None:
+        if self.shots or 0 < self.max_rows <= LARGE:
+            return None
+        stored = self.read(heldout=False)
+        if not isinstance(stored, Stored) or not stored.large:
             return None
         survey = Survey(stored, self.columns, self.leave_out)
-        if not survey.go_through(self._canonical_row, self.heldout, self.max_rows, self.drops):
+        if not survey.go_through(self._canonical_row, self.max_rows, self.drops):
             return None
-        counts = survey.counts()
-        kept = survey.claims.kept(self.duplicates, self.contradictions, counts)
-        apart = self._apart(counts)
+        # masks over all rows instead of lists: of a large data set nothing but a few bytes a row is held
+        kept = survey.claims.kept(self.duplicates, self.contradictions, counts := survey.counts)
+        rows, apart = survey.rows(self._canonical_row, self.drops), self.whole(True, counts)
+        held = kept.copy()
         if apart is None:
-            held = survey.heldout(self.heldout, kept)
+            held[kept] = heldout_mask(rows.keys[kept], self.heldout)
         else:
-            held = survey.of_prompts_of(apart)
+            held = survey.of_prompts_of(apart[0])
             counts["training_rows_of_heldout_prompts_dropped"] = int((kept & held).sum())
-        whole = survey.rows(self._canonical_row, self.drops)
-        train = whole.at(kept & ~held)
-        self._check(whole.known, counts, len(train))
-        return self._in_columns(view, train, whole.at(kept & held) if apart is None else apart, counts)
+        train = rows.at(kept & ~held)
+        self._check(rows.examined, counts, len(train))
+        return self._in_columns(view, train, apart[0] if apart else rows.at(kept & held), counts)
+
+    def whole(self, heldout: bool, counts: Counter[str]) -> tuple[list[Row], Report] | None:
+        """All rows of one side, votes settled and repeats dropped, and how far raters agree; None without such a side."""
+        raw = self.read(heldout)
+        if raw is None:
+            return None
+        rows, agreement = settled(self._canonical(raw, counts))
+        if not agreement:  # votes on the same are one already
+            rows = cleaned(rows, self.duplicates, self.contradictions, counts)
+        return rows, agreement
 
     def _in_columns(
         self, view: type[Batch], train: LazyRows, heldout: Rows, counts: Counter[str]
-    ) -> tuple[LazyRows, Rows, dict[str, Any]] | None:
+    ) -> tuple[LazyRows, Rows, Report] | None:
         """With the columns of the view, or an error when a row without them is made; None where the view compares rows."""
-        needs = needed(view, train.known)
-        if compared_within_prompts(view, train.known):
+        needs = needed(view, train.examined)
+        if compared_within_prompts(view, train.examined):
             return None
         complete = partial(self._complete, needs)
         if isinstance(heldout, LazyRows):
@@ -165,14 +179,6 @@ class RowSource(TextSource):
             (kept,), lacking = self._with_columns(needs, heldout)
             heldout, counts = self._formatted(kept), counts + lacking
         return train.then(complete), heldout, self._report(counts)
-
-    def _apart(self, counts: Counter[str]) -> list[Row] | None:
-        """The rows of data of its own to hold out, where there is any."""
-        own = self.read(heldout=True)
-        if own is None:
-            return None
-        rows, told = settled(self._canonical(own, counts), self.votes)
-        return rows if told else cleaned(rows, self.duplicates, self.contradictions, counts)
 
     def _check(self, rows: Sequence[Row], counts: Counter[str], left: int) -> None:
         """Raises UserError for settings that none of the rows has a use for, and where none is left to train on."""
@@ -185,21 +191,18 @@ class RowSource(TextSource):
                 f"data.path={self.path}: every row is held out, none is left to train on; give more data, or lower data.heldout"
             )
 
-    def _report(self, counts: Counter[str]) -> dict[str, Any]:
-        told = {"shots": self.shots, "prompt_format": self.prompt_format}
-        return {name: n for name, n in {**counts, **told}.items() if n}
+    def _report(self, counts: Counter[str]) -> Report:
+        settings = {"shots": self.shots, "prompt_format": self.prompt_format}
+        return {name: value for name, value in {**counts, **settings}.items() if value}
 
     def _with_columns(self, needs: Sequence[str], *sides: list[Row]) -> tuple[list[list[Row]], Counter[str]]:
         """The rows that have these columns, and counts of others. Raises UserError where there are some, unless dropped."""
-        whole, lacking = list[list[Row]](), list[tuple[Row, str]]()
-        for side in sides:
-            first = [_lacking(row, needs) for row in side]
-            whole.append([row for row, name in zip(side, first, strict=True) if name is None])
-            lacking += [(row, name) for row, name in zip(side, first, strict=True) if name is not None]
-        if lacking and (not self.drops or not whole[0]):
-            (row, name), more = lacking[0], f", nor are {len(lacking) - 1} more rows complete" if len(lacking) > 1 else ""
-            raise _incomplete(row, name, more)
-        return whole, Counter(f"rows_without_{name}_dropped" for _, name in lacking)
+        complete = [[row for row in side if not _lacking(row, needs)] for side in sides]
+        lacking = [(row, name) for side in sides for row in side if (name := _lacking(row, needs))]
+        if lacking and (not self.drops or not complete[0]):
+            more = f", nor are {len(lacking) - 1} more rows complete" if len(lacking) > 1 else ""
+            raise _incomplete(*lacking[0], more)
+        return complete, Counter(f"rows_without_{name}_dropped" for _, name in lacking)
 
     def _complete(self, needs: Sequence[str], row: Row) -> Row:
         """The row with what stands around its prompt. Raises UnusableRow where it lacks one of these columns."""
@@ -210,72 +213,37 @@ class RowSource(TextSource):
     def _formatted(self, rows: list[Row]) -> list[Row]:
         return rows if self.prompt_format is None else formatted(rows, self.prompt_format)
 
-    def _shown_with(self, train: list[Row], heldout: list[Row]) -> tuple[list[Row], list[Row]]:
-        """With what stands around prompts and before them; both come after the split, which they don't change."""
-        train, heldout = self._formatted(train), self._formatted(heldout)
-        if not self.shots:
-            return train, heldout
-        sides = [with_shots(rows, train, self.shots, self.shot_format, self.shot_seed, self.chat) for rows in (train, heldout)]
-        return sides[0], sides[1]
-
-    def _canonical(self, rows: Iterable[RawRow] | None, counts: Counter[str]) -> list[Row]:
-        made = []
-        for raw in counted(islice(rows or (), self.max_rows or None), f"data.path={self.path}: reading"):
+    def _canonical(self, raw_rows: Iterable[RawRow], counts: Counter[str]) -> list[Row]:
+        def counting(raw: RawRow) -> Row:
             counts["rows"] += 1
-            counts.update(
-                f"left_out_{name}" for name in self.leave_out if not isinstance(raw[1], UnusableRow) and name in raw[1]
-            )
-            try:
-                made.append(self._canonical_row(raw))
-            except UnusableRow as error:
-                if not self.drops:
-                    raise
-                counts["unusable_rows_dropped"] += 1
-                counts[f"unusable_rows_dropped_for_{error.kind}"] += 1
-        if not made:
-            raise UserError(f"data.path={self.path} has no{' usable' if counts['rows'] else ''} rows")
-        return made
+            if not isinstance(raw[1], UnusableRow):
+                counts.update(f"left_out_{name}" for name in self.leave_out if name in raw[1])
+            return self._canonical_row(raw)
 
-    def _answering(self, row: Row) -> Row:
-        """The row. Raises UnusableRow for a conversation with nothing before its first answer, which no template writes."""
-        if row.values.get("prompt") == [] and not self.system:
-            raise UnusableRow(
-                f"{row.where}: the conversation begins with the assistant: put a message of user or system first, "
-                "as data.system=TEXT does",
-                "begins_with_assistant",
-            )
-        return row
+        read = counted(islice(raw_rows, self.max_rows or None), f"data.path={self.path}: reading")
+        rows = list(usable(read, counting, self.drops, counts))
+        if not rows:
+            raise UserError(f"data.path={self.path} has no{' usable' if counts['rows'] else ''} rows")
+        return rows
 
     def _canonical_row(self, raw: RawRow) -> Row:
-        """Raises UnusableRow, with the way out."""
-        where, row = raw
-        try:
-            if isinstance(row, UnusableRow):
-                raise row
-            row = {name: value for name, value in row.items() if name not in self.leave_out}
-            return self._answering(self._rated_on_scale(canonical(row, where, self.columns)))
-        except UnusableRow as error:
-            drop = "data.unusable=drop"
-            raise error if drop in str(error) else UnusableRow(f"{error}; drop such rows with {drop}", error.kind) from None
-
-    def _rated_on_scale(self, row: Row) -> Row:
-        """The row. Raises UnusableRow for a rating outside the scale."""
+        """Raises UnusableRow: also for a rating outside the scale, and for a conversation with nothing before its first answer,
+        which no template writes."""
+        where, columns = raw
+        if isinstance(columns, UnusableRow):
+            raise columns
+        row = canonical({name: value for name, value in columns.items() if name not in self.leave_out}, where, self.columns)
         ratings = [row.values["label"]] if "label" in row.values else []
         if "completion" in row.values:
             ratings += [vote for vote in row.values.get("votes", []) if vote is not None]
         for rating in ratings if self.scale else []:
             if not self.scale[0] <= rating <= self.scale[1]:
-                raise UnusableRow(
-                    f"{row.where}: the rating {rating!r} is outside data.scale={_listed(self.scale)}; "
-                    "correct it or the scale, or drop such rows with data.unusable=drop",
-                    "rating_outside_scale",
-                )
+                outside = f"outside data.scale={_listed(self.scale)}; correct it or the scale, or drop such rows with {DROP}"
+                raise UnusableRow(f"{where}: the rating {rating!r} is {outside}", "rating_outside_scale")
+        if row.values.get("prompt") == [] and not self.system:
+            remedy = "put a message of user or system first, as data.system=TEXT does"
+            raise UnusableRow(f"{where}: the conversation begins with the assistant: {remedy}", "begins_with_assistant")
         return row
-
-    def _given(self) -> str:
-        if not self.path:
-            raise UserError("no data: say where it is with data.path=PATH")
-        return self.path
 
 
 def _lacking(row: Row, needs: Sequence[str]) -> str | None:
@@ -285,10 +253,7 @@ def _lacking(row: Row, needs: Sequence[str]) -> str | None:
 def _incomplete(row: Row, name: str, more: str = "") -> UnusableRow:
     unanswered = name == "completion" and conversation_column(row)
     what = no_answer(row) if unanswered else f"{row.where}: no {name!r}, which other rows have"
-    return UnusableRow(
-        f"{what}{more}\nfill it in, or drop such rows with data.unusable=drop",
-        f"no_{name}",
-    )
+    return UnusableRow(f"{what}{more}\nfill it in, or drop such rows with {DROP}", f"no_{name}")
 
 
 def _listed(values: Sequence[float | str]) -> str:

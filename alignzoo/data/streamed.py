@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from alignzoo.common import fingerprint
 from alignzoo.common.progress import counted
+from alignzoo.data.json_text import Json
 from alignzoo.data.large import CHECKED, LazyRows, Make
+from alignzoo.data.messages import Columns
 from alignzoo.data.rows import Row
-from alignzoo.data.stored import RawRow, lean
+from alignzoo.data.stored import RawRow, numbered
 from alignzoo.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger("alignzoo")
 ENDLESS = 2**40  # rows, more than any run draws
@@ -24,13 +29,13 @@ NONE = np.array([], dtype=np.int64)
 
 
 class Stream:
-    """Rows of `datasets.IterableDataset`s as `opened` gives them, the first of which are held. State: where it is."""
+    """Rows of the `datasets.IterableDataset`s that `opened` gives, the first of which are held. State: where it is."""
 
-    rows: Iterator[Any]
+    rows: Iterator[Columns]
 
-    def __init__(self, opened: Callable[[], Any], name: str, sparse: frozenset[str]) -> None:
+    def __init__(self, opened: Callable[[], Dataset], name: str, sparse: frozenset[str]) -> None:
         self.opened, self.name, self.sparse = opened, name, sparse
-        self._open()
+        self._open(0)
         self.first = list(islice(counted(self.rows, f"{name}: reading the first rows"), CHECKED))
         if not self.first:
             raise UserError(f"{name} has no rows")
@@ -41,45 +46,43 @@ class Stream:
         if place < len(self.first):
             return self._numbered(place, self.first[place])
         if place < self.at:
-            self._open()
+            self._open(0)
         columns = self.first[-1]
         while self.at <= place:
             columns = self._next()
         return self._numbered(place, columns)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         return {"at": self.at, "began": self.began, "stream": json.dumps(self.data.state_dict())}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._open()
+    def load_state_dict(self, state: Columns) -> None:
+        self._open(0)
         self.data.load_state_dict(json.loads(state["stream"]))
         self.rows, self.at, self.began = iter(self.data), state["at"], state["began"]
 
-    def _open(self) -> None:
+    def _open(self, at: int) -> None:
         self.data = self.opened()
         self.rows = iter(self.data)
-        self.at = self.began = 0  # of `began`: where this pass over the data did
+        self.at = self.began = at  # of `began`: where this pass over the data did
 
-    def _next(self) -> Any:
+    def _next(self) -> Columns:
         columns = next(self.rows, None)
         if columns is None:
             logger.warning("%s has ended after %d rows: it begins again", self.name, self.at - self.began)
-            at = self.at
-            self._open()
-            self.at = self.began = at
+            self._open(self.at)
             columns = next(self.rows)
         self.at += 1
         return columns
 
-    def _numbered(self, place: int, columns: Mapping[str, Any]) -> RawRow:
-        return f"{self.name}, row {place - self.began * (place >= self.began) + 1}", lean(columns, self.sparse)
+    def _numbered(self, place: int, columns: Columns) -> RawRow:
+        return numbered(self.name, place - self.began * (place >= self.began), columns, self.sparse)
 
 
 @dataclass(frozen=True)
 class StreamedRows(LazyRows):
     """All rows of a stream, numbered as they come."""
 
-    stored: Any  # a Stream
+    stored: Stream
 
     endless: ClassVar[bool] = True
 
@@ -105,6 +108,12 @@ class StreamedRows(LazyRows):
         """As they come: what is far apart can't be compared."""
         return self
 
+    def state_dict(self) -> dict[str, Json]:
+        return self.stored.state_dict()
+
+    def load_state_dict(self, state: dict[str, Json]) -> None:
+        self.stored.load_state_dict(state)
+
     def count(self, parts: Callable[[Row], int]) -> np.ndarray:
         raise UserError(
             f"{self.stored.name} is streamed, and a row of it may be several records: leave data.streaming out, or choose an "
@@ -112,5 +121,5 @@ class StreamedRows(LazyRows):
         )
 
     @property
-    def known(self) -> list[Row]:
-        return [row for place in range(self.beginning) for row in self._usable(place)]
+    def examined(self) -> list[Row]:
+        return list(self._made(range(self.beginning)))

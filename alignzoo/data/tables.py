@@ -4,22 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TypedDict, TypeVar
 
 import torch
 from torch import Tensor
 
-from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
+from alignzoo.batch import Batch, Completions, Decode, Pairs, Prompts, Rankings, Rated, Triples
 from alignzoo.data.encode import Tokens
-from alignzoo.data.rows import Text
+from alignzoo.data.messages import Json, Text
+
+SIDES: dict[type[Batch], tuple[str, ...]] = {  # columns of completions, in a row's order
+    Pairs: ("chosen", "rejected"),
+    Triples: ("chosen", "rejected", "demonstration"),
+}
+B = TypeVar("B", bound=Batch)
+
+
+class TokenColumns(TypedDict):
+    """Of completions: ids (B, T), and attended, scored (B, T), truncated (B,) bool."""
+
+    ids: Tensor
+    attended: Tensor
+    scored: Tensor
+    truncated: Tensor
 
 
 class Ragged:
     """Sequences of unequal length, as one flat tensor."""
 
     def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
-        lengths = torch.tensor([0] + [len(s) for s in sequences])
-        self.starts = lengths.cumsum(0)
+        self.starts = torch.tensor([0] + [len(s) for s in sequences]).cumsum(0)
         self.values = torch.tensor([token for s in sequences for token in s] + [0], dtype=torch.int32)
 
     def padded(self, rows: Tensor, left: bool = False) -> tuple[Tensor, Tensor]:
@@ -28,22 +42,21 @@ class Ragged:
         length = stop - start
         width = max(1, int(length.max())) if len(rows) else 1
         place = torch.arange(width) - (width - length if left else 0)
-        own = (place >= 0) & (place < length)
-        return self.values[torch.where(own, start + place, 0)].long().where(own, torch.tensor(0)), own
+        inside = (place >= 0) & (place < length)
+        return self.values[torch.where(inside, start + place, 0)].long().where(inside, torch.tensor(0)), inside
 
 
 @dataclass(kw_only=True)
 class PromptTable:
-    """Prompts with the data set's columns."""
+    """Prompts with the data set's columns, and what they were made of."""
 
     ids: Ragged
-    columns: dict[str, list[Any]]
-    decode: Callable[[list[list[int]]], list[str]]
-    size: int
-    made_of: list[Text] | None = None
+    columns: dict[str, list[Json]]
+    decode: Decode
+    made_of: list[Text]
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.made_of)
 
     def batch(self, rows: Sequence[int]) -> Prompts:
         return self.prompts(torch.as_tensor(rows), torch.as_tensor(rows))
@@ -51,56 +64,54 @@ class PromptTable:
     def prompts(self, places: Tensor, row: Tensor) -> Prompts:
         ids, attended = self.ids.padded(places, left=True)
         columns = {name: [values[i] for i in places.tolist()] for name, values in self.columns.items()}
-        made_of = None if self.made_of is None else [self.made_of[i] for i in places.tolist()]
+        made_of = [self.made_of[i] for i in places.tolist()]
         return Prompts(ids=ids, attended=attended, row=row, columns=columns, decode=self.decode, made_of=made_of)
 
 
-@dataclass(kw_only=True)
 class CompletionTable:
-    """Rows of one or more completions of one prompt each, as `view` records: Completions, Pairs, Rated or Rankings.
+    """Rows of one or more completions of one prompt each, as `view` records: Completions, Pairs, Triples, Rated or Rankings.
 
-    prompt_of (N,) places each row's prompt in `prompts`; first (N + 1,) each row's first completion; marks: ratings or ranks,
-    one a completion; of pairs the margins, one a row, where there are any.
+    `prompt_of` places each row's prompt in `prompts`; `marks` are each row's ratings or ranks, one a completion; of pairs the
+    margin, where there is one.
     """
 
-    view: type[Batch]
-    prompts: PromptTable
-    prompt_of: Tensor
-    first: Tensor
-    ids: Ragged
-    scored: Ragged
-    truncated: Tensor
-    marks: Tensor
+    def __init__(
+        self, view: type[Batch], prompts: PromptTable, prompt_of: Sequence[int], completions: Sequence[Sequence[Tokens]],
+        marks: Sequence[Sequence[float]],
+    ) -> None:  # fmt: skip
+        flat = [tokens for row in completions for tokens in row]
+        self.view, self.prompts = view, prompts
+        self.prompt_of = torch.tensor(prompt_of, dtype=torch.long)
+        self.first = torch.tensor([0] + [len(row) for row in completions]).cumsum(0)  # (N + 1,) each row's first completion
+        self.ids = Ragged([tokens.ids for tokens in flat])
+        self.scored = Ragged([tokens.scored for tokens in flat])
+        self.truncated = torch.tensor([tokens.truncated for tokens in flat], dtype=torch.bool)
+        marked = view in (Rated, Rankings) or any(marks)
+        self.marks = torch.tensor([mark for row in marks for mark in row], dtype=torch.float) if marked else None
 
     def __len__(self) -> int:
         return len(self.prompt_of)
 
     def batch(self, rows: Sequence[int]) -> Batch:
-        chosen = torch.as_tensor(rows)
-        if self.view is Pairs:
-            prompts, prompt_of = self._prompts(chosen)
-            sides = [self._columns(self.first[chosen] + side) for side in (0, 1)]
-            good, bad = (Completions(prompts=prompts, prompt_of=prompt_of, row=chosen, **columns) for columns in sides)
-            return Pairs(chosen=good, rejected=bad, margin=self.marks[chosen] if len(self.marks) else None)
-        repeats = self.first[chosen + 1] - self.first[chosen]
-        row = chosen.repeat_interleave(repeats)
-        within = torch.arange(len(row)) - (repeats.cumsum(0) - repeats).repeat_interleave(repeats)
-        places = self.first[row] + within
-        prompts, prompt_of = self._prompts(row)
-        shared: dict[str, Any] = {"prompts": prompts, "prompt_of": prompt_of, "row": row, **self._columns(places)}
-        if self.view is Rated:
-            return Rated(rating=self.marks[places], **shared)
-        if self.view is Rankings:
-            return Rankings(rank=self.marks[places], **shared)
-        return Completions(**shared)
+        row = torch.as_tensor(rows)
+        if sides_of := SIDES.get(self.view):
+            sides, marked = [self.first[row] + place for place in range(len(sides_of))], row
+        else:
+            repeats = self.first[row + 1] - self.first[row]
+            within = torch.arange(int(repeats.sum())) - (repeats.cumsum(0) - repeats).repeat_interleave(repeats)
+            row = row.repeat_interleave(repeats)
+            sides = [marked := self.first[row] + within]
+        used, prompt_of, first = each_once(self.prompt_of[row])
+        return records(
+            self.view,
+            [self._columns(places) for places in sides],
+            None if self.marks is None else self.marks[marked],
+            prompts=self.prompts.prompts(used, row[first]),
+            prompt_of=prompt_of,
+            row=row,
+        )
 
-    def _prompts(self, row: Tensor) -> tuple[Prompts, Tensor]:
-        """The prompts of these rows, each once, numbered by the first of the rows that has it; and which is whose."""
-        used, prompt_of = self.prompt_of[row].unique(return_inverse=True)
-        place = torch.full_like(used, len(row)).scatter_reduce(0, prompt_of, torch.arange(len(row)), "amin")
-        return self.prompts.prompts(used, row[place]), prompt_of
-
-    def _columns(self, places: Tensor) -> dict[str, Any]:
+    def _columns(self, places: Tensor) -> TokenColumns:
         ids, attended = self.ids.padded(places)
         scored, _ = self.scored.padded(places)
         return {"ids": ids, "attended": attended, "scored": scored.bool(), "truncated": self.truncated[places]}
@@ -119,24 +130,30 @@ class WholeTable:
         return self.records.take(rows)
 
 
-def renumbered(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def each_once(prompt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B,) numbers of prompts -> each once (P,), which of them is whose (B,), and the first place of each (P,)."""
+    used, prompt_of = prompt.unique(return_inverse=True)
+    return used, prompt_of, torch.full_like(used, len(prompt)).scatter_reduce(0, prompt_of, torch.arange(len(prompt)), "amin")
+
+
+def records(
+    view: type[Batch], sides: Sequence[TokenColumns], marks: Tensor | None, prompts: Prompts, prompt_of: Tensor,
+    row: Tensor,
+) -> Batch:  # fmt: skip
+    """Completions, Pairs, Triples, Rated or Rankings of these token columns: of pairs those of the chosen and of the rejected,
+    which `marks`, where there are any, are the margins of; else one, with ratings or ranks."""
+    if view is Rated and marks is not None:
+        return Rated(rating=marks, prompts=prompts, prompt_of=prompt_of, row=row, **sides[0])
+    if view is Rankings and marks is not None:
+        return Rankings(rank=marks, prompts=prompts, prompt_of=prompt_of, row=row, **sides[0])
+    parts = [Completions(prompts=prompts, prompt_of=prompt_of, row=row, **columns) for columns in sides]
+    if view is Triples:
+        return Triples(chosen=parts[0], rejected=parts[1], demonstration=parts[2], margin=marks)
+    return Pairs(chosen=parts[0], rejected=parts[1], margin=marks) if view is Pairs else parts[0]
+
+
+def renumbered(batch: B, change: Callable[[Tensor], Tensor]) -> B:
     """The records with every row number changed."""
-    changes = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    changes = {name: renumbered(value, change) if isinstance(value, Batch) else value for name, value in changes.items()}
-    return replace(batch, **changes | ({"row": change(batch.row)} if "row" in changes else {}))
-
-
-def completion_table(
-    view: type[Batch], prompts: PromptTable, prompt_of: list[int], completions: list[list[Tokens]], marks: list[list[float]]
-) -> CompletionTable:
-    flat = [tokens for row in completions for tokens in row]
-    return CompletionTable(
-        view=view,
-        prompts=prompts,
-        prompt_of=torch.tensor(prompt_of, dtype=torch.long),
-        first=torch.tensor([0] + [len(row) for row in completions]).cumsum(0),
-        ids=Ragged([tokens.ids for tokens in flat]),
-        scored=Ragged([tokens.scored for tokens in flat]),
-        truncated=torch.tensor([tokens.truncated for tokens in flat], dtype=torch.bool),
-        marks=torch.tensor([mark for row in marks for mark in row], dtype=torch.float),
-    )
+    columns = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    changes = {name: renumbered(value, change) for name, value in columns.items() if isinstance(value, Batch)}
+    return replace(batch, **changes | ({"row": change(columns["row"])} if "row" in columns else {}))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
+from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated, Triples
 from alignzoo.data.formats import OTHER_NAMES
 from alignzoo.data.messages import is_conversation
 from alignzoo.data.rows import Row, Text
@@ -29,20 +29,22 @@ class Example:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a view is had from the columns in `needs`, unless a column `unless` gives them another meaning; `name` if derived."""
+    """How a view is had from the columns in `needs`, unless a column `unless` gives them another meaning; `name` if derived;
+    `single` where each row is one example."""
 
     needs: tuple[str, ...]
     make: Callable[[Row], Iterable[Example]]
     name: str = ""
     unless: str = ""
-
-    @property
-    def single(self) -> bool:
-        """Whether each row is one example."""
-        return self.make in (_prompt, _completion, _chosen, _pair, _pair_with_margin, _rated, _ranking, _ranked_pair)
+    single: bool = True
 
     def fits(self, available: set[str]) -> bool:
         return available.issuperset(self.needs) and self.unless not in available
+
+
+def _of(*columns: str, mark: str = "") -> Callable[[Row], list[Example]]:
+    """Completions as these columns have them, with the number in another."""
+    return lambda row: [Example(row, [row[name] for name in columns], [float(row[mark])] if mark else [])]
 
 
 def _ranked(row: Row) -> list[tuple[float, Text]]:
@@ -52,40 +54,24 @@ def _ranked(row: Row) -> list[tuple[float, Text]]:
     return sorted(((float(levels.index(rank)), completion) for rank, completion in pairs), key=lambda pair: pair[0])
 
 
-def _prompt(row: Row) -> list[Example]:
-    return [Example(row)]
-
-
-def _completion(row: Row) -> list[Example]:
-    return [Example(row, [row["completion"]])]
-
-
 def _desirable(row: Row) -> list[Example]:
     return [Example(row, [row["completion"]])] if row["label"] > 0 else []
-
-
-def _chosen(row: Row) -> list[Example]:
-    return [Example(row, [row["chosen"]])]
 
 
 def _best(row: Row) -> list[Example]:
     return [Example(row, [completion]) for rank, completion in _ranked(row) if rank == 0]
 
 
-def _pair(row: Row) -> list[Example]:
-    return [Example(row, [row["chosen"], row["rejected"]])]
-
-
-def _pair_with_margin(row: Row) -> list[Example]:
-    return [Example(row, [row["chosen"], row["rejected"]], [float(row["margin"])])]
-
-
 def _pairs_of_ranking(row: Row) -> list[Example]:
     return [Example(row, [a, b]) for (first, a), (second, b) in combinations(_ranked(row), 2) if first < second and a != b]
 
 
-def _rated(row: Row) -> list[Example]:
-    return [Example(row, [row["completion"]], [float(row["label"])])]
+def _triple_of_ranking(row: Row) -> list[Example]:
+    """The second and the last are compared, or, where they are equally good, the best and the last."""
+    ranked = _ranked(row)
+    better = ranked[0] if len(ranked) < 3 or ranked[1][0] == ranked[-1][0] else ranked[1]
+    (_, best), (highest, chosen), (lowest, rejected) = ranked[0], better, ranked[-1]
+    return [Example(row, [chosen, rejected, best])] if highest < lowest and chosen != rejected else []
 
 
 def _rated_pair(row: Row) -> list[Example]:
@@ -106,26 +92,38 @@ RANKING = ("prompt", "completions", "ranks")
 RATED = ("prompt", "completion", "label")
 
 RECIPES: dict[type[Batch], list[Recipe]] = {
-    Prompts: [Recipe(("prompt",), _prompt)],
+    Prompts: [Recipe(("prompt",), _of())],
     Completions: [
-        Recipe(("prompt", "completion"), _completion, unless="label"),
-        Recipe(RATED, _desirable, "demonstrations of the completions with a label above 0"),
-        Recipe(PAIR, _chosen, "demonstrations of the chosen"),
-        Recipe(RANKING, _best, "demonstrations of the best ranked"),
+        Recipe(("prompt", "completion"), _of("completion"), unless="label"),
+        Recipe(RATED, _desirable, "demonstrations of the completions with a label above 0", single=False),
+        Recipe(PAIR, _of("chosen"), "demonstrations of the chosen"),
+        Recipe(RANKING, _best, "demonstrations of the best ranked", single=False),
     ],
     Pairs: [
-        Recipe(PAIR, _pair, unless="margin"),
-        Recipe((*PAIR, "margin"), _pair_with_margin),
-        Recipe(RANKING, _pairs_of_ranking, "pairs of each two completions of different rank"),
+        Recipe(PAIR, _of("chosen", "rejected"), unless="margin"),
+        Recipe((*PAIR, "margin"), _of("chosen", "rejected", mark="margin")),
+        Recipe(RANKING, _pairs_of_ranking, "pairs of each two completions of different rank", single=False),
     ],
-    Rated: [Recipe(RATED, _rated), Recipe(PAIR, _rated_pair, "the chosen rated 1, the rejected 0")],
+    Triples: [
+        Recipe((*PAIR, "completion"), _of("chosen", "rejected", "completion")),
+        Recipe(PAIR, _of("chosen", "rejected", "chosen"), "the chosen as demonstrations too"),
+        Recipe(
+            RANKING, _triple_of_ranking, "the best ranked as demonstration, the second chosen, the last rejected", single=False
+        ),
+    ],
+    Rated: [
+        Recipe(RATED, _of("completion", mark="label")),
+        Recipe(PAIR, _rated_pair, "the chosen rated 1, the rejected 0", single=False),
+    ],
     Rankings: [Recipe(RANKING, _ranking), Recipe(PAIR, _ranked_pair, "rankings of two")],
 }
 
+COMPARING = (Pairs, Triples, Rankings)
 REMEDIES: dict[type[Batch], str] = {
     Prompts: "prompts",
     Completions: "demonstrations: prompt and completion, or messages, or text",
     Pairs: "pairs: prompt, chosen and rejected, or prompt, completions and ranks",
+    Triples: "pairs and demonstrations: prompt, chosen, rejected and completion, or what gives pairs",
     Rated: "rated completions: prompt, completion and label, or prompt, chosen and rejected",
     Rankings: "rankings: prompt, completions and ranks, or prompt, chosen and rejected",
 }
@@ -172,11 +170,11 @@ def needed(view: type[Batch], rows: Sequence[Row]) -> tuple[str, ...]:
     available = _columns(rows)
     if fitting := view in RECIPES and _fitting(view, available):
         return fitting.needs
-    return RATED if view in (Pairs, Rankings) and available.issuperset(RATED) else ()
+    return RATED if view in COMPARING and available.issuperset(RATED) else ()
 
 
 def compared_within_prompts(view: type[Batch], rows: Sequence[Row]) -> bool:
-    return view in (Pairs, Rankings) and needed(view, rows) == RATED
+    return view in COMPARING and needed(view, rows) == RATED
 
 
 def together(view: type[Batch], rows: list[Row]) -> list[Row]:

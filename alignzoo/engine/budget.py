@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from alignzoo.batch import Completions, Pairs, Prompts, Rankings
-from alignzoo.contracts import OnlineAlgorithm, Tables, TrainerPlugin
-from alignzoo.engine.cost import completions_in
+from alignzoo.batch import Completions, Pairs, Prompts, Rankings, Triples
+from alignzoo.common.account import completions_in
+from alignzoo.contracts import Algorithm, OnlineAlgorithm, Tables, TrainerPlugin
 from alignzoo.errors import UserError
 from alignzoo.settings import Budget, Schedule, Training, Unit
 from alignzoo.setup import RunConfig
@@ -42,7 +42,8 @@ def check_data(setup: RunConfig, tables: Tables) -> None:
     """Raises UserError where an algorithm that only reads would never use up a budget in samples: later epochs are nothing
     new."""
     each = _each(setup.algorithm)
-    if setup.budget.unit is not Unit.samples or _samples_itself(setup) or each is None:
+    samples_itself = isinstance(setup.algorithm, OnlineAlgorithm) or _sampled(setup) > 0
+    if setup.budget.unit is not Unit.samples or samples_itself or each is None:
         return
     most = each * len(tables.train)
     if most < setup.budget.amount:
@@ -56,10 +57,9 @@ def steps(setup: RunConfig, tables: Tables) -> int:
     """Optimizer steps that are enough to use up the budget, where that is known beforehand."""
     if setup.budget.unit is not Unit.samples:
         return ENDLESS
-    if _samples_itself(setup):
-        sampled = setup.algorithm.sampled(setup.training.batch) if isinstance(setup.algorithm, TrainerPlugin) else 0
-        return math.ceil(setup.budget.amount / sampled) if sampled else ENDLESS
-    return math.ceil(len(tables.train) / setup.training.batch)
+    if sampled := _sampled(setup):
+        return math.ceil(setup.budget.amount / sampled)
+    return ENDLESS if isinstance(setup.algorithm, OnlineAlgorithm) else math.ceil(len(tables.train) / setup.training.batch)
 
 
 def samples(setup: RunConfig, tables: Tables, steps: int) -> int:
@@ -67,21 +67,19 @@ def samples(setup: RunConfig, tables: Tables, steps: int) -> int:
     batch, rows = setup.training.batch, len(tables.train)
     first = range(min(rows, batch))
     delivered = min(steps * batch, rows) * completions_in(tables.train.batch(first), rows) // len(first)
-    return delivered + steps * int(setup.algorithm.sampled(batch))
+    return delivered + steps * _sampled(setup)
 
 
-def _samples_itself(setup: RunConfig) -> bool:
-    algorithm = setup.algorithm
-    return isinstance(algorithm, OnlineAlgorithm) or (
-        isinstance(algorithm, TrainerPlugin) and algorithm.sampled(setup.training.batch) > 0
-    )
+def _sampled(setup: RunConfig) -> int:
+    """Completions that a hosted trainer samples by itself for an optimizer step."""
+    return setup.algorithm.sampled(setup.training.batch) if isinstance(setup.algorithm, TrainerPlugin) else 0
 
 
-def _each(algorithm: Any) -> int | None:
+def _each(algorithm: Algorithm | TrainerPlugin) -> int | None:
     """Completions in a record; None where that is only seen in the data."""
     kind = algorithm.data
     if issubclass(kind, Pairs):
-        return 2
+        return 3 if issubclass(kind, Triples) else 2
     return None if issubclass(kind, Rankings) or not issubclass(kind, Completions | Prompts) else 1
 
 
@@ -116,15 +114,9 @@ class Allowance:
                 f"give enough for many steps"
             )
 
-    def scheduler(self, trainer: Any, training: Training, optimizer: Any = None) -> LambdaLR:
-        """For `create_scheduler` of a trainer: its learning rate's schedule, with the budget as its horizon."""
-        if trainer.lr_scheduler is None:
-            trainer.lr_scheduler = LambdaLR(
-                optimizer or trainer.optimizer,
-                lambda step: factor(training.schedule, step, training.warmup_steps, self.progress()),
-            )
-            trainer._created_lr_scheduler = True
-        return trainer.lr_scheduler
+    def schedule(self, training: Training, optimizer: Optimizer) -> LambdaLR:
+        """The learning rate's schedule, with the budget as its horizon."""
+        return LambdaLR(optimizer, lambda step: factor(training.schedule, step, training.warmup_steps, self.progress()))
 
 
 def factor(schedule: Schedule, step: int, warmup: int, progress: float) -> float:

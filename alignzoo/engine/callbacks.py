@@ -7,15 +7,16 @@ import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignzoo.common.folder import CONFIG
 from alignzoo.common.signals import caught
-from alignzoo.settings import Training
+from alignzoo.engine.run_trainer import RunTrainer
+
+Row = dict[str, float]
 
 
 class Interrupt:
@@ -39,56 +40,47 @@ class Flow(TrainerCallback):
     before it is.
     """
 
-    def __init__(self, settings: Training, interrupt: Interrupt) -> None:
-        self.settings, self.interrupt = settings, interrupt
-        self.trainer: Any = None
-        self.stopped = False
+    def __init__(self, trainer: RunTrainer, interrupt: Interrupt) -> None:
+        self.trainer, self.interrupt = trainer, interrupt
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object) -> None:
         self.trainer.cost.started()
-        if self.settings.eval_steps and state.global_step == 0:
+        if self.trainer.settings.eval_steps and state.global_step == 0:
             self.trainer.evaluate()
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+    def on_pre_optimizer_step(self, *event: object, **rest: object) -> None:
         self.trainer.cost.begin("training")
 
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+    def on_optimizer_step(self, *event: object, **rest: object) -> None:
         self.trainer.cost.end()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object) -> None:
         self.trainer.finish_step()
-        step, last = state.global_step, self._is_last(state)
-        asked = torch.tensor(self.interrupt.requested, device=args.device)
-        self.stopped = bool(self.trainer.roles.any(asked)) and not last
-        control.should_log = last or _due(step, self.settings.logging_steps)
-        control.should_evaluate = last or _due(step, self.settings.eval_steps)
-        control.should_save = self.stopped or (not last and _due(step, self.settings.save_steps))
-        control.should_training_stop = last or self.stopped
+        settings, step, last = self.trainer.settings, state.global_step, self.trainer.at_end()
+        requested = torch.tensor(self.interrupt.requested, device=args.device)
+        stopped = bool(self.trainer.roles.any(requested)) and not last
+        control.should_log = last or _due(step, settings.logging_steps)
+        control.should_evaluate = last or _due(step, settings.eval_steps)
+        control.should_save = stopped or (not last and _due(step, settings.save_steps))
+        control.should_training_stop = last or stopped
 
-    def _is_last(self, state: Any) -> bool:
-        allowance = self.trainer.allowance
-        spent = allowance.limited and allowance.progress() >= 1
-        if spent:
-            allowance.check_first_step(state.global_step)
-        stopped = bool(self.trainer.stopping.reason)  # before a restart
-        self.trainer.ended = spent or stopped or state.global_step >= state.max_steps
-        return self.trainer.ended
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object) -> None:
         control.should_log = control.should_evaluate = control.should_save = False
 
 
 class Show(TrainerCallback):
     """Hands log and evaluation rows to a display on the main process."""
 
-    def __init__(self, update: Callable[[int, dict[str, float]], None]) -> None:
+    def __init__(self, update: Callable[[int, Row], None]) -> None:
         self.update = update
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
+    def on_log(self, args: object, state: TrainerState, control: object, logs: Row | None = None, **rest: object) -> None:
         if state.is_world_process_zero and logs and "loss" in logs:
             self.update(state.global_step, logs)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **rest: Any) -> None:
+    def on_evaluate(
+        self, args: object, state: TrainerState, control: object, metrics: Row | None = None, **rest: object
+    ) -> None:
         if state.is_world_process_zero and metrics:
             self.update(state.global_step, metrics)
 
@@ -100,8 +92,8 @@ class Settings(TrainerCallback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        keep = {"wandb", "trackio", "mlflow"} & set(args.report_to)
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object) -> None:
+        keep = {"wandb", "trackio", "mlflow"} & set(args.report_to or ())
         if not keep or not state.is_world_process_zero:
             return
         settings = OmegaConf.to_container(OmegaConf.load(self.folder / CONFIG))

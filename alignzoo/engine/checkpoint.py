@@ -107,8 +107,8 @@ def save_main(module: Any, folder: Path, tokenizer: Any, encoder: Encoder | None
     """Policy or scorer as any Hugging Face tool loads it: the model, or where it has one, its adapter; the tokenizer, with the
     template it was trained with; and how it was made to read text."""
     with warnings.catch_warnings():
-        for known in ("Setting `save_embedding_layers`", "Could not find a config file in"):  # all that peft trains is saved
-            warnings.filterwarnings("ignore", known)
+        for message in ("Setting `save_embedding_layers`", "Could not find a config file in"):  # all that peft trains is saved
+            warnings.filterwarnings("ignore", message)
         module.save_pretrained(folder)
     if encoder is not None:
         tokenizer.chat_template = encoder.settings["template"]
@@ -121,9 +121,9 @@ def load_main(module: Any, folder: Path) -> None:
     if hasattr(module, "peft_config"):
         from peft import set_peft_model_state_dict
 
-        result: Any = set_peft_model_state_dict(module, load_file(folder / "adapter_model.safetensors"))
-        if result.unexpected_keys:
-            raise UserError(f"{folder} holds adapter weights this model does not have: {result.unexpected_keys[:3]}")
+        keys = set_peft_model_state_dict(module, load_file(folder / "adapter_model.safetensors"))
+        if unexpected := getattr(keys, "unexpected_keys", ()):
+            raise UserError(f"{folder} holds adapter weights this model does not have: {unexpected[:3]}")
         return
     saved = type(module).from_pretrained(folder, dtype=next(module.parameters()).dtype, config=module.config)
     module.load_state_dict(saved.state_dict(), strict=True)
@@ -140,8 +140,7 @@ def load_module(module: nn.Module, folder: Path) -> None:
 
 def saved(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, whole or not, the oldest first."""
-    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(found, key=step_of)
+    return sorted((path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()), key=step_of)
 
 
 def _hash(path: Path) -> str:

@@ -6,10 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from alignzoo.contracts import Algorithm, Couples, Kind, OnlineAlgorithm, Reference, Reward, Role, Source, TrainerPlugin
+from alignzoo.contracts import (
+    Algorithm,
+    Couples,
+    Kind,
+    OnlineAlgorithm,
+    Reference,
+    Reward,
+    Role,
+    Sampler,
+    Source,
+    TrainerPlugin,
+    learning,
+)
 from alignzoo.errors import UserError
-from alignzoo.models.sampling import vllm_loop
-from alignzoo.settings import Decoding, EarlyStop, Generation, Peft, Rollout, Training, Truncation
+from alignzoo.settings import LOOPS, EarlyStop, Generation, Peft, Rollout, Training, Truncation
 
 METHODS = {
     Kind.POLICY: frozenset({"logprobs", "tokens", "generate"}),
@@ -74,11 +85,27 @@ def _check_reference(name: str, role_name: str, role: Role, reference: Reference
         )
 
 
+def check_followers(name: str, roles: Mapping[str, Role], reference: Reference, adapter: bool) -> None:
+    """What follows has weights of its own, in the form of those that it follows, which are trained. Raises UserError."""
+    for role_name, role in roles.items():
+        if role.follows is None:
+            continue
+        leader, where = roles.get(role.follows.role), f"{name}: the role {role_name} follows {role.follows.role}"
+        if leader is None or not leader.trained or role.trained:
+            raise UserError(f"{where}: what follows is not trained, and what it follows is a trained role of the algorithm")
+        if leader.kind is not role.kind or bool(leader.shares) != bool(role.shares):
+            raise UserError(f"{where}, which is another kind of network: give both the same kind, and `shares` to both or none")
+        if role.start == "reference" and not reference.moves:
+            raise UserError(f"{where}, and {type(reference).__name__} has no weights to move: choose reference=copy")
+        if adapter and role.follows.role == "policy":
+            raise UserError(f"{where}, whose weights are its adapter's and the model's together: leave peft out")
+
+
 def check_lessons(
     choices: Mapping[str, str | None], algorithm: Algorithm | TrainerPlugin, reward: Reward | None, gold: Reward | None
 ) -> None:
     """What a reward learns by itself it learns from the completions of an algorithm that samples and asks for rewards."""
-    if reward is None or not reward.teaches():
+    if not learning(reward).teaches():
         return
     name = choices["algorithm"]
     scored = any(role.kind is Kind.REWARD for role in algorithm.roles().values())
@@ -87,7 +114,7 @@ def check_lessons(
             f"reward={choices['reward']} learns from what the policy writes for it, and {name} has nothing scored, "
             "or does so in a trainer of its own:\nchoose an online algorithm, such as reinforce, grpo or ppo"
         )
-    if reward.needs_labels() and gold is None:
+    if learning(reward).needs_labels() and gold is None:
         raise UserError(
             f"reward={choices['reward']} needs a judge to label completions: say who with gold=NAME, "
             "such as gold=ratings gold.path=FILE or gold=sentiment"
@@ -109,13 +136,13 @@ def check_sampling(name: str, algorithm: Algorithm | TrainerPlugin, generation: 
         )
 
 
-def check_decoding(name: str, algorithm: Algorithm | TrainerPlugin, generation: Generation) -> None:
-    """Whether this machine and algorithm can sample by a server, which need not be running yet."""
-    if generation.decoding is not Decoding.vllm:
-        return
-    if isinstance(algorithm, TrainerPlugin) and getattr(algorithm, "online", False):
-        raise UserError(f"{name} samples by itself, and generation.decoding=vllm would do nothing: leave it out")
-    vllm_loop.check()
+def check_decoding(name: str, algorithm: Algorithm | TrainerPlugin, generation: Generation, sampler: Sampler) -> None:
+    """Whether this machine and algorithm can sample so."""
+    if generation.decoding not in LOOPS and isinstance(algorithm, TrainerPlugin) and algorithm.online:
+        raise UserError(
+            f"{name} samples by itself, and generation.decoding={generation.decoding} would do nothing: leave it out"
+        )
+    sampler.check(generation)
 
 
 def check_early_stop(early: EarlyStop, training: Training, judged: bool) -> None:
@@ -128,8 +155,10 @@ def check_early_stop(early: EarlyStop, training: Training, judged: bool) -> None
         raise UserError(f"early_stop.metric={early.metric} needs a judge: choose one with gold=NAME, such as gold=sentiment")
 
 
-def refuse_sharded(early: EarlyStop) -> None:
-    """Weights that no process has whole can't be kept while training goes on."""
+def refuse_sharded(name: str, algorithm: Algorithm | TrainerPlugin, early: EarlyStop) -> None:
+    """Weights that no process has whole can't be kept while training goes on, nor moved by an algorithm."""
+    if isinstance(algorithm, Algorithm) and type(algorithm).around_step is not Algorithm.around_step:
+        raise UserError(f"{name} takes optimizer steps of its own, which weights that are sharded over processes don't allow")
     if early.metric:
         raise UserError(
             f"early_stop.metric={early.metric} can't keep weights that are sharded over processes: leave early_stop out"
@@ -143,8 +172,8 @@ def check_sizes(algorithm: Algorithm, training: Training, rollout: Rollout, rank
     micro = micro_batch(training, ranks)
     if isinstance(algorithm, OnlineAlgorithm) and rollout.samples < algorithm.least_samples():
         raise UserError(
-            f"rollout.samples={rollout.samples} is too few: this algorithm compares the completions of a prompt, "
-            f"at least {algorithm.least_samples()}"
+            f"rollout.samples={rollout.samples} is too few: this algorithm, by its settings, compares the completions of a "
+            f"prompt, at least {algorithm.least_samples()}"
         )
     if isinstance(algorithm, OnlineAlgorithm) and rollout.prompts % ranks:
         raise UserError(f"rollout.prompts={rollout.prompts} does not divide among {ranks} processes")

@@ -3,164 +3,179 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from alignzoo.batch import Completions
+from alignzoo.batch import Batch, Completions, Prompts
 from alignzoo.common import reference_samples
-from alignzoo.contracts import Metric, Scores, Source, Table, Tables
+from alignzoo.common.ranks import gather_objects
+from alignzoo.contracts import Algorithm, Models, Source, Table, Tables
 from alignzoo.data.readable import originals, readable
-from alignzoo.engine import judging
-from alignzoo.engine.beside import Beside
+from alignzoo.engine import scorer_metrics
+from alignzoo.engine.loader import Share
 from alignzoo.engine.meters import Meter
-from alignzoo.engine.trainer import AlignTrainer, default_weights, named_terms, weight_of, weighted_sum
-from alignzoo.models.roles import Models, Score, bound, gather_objects, main_role
+from alignzoo.engine.objective import averaging_weight, named_terms, weight_of, weighted_sum, weights_of
+from alignzoo.engine.reference_side import ReferenceSide
+from alignzoo.errors import UserError
+from alignzoo.models import roles
+from alignzoo.models.roles import Score, bound
 from alignzoo.settings import Sampling
-from alignzoo.statistics import texts
+from alignzoo.statistics import text_statistics
 
 CHUNK = 64  # prompts sampled, or records scored, at once
 NLL = "nll"  # of a token of the demonstrations, in nats
+Row = dict[str, object]
+B = TypeVar("B", bound=Batch)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Evaluator:
     """Reward, KL to the reference, entropy and length of one completion for each held-out prompt, and where it is text, what it
     is like beside the reference's; the perplexity of held-out demonstrations; the loss on held-out records, for algorithms that
     learn from records; and what only the task can compute. What can't be had is absent. Of a scorer, which writes nothing: how
     well it judges the held-out records."""
 
+    models: roles.RoleNetworks
+    main: str  # the role that the run is for: a policy, or a scorer
     tables: Tables
     source: Source
     sampling: Sampling
     prompts: int
-    online: bool
-    metrics: Mapping[str, Metric] = field(default_factory=dict)  # plugins, by name
+    share: Share
+    device: torch.device
+    folder: Path
+    learner: tuple[Algorithm, Models] | None = None  # with what it may see, where it learns from records
+    metrics: Mapping[str, Callable[..., object]] = field(default_factory=dict)  # plugins, by name
     gold: Score | None = None  # the reward that stands for the human judge
     demonstrations: Table | None = None  # held out
-    beside: Beside | None = None  # where the reference writes too
+    reference_side: ReferenceSide | None = None  # where the reference writes too
     best_of: int = 0  # completions of each prompt whose rewards are kept, before training: the policy is the reference then
 
-    def __call__(self, trainer: Any) -> dict[str, float]:
-        # one forward of the wrapped module for everything: data-parallel wrappers synchronise at each
-        metrics, rows = trainer.model_wrapped(bound(self._measure, trainer))
+    def __call__(self, module: nn.Module, step: int) -> tuple[dict[str, float], list[Row]]:
+        """The metrics, and the rows of completions.jsonl, sorted by prompt. `module` is the trained one, as it is wrapped: with
+        one forward of it for everything, since data-parallel wrappers synchronise at each."""
+        measures, rows = module(bound(self._measure, step))
         rows = sorted((row for part in gather_objects(rows) for row in part), key=lambda row: row["row"])
-        for row in rows:
-            trainer.completions_file.write({"step": trainer.state.global_step, **row})
-        if trainer.roles.shared.support is None:  # else it is not text, but symbols of a task
-            metrics |= texts.measured(rows)
-        if trainer.state.global_step == 0 and self.best_of and trainer.roles.has_reward:
-            scores = trainer.model_wrapped(bound(self._reference_scores, trainer))
-            if trainer.is_world_process_zero():
-                for name, found in scores.items():
-                    reference_samples.write(trainer.folder, found, name)
-        return metrics
+        if self.models.shared.support is None:  # else it is not text, but symbols of a task
+            measures |= text_statistics.measured(rows)
+        if step == 0 and self.best_of and self.models.has_reward:
+            scores = module(bound(self._reference_scores))
+            if self.share.rank == 0:
+                for name, by_prompt in scores.items():
+                    reference_samples.write(self.folder, by_prompt, name)
+        return measures, rows
 
-    def _reference_scores(self, trainer: AlignTrainer) -> dict[str, dict[str, list[float]]]:
+    def _reference_scores(self) -> dict[str, dict[str, list[float]]]:
         """By judge and prompt, of those prompts whose completions all have a score of every judge, gathered over ranks."""
-        judges = {"reward": trainer.roles.reward} | ({"gold": self.gold} if self.gold else {})
+        judges = self._judges()
         sampling = replace(self.sampling, samples=self.best_of)
-        found: dict[str, dict[str, list[float]]] = {name: {} for name in judges}
-        with trainer.roles.shared.at(sampling.temperature):
-            for prompts in _chunks(trainer, self.tables.prompts, self.prompts, max(1, CHUNK // self.best_of)):
-                c: Completions = trainer.roles.policy.generate(prompts, sampling)
-                judged = {name: _scores(name, judge(c), c) for name, judge in judges.items()}
-                usable = torch.stack([known[name].cpu() for name, (_, known) in judged.items()])
-                asked = [readable(text) for text in originals(prompts)]
-                whole = usable.all(0).view(len(asked), -1).all(1)
-                for name, (measures, _) in judged.items():
-                    rows = zip(asked, measures[name].view(len(whole), -1).tolist(), whole.tolist(), strict=True)
-                    found[name] |= {text: scores for text, scores, known in rows if known}
-        parts = gather_objects(found)
+        by_judge: dict[str, dict[str, list[float]]] = {name: {} for name in judges}
+        with self.models.shared.at(sampling.temperature):
+            for prompts in self._prompts(max(1, CHUNK // self.best_of)):
+                c = self.models.policy.generate(prompts, sampling)
+                scores = {name: judge(c) for name, judge in judges.items()}
+                usable = torch.stack([judgement.usable.cpu() for judgement in scores.values()])
+                whole = usable.all(0).view(len(prompts), -1).all(1).tolist()
+                prompt_texts = [readable(text) for text in originals(prompts)]
+                for name, judgement in scores.items():
+                    rows = zip(prompt_texts, judgement.summed(c).view(len(prompts), -1).tolist(), whole, strict=True)
+                    by_judge[name] |= {text: values for text, values, usable_all in rows if usable_all}
+        parts = gather_objects(by_judge)
         return {name: {text: row for part in parts for text, row in part[name].items()} for name in judges}
 
-    def _measure(self, trainer: AlignTrainer) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        meter, rows, writes = Meter(), [], "policy" in trainer.roles.networks
-        with trainer.roles.shared.at(self.sampling.temperature):
-            for prompts in _chunks(trainer, self.tables.prompts if writes else None, self.prompts):
-                rows += self._measure_samples(trainer.roles, prompts, meter)
+    def _judges(self) -> dict[str, Score]:
+        reward = {"reward": self.models.reward} if self.models.has_reward else {}
+        return reward | ({"gold": self.gold} if self.gold else {})
+
+    def _measure(self, step: int) -> tuple[dict[str, float], list[Row]]:
+        meter, rows, writes = Meter(), list[Row](), self.main == "policy"
         if writes:
-            self._measure_demonstrations(trainer, meter)
-        if not self.online:
-            for records in _chunks(trainer, self.tables.heldout, None):
-                _measure_records(trainer, records, meter)
-        own = self.source.evaluate(trainer.roles) if writes else self._judge(trainer)
+            with self.models.shared.at(self.sampling.temperature):
+                for prompts in self._prompts():
+                    rows += self._measure_samples(prompts, meter)
+            with self.models.shared.at(1.0):  # of all scored tokens of the demonstrations alike
+                for c in self._chunks(Completions, self.demonstrations, self.prompts):
+                    meter.add(NLL, -self.models.policy.logprobs(c), c.scored.double())
+        if self.learner:
+            for records in self._chunks(Batch, self.tables.heldout):
+                _measure_records(*self.learner, records, meter)
+        extra = self.source.evaluate(self.models) if writes else self._judge(step)
         means = meter.means()
         if NLL in means:
             means["perplexity"] = math.exp(min(means.pop(NLL), 700.0))
-        return means | own, rows
+        return means | extra, rows
 
-    def _measure_demonstrations(self, trainer: AlignTrainer, meter: Meter) -> None:
-        """Of all scored tokens alike, at temperature 1."""
-        with trainer.roles.shared.at(1.0):
-            for c in _chunks(trainer, self.demonstrations, self.prompts):
-                meter.add(NLL, -trainer.roles.policy.logprobs(c), c.scored.double())
-
-    def _measure_samples(self, models: Models, prompts: Any, meter: Meter) -> list[dict[str, Any]]:
-        c: Completions = models.policy.generate(prompts, self.sampling)
-        measures: dict[str, Tensor] = {
-            "length": c.length,
-            "truncated": c.truncated.float(),
-            "entropy": c.mean(models.policy.entropy(c)),
-        }
-        known: dict[str, Tensor] = {}
-        if "reference" in models.networks:
-            measures["kl"] = c.sum(models.policy.logprobs(c) - models.reference.logprobs(c))
-        for name, judge in (("reward", models.reward if models.has_reward else None), ("gold", self.gold)):
-            if judge:
-                found, usable = _scores(name, judge(c), c)
-                measures, known = measures | found, known | usable
-        measures |= {f"metric/{name}": metric(c) for name, metric in self.metrics.items()}
+    def _measure_samples(self, prompts: Prompts, meter: Meter) -> list[Row]:
+        policy = self.models.policy
+        c: Completions = policy.generate(prompts, self.sampling)
+        measures = {"length": c.length, "truncated": c.truncated.float(), "entropy": c.mean(policy.entropy(c))}
+        usable: dict[str, Tensor] = {}  # of those that not every completion has
+        if "reference" in self.models.networks:
+            measures["kl"] = c.sum(policy.logprobs(c) - self.models.reference.logprobs(c))
+        for name, judge in self._judges().items():
+            scores = judge(c)
+            judged = {name: scores.summed(c), **{f"{name}/{part}": values for part, values in scores.parts.items()}}
+            measures, usable = measures | judged, usable | dict.fromkeys(judged, scores.usable)
+        measures |= {f"metric/{name}": _measured(name, metric, c) for name, metric in self.metrics.items()}
         for name, values in measures.items():
-            meter.add(name, values, known[name].to(values.device).double() if name in known else 1.0)
-        made_of = originals(prompts)
-        asked = [readable(text) for text in made_of]
-        columns: dict[str, list[Any]] = {"row": c.row.tolist(), "prompt": asked, "completion": c.text}
-        if any(isinstance(text, list) for text in made_of):
-            columns["messages"] = [text if isinstance(text, list) else None for text in made_of]
-        columns |= self.beside(models, prompts) if self.beside else {}
+            meter.add(name, values, usable[name].to(values.device).double() if name in usable else 1.0)
+        texts_asked = originals(prompts)
+        columns: dict[str, list[object]] = {
+            "row": c.row.tolist(), "prompt": [readable(text) for text in texts_asked], "completion": [*c.text],
+        }  # fmt: skip
+        if any(isinstance(text, list) for text in texts_asked):
+            columns["messages"] = [text if isinstance(text, list) else None for text in texts_asked]
+        columns |= self.reference_side(self.models, prompts) if self.reference_side else {}
         for name, values in measures.items():
-            told = known[name].tolist() if name in known else [True] * len(c)
-            columns[name] = [value if there else None for value, there in zip(values.tolist(), told, strict=True)]
+            there = usable[name].tolist() if name in usable else [True] * len(c)
+            columns[name] = [value if can_be_had else None for value, can_be_had in zip(values.tolist(), there, strict=True)]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
-    def _judge(self, trainer: AlignTrainer) -> dict[str, float]:
-        scorer = getattr(trainer.roles, main_role(list(trainer.trained.roles)))
-        found = [one for records in _chunks(trainer, self.tables.heldout, None) for one in judging.judged(scorer, records)]
-        metrics, data = judging.measured(one for part in gather_objects(found) for one in part)
-        if data and trainer.is_world_process_zero():
-            judging.write(trainer.folder, trainer.state.global_step, metrics, data)
+    def _judge(self, step: int) -> dict[str, float]:
+        scorer = getattr(self.models, self.main)
+        judged = [row for records in self._chunks(Batch, self.tables.heldout) for row in scorer_metrics.judged(scorer, records)]
+        metrics, data = scorer_metrics.measured(row for part in gather_objects(judged) for row in part)
+        if data and self.share.rank == 0:
+            scorer_metrics.write(self.folder, step, metrics, data)
         return metrics
 
+    def _prompts(self, size: int = CHUNK) -> Iterator[Prompts]:
+        return self._chunks(Prompts, self.tables.prompts, self.prompts, size)
 
-def _chunks(trainer: AlignTrainer, table: Table | None, limit: int | None, size: int = CHUNK) -> Iterator[Any]:
-    """This rank's share of the first `limit` records of a table, if there is one."""
-    count = 0 if table is None else len(table) if limit is None else min(limit, len(table))
-    mine = range(trainer.accelerator.process_index, count, trainer.accelerator.num_processes)
-    for start in range(0, len(mine), size):
-        batch = cast(Table, table).batch(mine[start : start + size])
-        if len(batch):
-            yield batch.to(trainer.args.device)
-
-
-def _scores(name: str, scores: Scores, c: Completions) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A judgement and its parts as measures (B,), and where each can be had."""
-    total = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
-    measures = {name: total, **{f"{name}/{part}": values for part, values in scores.parts.items()}}
-    return measures, dict.fromkeys(measures, scores.usable)
+    def _chunks(self, kind: type[B], table: Table | None, limit: int | None = None, size: int = CHUNK) -> Iterator[B]:
+        """This rank's share of the first `limit` records of a table, if there is one."""
+        count = 0 if table is None else len(table) if limit is None else min(limit, len(table))
+        places = range(self.share.rank, count, self.share.ranks)
+        for start in range(0, len(places), size):
+            batch = table.batch(places[start : start + size]) if table else None
+            if batch is not None and len(batch):
+                assert isinstance(batch, kind)
+                yield batch.to(self.device)
 
 
-def _measure_records(trainer: AlignTrainer, batch: Any, meter: Meter) -> None:
-    algorithm, models = trainer.algorithm, trainer.views[""]
+def _measured(name: str, metric: Callable[..., object], c: Completions) -> Tensor:
+    """(B,). Raises UserError for a metric plugin that returns something else."""
+    values = metric(c)
+    if isinstance(values, Tensor) and values.shape == (len(c),):
+        return values
+    returned = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+    raise UserError(
+        f"metrics=[{name}] returned {returned} for {len(c)} completions: return a tensor of one number each, ({len(c)},)"
+    )
+
+
+def _measure_records(algorithm: Algorithm, models: Models, batch: Batch, meter: Meter) -> None:
     (batch,) = algorithm.prepare(models, [batch])
     terms, metrics = named_terms(algorithm.loss(models, batch))
-    weights = default_weights(batch) | algorithm.weights(batch)
+    weights = weights_of(algorithm, batch)
     totals = {name: weight.double().sum() for name, weight in weights.items()}
     for name, term in terms.items():
         weight, total = weight_of(name, term, weights, totals)
         meter.add("loss" if len(terms) == 1 else f"loss/{name}", weighted_sum(term, weight, total), total)
-    for name, value in metrics.items():
-        meter.add(name, value, {1: weights["(B,)"], 2: weights.get("(B, T)", 1.0)}.get(value.dim(), float(len(batch))))
+    for name, (value, mask) in metrics.items():
+        meter.add(name, value, averaging_weight(value, mask, batch, float(len(batch))))

@@ -83,7 +83,7 @@ def check(training: Training, hosted: bool) -> None:
     types = {f.name: f.type for f in fields(TrainingArguments) if f.init}
     acting = {name: need for name, need in (HOSTED if hosted else ACTING).items() if name in types}
     trackers = {*training.trackers} - {"tensorboard"}
-    given = {
+    fulfilled = {
         "": True, ADAMW: training.optimizer is Optimizer.adamw, COSINE: training.schedule is Schedule.cosine,
         RANKS: os.environ.get("WORLD_SIZE", "1") != "1", GPU: torch.cuda.is_available(), TRACKER: bool(trackers),
         TRACKIO: "trackio" in trackers,
@@ -98,7 +98,7 @@ def check(training: Training, hosted: bool) -> None:
             engines = f"here it is {ours}" if ours else "the engine sets it"
             reason = next((why for why, names in REASONS.items() if name in names), engines)
             raise UserError(f"{key} is not for you to set: {reason}")
-        if not given[acting[name]]:
+        if not fulfilled[acting[name]]:
             raise UserError(f"{key} would do nothing: it needs {acting[name]}. Leave it out")
         if name == "lr_scheduler_kwargs":
             require(isinstance(value, dict), key, value, "{num_cycles: NUMBER}")

@@ -9,25 +9,28 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from alignzoo.batch import Batch
+from alignzoo.batch import Batch, Decode
+from alignzoo.common.account import tokens_in
 from alignzoo.common.noise import generator
+from alignzoo.common.ranks import gather_objects
 from alignzoo.contracts import Table, Tables
 from alignzoo.data.lazy import LazyTable
 from alignzoo.data.tables import renumbered
-from alignzoo.engine.cost import tokens_in
 from alignzoo.errors import UserError
-from alignzoo.models.roles import gather_objects
 
-EMPTY_ROLLOUTS = 100  # in a row, after which an algorithm that keeps nothing is stopped
+EMPTY_ROLLOUTS = 100  # in a row, refills included, after which an algorithm that keeps nothing is stopped
+MOST_ASKED = 100  # times that a rollout may read on
+B = TypeVar("B", bound=Batch)
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,7 @@ class Share:
     ranks: int
 
     def of(self, count: int) -> slice:
-        each = count // self.ranks
-        return slice(self.rank * each, (self.rank + 1) * each)
+        return slice(self.rank * count // self.ranks, (self.rank + 1) * count // self.ranks)
 
 
 class Order:
@@ -54,7 +56,7 @@ class Order:
         self.looked_at, self.passed = 0, list[int]()
         self.counts: Counter[str] = Counter()  # of each row once
 
-    def records(self, start: int, stop: int) -> Any:
+    def records(self, start: int, stop: int) -> Batch:
         """The records at stream positions [start, stop). Their `row` is unique in the stream; modulo the data's length it is
         the row number.
         """
@@ -92,17 +94,17 @@ class Order:
         for position in range(start, stop):
             yield position + bisect_right(range(len(self.passed)), position, key=lambda i: self.passed[i] - i)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         if not isinstance(self.table, LazyTable):
             return {}
-        stream = self.table.rows.stored.state_dict() if self.table.rows.endless else {}
+        stream = self.table.rows.state_dict()
         return {"looked_at": self.looked_at, "passed": [*self.passed], "counts": dict(self.counts), "stream": stream}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if "looked_at" in state:
             self.looked_at, self.passed, self.counts = state["looked_at"], state["passed"], Counter(state["counts"])
         if state.get("stream") and isinstance(self.table, LazyTable):
-            self.table.rows.stored.load_state_dict(state["stream"])
+            self.table.rows.load_state_dict(state["stream"])
 
     def _rows(self, epoch: int, offsets: list[int]) -> list[int]:
         if isinstance(self.table, LazyTable) and self.table.rows.endless:
@@ -111,11 +113,11 @@ class Order:
         return rows
 
     @lru_cache(maxsize=2)  # noqa: B019 - an Order lives as long as its run
-    def _permutation(self, epoch: int) -> Any:
+    def _permutation(self, epoch: int) -> np.ndarray:
         return generator(self.seed, "order", epoch).permutation(len(self.table))
 
 
-def with_late(order: Order, tables: Tables) -> dict[str, Any]:
+def with_late(order: Order, tables: Tables) -> dict[str, object]:
     """The report of the data with what was cut or dropped of rows when they were drawn or evaluated, on all ranks."""
     counts = Counter(order.counts)
     for table in (tables.heldout, tables.prompts):
@@ -136,11 +138,10 @@ class OfflineLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            mine = self.share.of(self.batch)
-            start = self.step * self.batch
+            part, start = self.share.of(self.batch), self.step * self.batch
             self.order.look(start + self.batch)  # all ranks alike, before any has begun the step
             self.step += 1
-            first, last = start + mine.start, start + mine.stop
+            first, last = start + part.start, start + part.stop
             # by rows of the table, not by records: a row of rankings is several records that belong together
             if self.by_length:
                 yield from _sorted([self.order.records(i, i + 1) for i in range(first, last)], self.micro_batch)
@@ -150,118 +151,147 @@ class OfflineLoader:
     def drop(self) -> None:
         """There is no rollout to drop."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"step": self.step} | self.order.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step = state["step"]
         self.order.load_state_dict(state)
 
 
 class OnlineLoader:
-    """Rollouts, gone through in shuffled minibatches, prompt groups kept together. State: the rollout in progress and the
-    position in it.
+    """Rollouts, gone through in shuffled minibatches, prompt groups kept together. State: the rollout in progress, the position
+    in it, and the one in the order; with a lag, the rollouts that are drawn and not yet begun.
 
-    `sample(index, records)` turns this rank's records into experience. All ranks exchange theirs, so that minibatches don't
-    depend on the number of ranks; a last minibatch that is not full is filled with records of weight 0.
+    A rollout is drawn `lag` minibatches before its first, by the policy of that time: nothing but records is kept.
+
+    All ranks exchange what they sampled, so that minibatches don't depend on the number of ranks; a last minibatch that is not
+    full is filled with records of weight 0. `decode` does not travel between ranks or into checkpoints.
     """
 
     def __init__(
         self, order: Order, prompts: int, batch: int, micro_batch: int, passes: int, share: Share, seed: int,
-        sample: Callable[[int, Any], Batch], after: Callable[[Batch], None], rebind: Callable[[Batch], Batch],
-        by_length: bool = False,
+        decode: Decode | None, by_length: bool = False, lag: int = 0,
     ) -> None:  # fmt: skip
-        self.order, self.prompts, self.batch, self.micro_batch = order, prompts, batch, micro_batch
+        self.order, self.prompts, self.batch, self.micro_batch, self.lag = order, prompts, batch, micro_batch, lag
         self.passes, self.share, self.seed = passes, share, seed
-        self.sample, self.after, self.rebind = sample, after, rebind
-        self.index, self.cursor, self.by_length = 0, 0, by_length
-        self.rollout: Any = None
+        self.decode, self.index, self.cursor, self.by_length = decode, 0, 0, by_length
+        self.place, self.asked = 0, 0
+        self.rollout: Batch | None = None
+        self.number = 0  # of the rollout in progress
+        self.waiting: list[tuple[int, Batch]] = []  # numbers and rollouts
 
-    def __iter__(self) -> Iterator[Batch]:
+    def batches(
+        self, sample: Callable[[int, Batch], Batch], after: Callable[[Batch], None],
+        steps_left: Callable[[], int] | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
+        """`sample(index, records)` turns this rank's records into experience; `after` hears of each rollout, whole. What would
+        begin after the `steps_left` is not drawn."""
         while True:
-            if self.rollout is None or self.cursor == self.passes * self._minibatches():
-                self._next_rollout()
-            minibatch = self._minibatch(self.cursor)
+            left = 0 if self.rollout is None else self._steps(self.rollout) - self.cursor
+            to_come = left + sum(self._steps(rollout) for _, rollout in self.waiting)
+            while to_come == 0 or (to_come <= self.lag and (steps_left is None or to_come < steps_left())):
+                drawn = self._next_rollout(sample)
+                after(drawn)
+                self.waiting.append((self.index, drawn))
+                to_come += self._steps(drawn)
+            if not left:
+                (self.number, self.rollout), self.cursor = self.waiting.pop(0), 0
+            assert self.rollout is not None
+            minibatch, size = self._minibatch(self.rollout, self.cursor), self.micro_batch
             self.cursor += 1
             if self.by_length:
-                yield from _sorted([minibatch.take([i]) for i in range(len(minibatch))], self.micro_batch)
+                yield from _sorted([minibatch.take([i]) for i in range(len(minibatch))], size)
+            elif size >= len(minibatch):
+                yield minibatch
             else:
-                yield from _cut(minibatch, self.micro_batch)
+                yield from (minibatch.take(range(i, min(i + size, len(minibatch)))) for i in range(0, len(minibatch), size))
 
     def drop(self) -> None:
-        """Leave the rest of the rollout; the next batch comes from a new one."""
+        """Leave the rest of the rollout; the next batch comes from a new one. Raises UserError where the policies that should
+        draw the next ones are gone."""
+        if self.lag:
+            raise UserError(f"rollout.lag={self.lag} can't be used with an algorithm that leaves a rollout before its end")
         self.rollout = None
 
     def ahead(self) -> float:
         """The share of the rollout in progress that is still to be gone through."""
-        return 0.0 if self.rollout is None else 1 - self.cursor / (self.passes * self._minibatches())
+        return 0.0 if self.rollout is None else 1 - self.cursor / self._steps(self.rollout)
 
-    def _next_rollout(self) -> None:
-        for _ in range(EMPTY_ROLLOUTS):
-            mine = self.share.of(self.prompts)
-            start = self.index * self.prompts
-            self.order.look(start + self.prompts)
-            records = self.order.records(start + mine.start, start + mine.stop)
-            made = gather_objects(_unbound(self.sample(self.index, records).to("cpu")))
-            kept = [part for part in made if len(part)]
-            self.index, self.cursor = self.index + 1, 0
+    def _next_rollout(self, sample: Callable[[int, Batch], Batch]) -> Batch:
+        turns = 0
+        while turns < EMPTY_ROLLOUTS:
+            self.asked = -1
+            experience = gather_objects(bind(sample(self.index, self.more(self.prompts)).to("cpu"), None))
+            kept = [batch for batch in experience if len(batch)]
+            self.index, turns = self.index + 1, turns + 1 + self.asked
             if kept:
-                self.rollout = self.rebind(kept[0] if len(kept) == 1 else type(kept[0]).cat(kept))
-                self.after(self.rollout)
-                return
-        raise UserError(f"{EMPTY_ROLLOUTS} rollouts in a row kept no completion: the algorithm drops everything it samples")
+                return bind(kept[0] if len(kept) == 1 else type(kept[0]).cat(kept), self.decode)
+        raise UserError(
+            f"{EMPTY_ROLLOUTS} rollouts in a row kept no completion: the algorithm drops everything it samples. Where it "
+            "compares a prompt's completions, their rewards may all be equal: give another reward, or more rollout.samples"
+        )
 
-    def _minibatches(self) -> int:
-        return -(-len(self.rollout) // self.batch)
+    def more(self, count: int) -> Batch:
+        """This rank's part of the next records. Raises UserError where a rollout asks too often."""
+        self.asked += 1
+        if self.asked > MOST_ASKED:
+            raise UserError(f"a rollout asked for more prompts {MOST_ASKED} times, and was still not full: it can't be filled")
+        start, part = self.place, self.share.of(count)
+        self.order.look(start + count)
+        self.place += count
+        nothing = part.start == part.stop
+        records = self.order.records(start + part.start, start + part.stop + nothing)
+        return records.take([]) if nothing else records
 
-    def _minibatch(self, cursor: int) -> Any:
-        turn, place = divmod(cursor, self._minibatches())
-        rows = _grouped(self.rollout, generator(self.seed, "minibatches", self.index, turn))
+    def _steps(self, rollout: Batch) -> int:
+        return self.passes * -(-len(rollout) // self.batch)
+
+    def _minibatch(self, rollout: Batch, cursor: int) -> Batch:
+        turn, place = divmod(cursor, -(-len(rollout) // self.batch))
+        rows = _grouped(rollout, generator(self.seed, "minibatches", self.number, turn))
         rows = rows[place * self.batch : (place + 1) * self.batch]
         missing = self.batch - len(rows)
-        minibatch = self.rollout.take(rows)
+        minibatch = rollout.take(rows)
         if missing:
-            filler = self.rollout.take(rows[:1].expand(missing)).blank()
-            minibatch = type(minibatch).cat([minibatch, filler])
-        mine = self.share.of(self.batch)
-        return minibatch.take(range(mine.start, mine.stop))
+            minibatch = type(minibatch).cat([minibatch, rollout.take(rows[:1].expand(missing)).blank()])
+        part = self.share.of(self.batch)
+        return minibatch.take(range(part.start, part.stop))
 
-    def state_dict(self) -> dict[str, Any]:
-        rollout = None if self.rollout is None else _unbound(self.rollout)
-        return {"index": self.index, "cursor": self.cursor, "rollout": rollout} | self.order.state_dict()
+    def state_dict(self) -> dict[str, object]:
+        rollout = None if self.rollout is None else bind(self.rollout, None)
+        here: dict[str, object] = {"index": self.index, "cursor": self.cursor, "place": self.place, "rollout": rollout}
+        if self.lag:
+            waiting = [(number, bind(drawn, None)) for number, drawn in self.waiting]
+            here |= {"number": self.number, "waiting": waiting}
+        return here | self.order.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.index, self.cursor, self.rollout = state["index"], state["cursor"], state["rollout"]
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.index, self.cursor, rollout = state["index"], state["cursor"], state["rollout"]
+        self.place = state.get("place", self.index * self.prompts)  # not there in checkpoints of before
         self.order.load_state_dict(state)
-        if self.rollout is not None:
-            self.rollout = self.rebind(self.rollout)
+        self.rollout = None if rollout is None else bind(rollout, self.decode)
+        self.number = state.get("number", self.index)
+        self.waiting = [(number, bind(drawn, self.decode)) for number, drawn in state.get("waiting", [])]
 
 
-def bind(batch: Any, decode: Any) -> Any:
-    """The records with this decoder in all their prompts: it does not travel between ranks or into checkpoints."""
-    changes = {f.name: bind(getattr(batch, f.name), decode) for f in fields(batch) if isinstance(getattr(batch, f.name), Batch)}
+def bind(batch: B, decode: Decode | None) -> B:
+    """The records with this decoder in all their prompts."""
+    columns: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    changes = {name: bind(value, decode) for name, value in columns.items() if isinstance(value, Batch)}
     return replace(batch, **changes, **({"decode": decode} if hasattr(batch, "decode") else {}))
 
 
-def _unbound(batch: Batch) -> Batch:
-    return bind(batch, None)
-
-
-def _cut(records: Any, size: int) -> Iterator[Any]:
-    for start in range(0, len(records), size):
-        yield records if size >= len(records) else records.take(range(start, min(start + size, len(records))))
-
-
-def _sorted(parts: list[Any], size: int) -> Iterator[Any]:
+def _sorted(parts: list[Batch], size: int) -> Iterator[Batch]:
     """The parts sorted by length, so many at a time: little of a micro-batch is padding then."""
     parts = sorted(parts, key=tokens_in)
     for start in range(0, len(parts), size):
         yield type(parts[0]).cat(parts[start : start + size])
 
 
-def _grouped(rollout: Any, order: Any) -> Tensor:
+def _grouped(rollout: Batch, order: np.random.Generator) -> Tensor:
     """All rows, shuffled, those of one draw together, whatever the order in which ranks have made them."""
-    draws = getattr(rollout, "row", None)
+    draws: Tensor | None = getattr(rollout, "row", None)
     groups = torch.arange(len(rollout)) if draws is None else draws.unique(return_inverse=True)[1]
     place = torch.from_numpy(order.permutation(int(groups.max()) + 1))
     return place[groups].argsort(stable=True)

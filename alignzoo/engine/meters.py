@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alignzoo.models.roles import gather_objects
+from alignzoo.common.ranks import gather_objects
 
 
 class Meter:
@@ -27,8 +27,8 @@ class Meter:
     def _add(self, name: str, total: Tensor) -> None:
         self.sums[name] = self.sums[name] + total if name in self.sums else total
 
-    def merge(self, other: Meter) -> None:
-        for name, total in other.sums.items():
+    def merge(self, meter: Meter) -> None:
+        for name, total in meter.sums.items():
             self._add(name, total)
 
     def means(self) -> dict[str, float]:

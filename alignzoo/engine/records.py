@@ -7,17 +7,21 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import fields
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import TrainingArguments
 
 from alignzoo.batch import Batch
 from alignzoo.errors import UserError
 
+T = TypeVar("T")
 
-def save(state: Any, path: Path) -> None:
+
+def save(state: object, path: Path) -> None:
     """Write `path`.json and `path`.safetensors. Raises TypeError for what has no exact form there."""
     tensors: dict[str, Tensor] = {}
     tree = _pack(state, tensors)
@@ -31,17 +35,17 @@ def load(path: Path) -> Any:
     return _unpack(json.loads(path.with_suffix(".json").read_text()), tensors)
 
 
-def of_rank(states: list[Any], accelerator: Any) -> Any:
+def of_rank(states: list[T], args: TrainingArguments) -> T:
     """This process's of the states of all. Raises UserError where other processes than those of now wrote them."""
-    if len(states) != accelerator.num_processes:
+    if len(states) != args.world_size:
         raise UserError(
-            f"the checkpoint was written by {len(states)} process(es), and {accelerator.num_processes} are to go on from it: "
+            f"the checkpoint was written by {len(states)} process(es), and {args.world_size} are to go on from it: "
             f"a run goes on with as many (torchrun --nproc-per-node {len(states)})"
         )
-    return states[accelerator.process_index]
+    return states[args.process_index]
 
 
-def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _pack(value: object, tensors: dict[str, Tensor]) -> object:
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous().clone()
@@ -77,11 +81,9 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 def _record_type(kind: str) -> type[Batch]:
     module, name = kind.split(":")
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not (isinstance(found, type) and issubclass(found, Batch)):
+    record: object = reduce(lambda scope, part: getattr(scope, part, None), name.split("."), sys.modules.get(module))
+    if not (isinstance(record, type) and issubclass(record, Batch)):
         raise UserError(
             f"the checkpoint holds records of {kind}, which this algorithm's plugin does not define: is it the same version?"
         )
-    return found
+    return record

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from alignzoo.common.metric_table import lower_is_better
 from alignzoo.errors import UserError, nearest
 from alignzoo.settings import Better, EarlyStop
 
 KEPT = ("step", "since", "reason", "metrics", "weights")
-LOWER = ("perplexity", "kl", "loss", "log_loss", "repetition", "calibration_error")  # better, where `mode` leaves it open
 
 
 class Stopping:
@@ -24,7 +22,7 @@ class Stopping:
     def __init__(self, settings: EarlyStop) -> None:
         self.settings = settings
         self.metric = (settings.metric or "").removeprefix("eval/")
-        lower = self.metric.split("/")[0] in LOWER if settings.mode is Better.auto else settings.mode is Better.min
+        lower = lower_is_better(self.metric) if settings.mode is Better.auto else settings.mode is Better.min
         self.sign = -1.0 if lower else 1.0
         self.step, self.since, self.reason = -1, 0, ""
         self.metrics: dict[str, float] = {}  # of the evaluation whose weights are kept
@@ -34,22 +32,20 @@ class Stopping:
     def active(self) -> bool:
         return bool(self.metric)
 
-    def look(self, step: int, found: Mapping[str, float], module: nn.Module) -> bool:
-        """Whether the run should end, as evaluation `found` (eval/NAME) after `step` has it. Raises UserError for a metric that
-        the run doesn't have, and for a limit that was passed before training."""
+    def look(self, step: int, metrics: Mapping[str, float], module: nn.Module) -> bool:
+        """Whether the run should end, as the metrics of evaluation (eval/NAME) after `step` have it. Raises UserError for a
+        metric that the run doesn't have, and for a limit that was passed before training."""
         if not self.active or self.reason:
             return bool(self.reason)
-        value = self._value(found)
-        if self._passed(value):
+        value, limit = self._value(metrics), self.settings.limit
+        if limit is not None and self.sign * (value - limit) < 0:
             if self.step < 0:
-                raise UserError(
-                    f"early_stop.limit={self.settings.limit:g} is passed at step {step} already: {self._said(value)}"
-                )
-            self.reason = f"{self._said(value)} passed the limit of {self.settings.limit:g}"
+                raise UserError(f"early_stop.limit={limit:g} is passed at step {step} already: {self.metric} {value:.4g}")
+            self.reason = f"{self.metric} {value:.4g} passed the limit of {limit:g}"
             return True
         best = self.metrics.get(f"eval/{self.metric}")
         if best is None or not self.settings.patience or self.sign * (value - best) > 0:
-            self.step, self.since, self.metrics = step, 0, dict(found)
+            self.step, self.since, self.metrics = step, 0, dict(metrics)
             self.weights = {name: p.detach().cpu().clone() for name, p in _learnt(module).items()}
         else:
             self.since += 1
@@ -64,41 +60,30 @@ class Stopping:
             for name, p in _learnt(module).items():
                 p.copy_(self.weights[name])
 
-    def tell(self) -> dict[str, Any]:
+    def tell(self) -> dict[str, object]:
         """What summary.json says of it."""
-        said = {"metric": self.metric, "reason": self.reason or None, "weights_of_step": self.step}
-        return said | {"value": self.metrics.get(f"eval/{self.metric}")}
+        return {
+            "metric": self.metric, "reason": self.reason or None, "weights_of_step": self.step,
+            "value": self.metrics.get(f"eval/{self.metric}"),
+        }  # fmt: skip
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in KEPT} if self.active else {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in state:
-            setattr(self, name, state[name])
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        vars(self).update(state)
 
-    def _value(self, found: Mapping[str, float]) -> float:
-        names = [name.removeprefix("eval/") for name in found]
-        if f"eval/{self.metric}" not in found:
+    def _value(self, metrics: Mapping[str, float]) -> float:
+        names = [name.removeprefix("eval/") for name in metrics]
+        if self.metric not in names:
             raise UserError(
                 f"early_stop.metric={self.settings.metric}: evaluation has no such metric.{nearest(self.metric, names)} "
                 f"There are {', '.join(sorted(names))}"
             )
-        value = found[f"eval/{self.metric}"]
+        value = metrics[f"eval/{self.metric}"]
         if not math.isfinite(value):
             raise UserError(f"early_stop.metric={self.settings.metric} is {value}: it can't say when to stop")
         return value
-
-    def _passed(self, value: float) -> bool:
-        return self.settings.limit is not None and self.sign * (value - self.settings.limit) < 0
-
-    def _said(self, value: float) -> str:
-        return f"{self.metric} {value:.4g}"
-
-
-def announce(stopping: Stopping, step: int) -> None:
-    """On the terminal, when it happens."""
-    kept = f"the weights are those of step {stopping.step}"
-    print(f"alignzoo: stopped at step {step}: {stopping.reason}; {kept}", file=sys.stderr, flush=True)
 
 
 def _learnt(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -2,194 +2,172 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from alignzoo.batch import Batch
-from alignzoo.common.folder import CHECKPOINTS, COMPLETIONS, METRICS, MODEL, Lines
-from alignzoo.contracts import EMA, Algorithm, Every, Metrics, Next, OnlineAlgorithm, Reward, Tables
-from alignzoo.data.encode import Encoder
+from alignzoo.batch import Batch, Completions
+from alignzoo.common.account import peak_memory, tokens_in
+from alignzoo.common.folder import CHECKPOINTS, MODEL
+from alignzoo.common.ranks import gather_objects
+from alignzoo.contracts import EMA, Algorithm, Next, OnlineAlgorithm, learning
 from alignzoo.data.lazy import LateRow
-from alignzoo.engine import allocator, checkpoint, records
-from alignzoo.engine.budget import Allowance
-from alignzoo.engine.cost import Cost, peak_memory, tokens_in
-from alignzoo.engine.loader import OfflineLoader, OnlineLoader, with_late
+from alignzoo.engine import checkpoint, records
+from alignzoo.engine.callbacks import Flow, Interrupt
+from alignzoo.engine.loader import OfflineLoader, OnlineLoader
 from alignzoo.engine.meters import Meter
-from alignzoo.engine.stopping import Stopping, announce
-from alignzoo.errors import UserError
-from alignzoo.models.roles import Models, Trained, bound, gather_objects
-from alignzoo.rewards.checked import Checked
-from alignzoo.settings import Budget, EarlyStop, Training
+from alignzoo.engine.objective import Measures, Terms, averaging_weight, named_terms, weight_of, weighted_sum, weights_of
+from alignzoo.engine.optimizer_step import StepInProgress
+from alignzoo.engine.refill import Refilled, refilled
+from alignzoo.engine.reward_training import Lessons
+from alignzoo.engine.run_trainer import RunParts, RunTrainer
+from alignzoo.errors import UserError, tell
+from alignzoo.models.roles import bound
 
-Terms = dict[str, Tensor]
 EMPTY = "terms_without_weight"  # how many a step; reported only where there were any, for such a term contributes 0
+REWARD = "reward/"  # before the names of terms that the reward learns by
+T = TypeVar("T")
 
 
-class AlignTrainer(Trainer):
+class AlignTrainer(RunTrainer, Trainer):
     """Runs an algorithm. The forward of the trained module is "run this method": the loss of a micro-batch, or the sampling
     of a rollout.
     """
 
     def __init__(
-        self, *, trained: Trained, args: TrainingArguments, algorithm: Algorithm, models: Models, reward: Reward | None,
-        learning_rates: dict[str, float], tokenizer: Any, encoder: Encoder | None,
-        evaluator: Callable[[AlignTrainer], dict[str, float]], folder: Path,
-        training: Training, budget: Budget, callbacks: list[TrainerCallback],
+        self, parts: RunParts, args: TrainingArguments, loader: OfflineLoader | OnlineLoader, micro_batch: int,
+        interrupt: Interrupt, callbacks: Sequence[TrainerCallback],
     ) -> None:  # fmt: skip
-        super().__init__(model=trained, args=args, callbacks=callbacks)
+        Trainer.__init__(self, model=parts.trained, args=args, callbacks=[Flow(self, interrupt), *callbacks])
+        RunTrainer.__init__(self, parts, self, self._ahead)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.19, which would divide once more
-        self.trained, self.algorithm, self.tokenizer, self.evaluator, self.settings = (
-            trained,
-            algorithm,
-            tokenizer,
-            evaluator,
-            training,
-        )
-        self.roles, self.reward, self.encoder = models, reward, encoder
-        self.scored: Checked | None = None
-        self.lessons: Any = None  # `engine.lessons.Lessons`, where the reward learns apart from the policy
-        self.learning_rates = learning_rates
-        self.loader: OfflineLoader | OnlineLoader
-        self.followers: dict[str, tuple[nn.Module, EMA | Every]] = {}
-        self.step_meter, self.window, self.cost = Meter(), Meter(), Cost()
-        self.cost.begin("setup")
-        self.drawn_before, self.drawn_last = 0.0, 0.0  # samples before the rollout in progress, and in it
-        self.allowance = Allowance(budget, self.cost.used, self._ahead)
-        self.step_terms: list[tuple[Any, Terms]] = []
-        self.folder = folder
-        self.metrics_file = Lines(folder / METRICS, self.is_world_process_zero())
-        self.completions_file = Lines(folder / COMPLETIONS, self.is_world_process_zero())
-        self.evaluated: tuple[int, dict[str, float]] = (-1, {})
-        self.saved_step, self.ended, self.stopping = -1, False, Stopping(EarlyStop())
-        self.logged_tokens, self.logged_seconds = 0.0, 0.0
-        self.views = self.make_views()
-        self.tables: Tables
-        self.tables_report: dict[str, Any] = {}
-
-    def make_views(self) -> dict[str, Models]:
-        """What each learner may see: its own roles, with gradient only into those it trains."""
-        learners: dict[str, Any] = {"": self.algorithm}
-        if self.reward and set(self.reward.roles()) - self.reward.apart():
-            learners["reward/"] = self.reward
-        views = {}
-        apart = self.reward.apart() if self.reward else frozenset()
-        for prefix, learner in learners.items():
-            roles = learner.roles()
-            views[prefix] = self.roles.only(set(roles), {name for name, role in roles.items() if role.trained} - apart)
-        return views
+        assert isinstance(parts.setup.algorithm, Algorithm)
+        self.algorithm, self.views, self.followers = parts.setup.algorithm, parts.views, parts.followers
+        self.reward, self.scored = parts.reward, parts.scored
+        self.loader, self.step_meter, self.window = loader, Meter(), parts.window
+        self.refills, self.told_of_missing = 0, False
+        if isinstance(parts.setup.algorithm, OnlineAlgorithm):
+            given = parts.setup.rollout.refill
+            self.refills = parts.setup.algorithm.refills() if given is None else given
+            parts.models.shared.more = self._more
+        self.step_terms: list[tuple[Batch, Terms]] = []
+        self.step_inputs: tuple[list[Batch], dict[str, Tensor]] = ([], {})
+        self.wraps_step = type(self.algorithm).around_step is not Algorithm.around_step
+        self.drawn_before = 0.0  # samples in all rollouts
+        self.drawn: list[float] = []  # in those still to be learnt from, the one in progress first
+        self.logged_tokens, self.logged_seconds, self.saved_step = 0.0, 0.0, -1
+        self.lessons = None
+        self.reward_learner = learning(self.reward)
+        if self.reward_learner.teaches():
+            self.lessons = Lessons(self.reward_learner, self.roles, self, self.window, self.cost, micro_batch)
 
     def train(self, *arguments: Any, **keywords: Any) -> Any:
-        """As the parent; the result has the weights, and the metrics, that early stopping keeps."""
-        if self.settings.keep_memory:
-            allocator.keep_freed()
-        output = super().train(*arguments, **keywords)
-        keep_best(self)
-        self.tables_report = with_late(self.loader.order, self.tables)
+        output = Trainer.train(self, *arguments, **keywords)
+        self.finish()
         return output
-
-    def _stopped(self, error: LateRow) -> UserError:
-        """Saves what was trained before a row, the same one on every rank, turned out unusable."""
-        if self.state.global_step == 0:
-            return error
-        self._save_checkpoint(self.model, None)
-        return saved_before(error, self.folder, self.saved_step)
 
     # --- data ---
 
     def get_train_dataloader(self) -> Any:
-        return self.loader
+        loader = self.loader
+        return loader if isinstance(loader, OfflineLoader) else loader.batches(self.sample, self.rollout_done, self._steps_left)
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
+    def get_batch_samples(self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device) -> Any:
         """The micro-batches of one optimizer step, and the sums of their weights over all ranks, known before the first
         backward.
         """
         try:
             batches = [next(epoch_iterator).to(device) for _ in range(num_batches)]
-        except LateRow as error:
-            raise self._stopped(error) from error
+        except LateRow as error:  # the same one on every rank
+            if self.state.global_step == 0:
+                raise
+            self._save_checkpoint(self.trained, None)
+            raise self.saved_before(error, self.saved_step) from error
         if isinstance(self.loader, OfflineLoader):
             for batch in batches:
-                self.cost.delivered(batch, len(self.loader.order.table))
+                self.cost.delivered(batch, len(self.order.table))
         if type(self.algorithm).prepare is not Algorithm.prepare:
-            with self.cost.phase("training"), torch.no_grad():
+            with self.cost.phase("training"), torch.no_grad(), self._noise_of_step():
                 batches = self.model_wrapped(bound(self.algorithm.prepare, self.views[""], batches))
         sums: dict[str, Tensor] = {}
         for batch in batches:
             for name, weight in self.weights(batch).items():
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + weight.double().sum()
-        return batches, {name: self.roles.sum(total) for name, total in sorted(sums.items())}
+        self.step_inputs = batches, {name: self.roles.sum(total) for name, total in sorted(sums.items())}
+        return self.step_inputs
 
     def weights(self, batch: Batch) -> dict[str, Tensor]:
         """Weights by term name, beside the defaults."""
-        weights = default_weights(batch)
-        for prefix, learner in (("", self.algorithm), ("reward/", self.reward)):
-            if prefix in self.views and learner is not None:
-                weights |= {prefix + name: weight for name, weight in learner.weights(batch).items()}
+        weights = weights_of(self.algorithm, batch)
+        if REWARD in self.views:
+            weights |= {REWARD + name: weight for name, weight in self.reward_learner.weights(batch).items()}
         return weights
 
-    def _prepare_inputs(self, inputs: Any) -> Any:
+    def _prepare_inputs(self, inputs: T) -> T:
         return inputs
 
-    def floating_point_ops(self, inputs: Any) -> int:
+    def floating_point_ops(self, inputs: object) -> int:
         return 0
 
     # --- loss ---
 
     def training_step(self, *arguments: Any, **keywords: Any) -> Tensor:
-        with self.cost.phase("training"):
+        with self.cost.phase("training"), self._noise_of_step():
             return super().training_step(*arguments, **keywords)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def _noise_of_step(self) -> AbstractContextManager[None]:
+        return self.roles.shared.noise.during("training", self.state.global_step)
+
+    def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Sum over terms of sum(term * weight) / W, with W over all micro-batches and ranks of the optimizer step."""
         terms, metrics = model(bound(self._objective, inputs))
         self.step_terms.append((inputs, {name: term.detach() for name, term in terms.items()}))
+        # the weight of one micro-batch's share of a sum, such that means are means over optimizer steps
+        per_step = 1 / (self.args.gradient_accumulation_steps * self.accelerator.num_processes)
         weights, total = self.weights(inputs), torch.zeros((), device=self.args.device)
         for name, term in terms.items():
             weight, over_step = weight_of(name, term, weights, num_items_in_batch)
             share = weighted_sum(term, weight, over_step)
             total = total + share
-            self.step_meter.add_share(EMPTY, (over_step == 0) * self._per_step(), self._per_step())
+            self.step_meter.add_share(EMPTY, (over_step == 0) * per_step, per_step)
             if len(terms) > 1:
-                self.step_meter.add_share(f"loss/{name}", share, self._per_step())
-        self.step_meter.add_share("loss", total, self._per_step())
+                self.step_meter.add_share(f"loss/{name}", share, per_step)
+        self.step_meter.add_share("loss", total, per_step)
         self._record(metrics, inputs)
         # gradients are averaged over ranks by the data-parallel wrapper, but W already counts all of them
         return total * self.accelerator.num_processes
 
-    def _objective(self, batch: Any) -> tuple[Terms, Metrics]:
+    def _objective(self, batch: Batch) -> tuple[Terms, Measures]:
         terms, metrics = named_terms(self.algorithm.loss(self.views[""], batch))
-        if "reward/" in self.views and self.reward is not None:
-            more, measured = named_terms(self.reward.loss(self.views["reward/"], batch))
-            terms |= {f"reward/{name}": term for name, term in more.items()}
-            metrics |= {f"reward/{name}": value for name, value in measured.items()}
-        return terms, {name: value.detach() for name, value in metrics.items()}
+        if REWARD in self.views:
+            more, measured = named_terms(self.reward_learner.loss(self.views[REWARD], batch))
+            terms |= {REWARD + name: term for name, term in more.items()}
+            metrics |= {REWARD + name: value for name, value in measured.items()}
+        return terms, {name: (value.detach(), mask) for name, (value, mask) in metrics.items()}
 
-    def _per_step(self) -> float:
-        """The weight of one micro-batch's share of a sum, such that means are means over optimizer steps."""
-        return 1 / (self.args.gradient_accumulation_steps * self.accelerator.num_processes)
-
-    def _record(self, metrics: Metrics, batch: Any) -> None:
-        for name, value in metrics.items():
-            shaped = {1: lambda: batch.counted, 2: lambda: batch.scored}.get(value.dim())
-            weight = shaped() if shaped else 1.0
-            self.step_meter.add(name, value, weight)
+    def _record(self, metrics: Measures, batch: Batch) -> None:
+        for name, (value, mask) in metrics.items():
+            self.step_meter.add(name, value, averaging_weight(value, mask, batch))
         self.cost.count(trained_tokens=tokens_in(batch))
 
     # --- optimizer ---
 
-    def create_optimizer(self, model: Any = None) -> Any:
+    def create_optimizer(self, model: object = None) -> Optimizer:
         """One group a role, so that learning rates may differ; no weight decay on vectors (norms, biases)."""
         if self.optimizer is None:
             groups = []
             for name, module in self.trained.roles.items():
-                rate = self.learning_rates.get(name, self.args.learning_rate)
+                rate = self.settings.role_learning_rates.get(name, self.args.learning_rate)
                 learnt = [p for p in module.parameters() if p.requires_grad]
                 for decay, wide in ((self.args.weight_decay, True), (0.0, False)):
                     chosen = [p for p in learnt if (p.dim() > 1) == wide]
@@ -199,15 +177,23 @@ class AlignTrainer(Trainer):
             self.optimizer = kind(groups, **options)
         return self.optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if self.allowance.limited:
-            return self.allowance.scheduler(self, self.settings, optimizer)
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        optimizer = optimizer or self.optimizer
+        if self.allowance.limited and self.lr_scheduler is None and optimizer:
+            self.lr_scheduler = self.allowance.schedule(self.settings, optimizer)
+            self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def _ahead(self) -> float:
-        return self.drawn_last * self.loader.ahead() if isinstance(self.loader, OnlineLoader) else 0.0
+    def _steps_left(self) -> int:
+        return self.state.max_steps - self.state.global_step
 
-    def _clip_grad_norm(self, model: Any) -> Tensor:
+    def _ahead(self) -> float:
+        if not isinstance(self.loader, OnlineLoader):
+            return 0.0
+        self.drawn = self.drawn[-1 - len(self.loader.waiting) :]
+        return sum(self.drawn[1:]) + sum(self.drawn[:1]) * self.loader.ahead()
+
+    def _clip_grad_norm(self, model: object) -> Tensor:
         """Clips each role's gradient by itself, so that one role's spike does not silence another; returns the norm over
         all.
         """
@@ -215,17 +201,32 @@ class AlignTrainer(Trainer):
         norms = [self.accelerator.clip_grad_norm_(module.parameters(), limit) for module in self.trained.roles.values()]
         return torch.linalg.vector_norm(torch.stack([torch.as_tensor(norm) for norm in norms]))
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: object, grad_norm: Any = None) -> Any:
         """The gradient norm, looked at before the optimizer uses it."""
         norm = super()._get_grad_norm(model, grad_norm)
         bad = [self.roles.any(~torch.isfinite(torch.as_tensor(x))).item() for x in (norm, self.step_meter.sums["loss"][0])]
         if any(bad):
             raise UserError(self._diverged())
         self.step_terms.clear()
+        if self.wraps_step:
+            self._around_step()
         return norm
 
+    def _around_step(self) -> None:
+        """The algorithm's own step. Without gradients that of the optimizer, which then follows, does nothing."""
+        batches, sums = self.step_inputs
+        assert self.optimizer is not None
+        step = StepInProgress(
+            learner=self.algorithm, models=self.views[""], trained=dict(self.trained.roles), batches=batches, sums=sums,
+            optimizer=self.optimizer, autocast=self.accelerator.autocast,
+        )  # fmt: skip
+        with self.cost.phase("training"):
+            for name, value in self.algorithm.around_step(self.views[""], step).items():
+                self.step_meter.add(name, value)
+        self.optimizer.zero_grad()
+
     def _diverged(self) -> str:
-        size = len(self.loader.order.table)
+        size = len(self.order.table)
         rows = sorted({row % size for batch, terms in self.step_terms for row in _bad_rows(batch, terms)})
         where = f"rows {', '.join(map(str, rows[:10]))}" if rows else "the gradient, with a finite loss in every row"
         last = checkpoint.latest(self.folder / CHECKPOINTS)
@@ -237,7 +238,7 @@ class AlignTrainer(Trainer):
 
     def finish_step(self) -> None:
         """After the optimizer's step: followers follow, the algorithm hears of it, the step's sums join the window's."""
-        self.roles.shared.updates += 1
+        super().finish_step()
         self._follow()
         listens = type(self.algorithm).after_step is not Algorithm.after_step  # else spare the reduction over ranks
         if listens and self.algorithm.after_step(self.step_meter.means()) is Next.ROLLOUT:
@@ -250,33 +251,63 @@ class AlignTrainer(Trainer):
     @torch.no_grad()
     def _follow(self) -> None:
         for module, rule in self.followers.values():
-            if isinstance(rule, Every) and self.state.global_step % rule.steps:
+            if self.state.global_step % rule.steps:
                 continue
-            weight = 1 - rule.decay if isinstance(rule, EMA) else 1.0
-            for mine, theirs in zip(module.state_dict().values(), self.trained.policy.state_dict().values(), strict=True):
-                mine.lerp_(theirs, weight) if mine.is_floating_point() else mine.copy_(theirs)
+            weight, leader = 1 - rule.decay if isinstance(rule, EMA) else 1.0, self.trained.roles[rule.role]
+            for here, there in zip(module.state_dict().values(), leader.state_dict().values(), strict=True):
+                here.lerp_(there, weight) if here.is_floating_point() else here.copy_(there)
 
     # --- rollouts ---
 
-    def sample(self, index: int, batch: Any) -> Batch:
+    def sample(self, index: int, batch: Batch) -> Batch:
         """This rank's part of rollout `index`, without gradient and without dropout."""
         self.model_wrapped.eval()
-        self.cost.delivered(batch, len(self.loader.order.table))
+        self.cost.delivered(batch, len(self.order.table))
         with self.cost.phase("rollout"), torch.no_grad(), self.roles.shared.noise.during("rollout", index):
-            algorithm = cast(OnlineAlgorithm, self.algorithm)
-            return self.model_wrapped(bound(algorithm.experience, self.views[""], batch.to(self.args.device)))
+            models, records = self.views[""], batch.to(self.args.device)
+            experience = partial(cast(OnlineAlgorithm, self.algorithm).experience, models)
+            if not self.refills:
+                sampled: Batch = self.model_wrapped(bound(experience, records))
+                return sampled
+            rollout: Refilled = self.model_wrapped(bound(refilled, experience, models, records, self.refills))
+        self._note_refills(rollout)
+        return rollout.experience
 
-    def rollout_done(self, rollout: Any) -> None:
+    def _more(self, count: int) -> Batch:
+        assert isinstance(self.loader, OnlineLoader)
+        batch = self.loader.more(count)
+        self.cost.delivered(batch, len(self.order.table))
+        return batch.to(self.args.device)
+
+    def _note_refills(self, rollout: Refilled) -> None:
+        if not self.is_world_process_zero():
+            return
+        missing = rollout.wanted - rollout.kept
+        self.window.add("refills", float(rollout.refills))
+        self.window.add("prompts_dropped", 1 - rollout.kept / rollout.drawn)
+        self.window.add("prompts_missing", float(missing))
+        if missing and not self.told_of_missing:
+            self.told_of_missing = True
+            tell(
+                f"a rollout has {rollout.kept} prompts instead of {rollout.wanted}: of {rollout.drawn} drawn, with "
+                f"{rollout.refills} refills, the others had equal rewards or were left out (prompts_missing tells how many)"
+            )
+
+    def rollout_done(self, rollout: Batch) -> None:
         """Means over the rollout, for the log and for the algorithm; the loader has made it the same on every rank."""
-        counted = rollout.counted
-        columns = {name: value for name, value in vars(rollout).items() if _is_measure(value)}
-        if hasattr(rollout, "length"):
+        columns = {
+            name: value for name, value in vars(rollout).items()
+            if isinstance(value, Tensor) and value.dim() == 1 and value.is_floating_point()
+        }  # fmt: skip
+        if isinstance(rollout, Completions):
             columns |= {"length": rollout.length, "truncated": rollout.truncated.float()}
-        if getattr(rollout, "logprobs", None) is not None:
-            columns["entropy"] = -rollout.mean(rollout.logprobs)  # an unbiased estimate, from the samples themselves
+            if rollout.logprobs is not None:
+                columns["entropy"] = -rollout.mean(rollout.logprobs)  # an unbiased estimate, from the samples themselves
         drawn = self.cost.used()["samples"]
-        self.drawn_before, self.drawn_last = drawn, drawn - self.drawn_before
-        here = Meter()
+        assert isinstance(self.loader, OnlineLoader)
+        self.drawn = [*self.drawn[-1 - len(self.loader.waiting) :], drawn - self.drawn_before]
+        self.drawn_before = drawn
+        here, counted = Meter(), rollout.counted
         for name, values in columns.items():
             here.add(name, values, counted)
         means = {name: value / weight for name, (value, weight) in here.state_dict().items() if weight}
@@ -286,7 +317,7 @@ class AlignTrainer(Trainer):
         if self.scored:
             self.scored.rollout_done()
 
-    # --- logs and evaluation ---
+    # --- logs ---
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" not in logs:
@@ -304,13 +335,9 @@ class AlignTrainer(Trainer):
         self.metrics_file.write({"step": self.state.global_step, **logs})
         super().log(logs, start_time)
 
-    def evaluate(self, *arguments: Any, **keywords: Any) -> dict[str, float]:
-        """Held-out metrics, once a step."""
-        return measured(self, self)
-
     # --- checkpoints ---
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: object, trial: object) -> None:
         step = self.state.global_step
         if step == self.saved_step:
             return
@@ -326,7 +353,7 @@ class AlignTrainer(Trainer):
         self.saved_step = step
         self.cost.end()
 
-    def _fill(self, folder: Path, state: dict[str, Any]) -> None:
+    def _fill(self, folder: Path, state: Mapping[str, object]) -> None:
         self._save(str(folder))
         for name, module in self._other_roles().items():
             checkpoint.save_module(module, folder / name)
@@ -335,7 +362,7 @@ class AlignTrainer(Trainer):
         self.state.save_to_json(str(folder / "trainer_state.json"))
         records.save(state, folder / "state")
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
         checkpoint.save_main(self.trained.main, Path(output_dir or self.folder / MODEL), self.tokenizer, self.encoder)
 
     def _other_roles(self) -> dict[str, nn.Module]:
@@ -343,37 +370,34 @@ class AlignTrainer(Trainer):
         learnt = self.lessons.modules if self.lessons else {}
         return trained | learnt | {name: module for name, (module, _) in self.followers.items()}
 
-    def _state(self) -> dict[str, Any]:
+    def _stateful(self) -> dict[str, Any]:
+        """By name in a checkpoint, what of this run has a state that is the same on every rank."""
+        parts = {"loader": self.loader, "algorithm": self.algorithm, "reward": self.reward, "lessons": self.lessons}
+        return {name: part for name, part in {**parts, "early_stop": self.stopping}.items() if part is not None}
+
+    def _state(self) -> dict[str, object]:
         return {
-            "loader": self.loader.state_dict(),
-            "algorithm": self.algorithm.state_dict(),
-            "reward": self.reward.state_dict() if self.reward else {},
-            "lessons": self.lessons.state_dict() if self.lessons else {},
+            **{name: {} for name in ("reward", "lessons")},
+            **{name: part.state_dict() for name, part in self._stateful().items()},
             "window": gather_objects(self.window.state_dict()),
             "cost": gather_objects(self.cost.state_dict()),
             "logged": [self.logged_tokens, self.logged_seconds],
-            "drawn": [self.drawn_before, self.drawn_last],
-            "early_stop": self.stopping.state_dict(),
+            "drawn": [self.drawn_before, *self.drawn],
         }
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: object = None) -> None:
         folder = Path(resume_from_checkpoint)
         state = records.load(folder / "state")
-        window, cost, self._rng = (records.of_rank(state[name], self.accelerator) for name in ("window", "cost", "rng"))
+        window, cost, self._rng = (records.of_rank(state[name], self.args) for name in ("window", "cost", "rng"))
         checkpoint.load_main(self.trained.main, folder)
         for name, module in self._other_roles().items():
             checkpoint.load_module(module, folder / name)
-        self.loader.load_state_dict(state["loader"])
-        self.algorithm.load_state_dict(state["algorithm"])
-        if self.reward:
-            self.reward.load_state_dict(state["reward"])
-        if self.lessons:
-            self.lessons.load_state_dict(state["lessons"])
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
         self.window.load_state_dict(window)
         self.cost.load_state_dict(cost)
         self.logged_tokens, self.logged_seconds = state["logged"]
-        self.drawn_before, self.drawn_last = state["drawn"]
-        self.stopping.load_state_dict(state["early_stop"])
+        self.drawn_before, *self.drawn = state["drawn"]
         self.saved_step = checkpoint.step_of(folder)
         sizes = state.get("lines", (0, 0))  # not there in checkpoints of before
         for lines, size in zip((self.metrics_file, self.completions_file), sizes, strict=True):
@@ -384,92 +408,8 @@ class AlignTrainer(Trainer):
             torch.random.set_rng_state(self._rng)
 
 
-def measured(run: Any, inner: Trainer) -> dict[str, float]:
-    """Held-out metrics of a run, once a step, with randomness of their own; leaves no trace in training. `inner` is the trainer
-    that the run's loop, trackers and callbacks belong to."""
-    step = inner.state.global_step
-    if run.evaluated[0] != step:
-        module, training = run.model_wrapped, run.model_wrapped.training
-        module.eval()
-        with run.cost.phase("evaluation"), torch.no_grad(), run.roles.shared.noise.during("evaluation", step):
-            found = {f"eval/{name}": value for name, value in run.evaluator(run).items()}
-        module.train(training)
-        run.evaluated = (step, found)
-        run.metrics_file.write(evaluation_row(step, found, run.cost))
-        Trainer.log(inner, {name.replace("eval/", "eval_", 1): value for name, value in found.items()})  # as trackers name them
-        inner.control = inner.callback_handler.on_evaluate(inner.args, inner.state, inner.control, found)
-        if run.stopping.look(step, found, run.trained):
-            inner.control.should_training_stop = run.ended = True
-            if inner.is_world_process_zero():
-                announce(run.stopping, step)
-    return run.evaluated[1]
-
-
-def saved_before(error: LateRow, folder: Path, step: int) -> UserError:
-    """What to say of a row that ended a run once this step was saved."""
-    saved = folder / CHECKPOINTS / f"{checkpoint.PREFIX}{step}"
-    return UserError(f"{error}\n{saved} has all until then: go on with resume={folder} accept=[data] once the row is mended")
-
-
-def keep_best(run: Any) -> None:
-    """At the end of a run: the weights and metrics of the evaluation that early stopping chose, where it does."""
-    if run.ended and run.stopping.active:
-        run.stopping.restore(run.trained)
-        run.evaluated = (run.stopping.step, run.stopping.metrics)
-
-
-def evaluation_row(step: int, found: dict[str, float], cost: Cost) -> dict[str, Any]:
-    """A line of metrics.jsonl: the metrics, and what the run has cost up to there."""
-    used = {f"cost/{unit}": amount for unit, amount in {"steps": step, **cost.used()}.items()}
-    return {"step": step, **found, **used, "seconds": cost.seconds["total"]}
-
-
-def named_terms(result: Any) -> tuple[Terms, Metrics]:
-    """What `loss` returned: terms by name, and metrics as tensors. Raises UserError where it returned something else."""
-    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-        kinds = ", ".join(type(part).__name__ for part in (result if isinstance(result, tuple) else [result]))
-        raise UserError(f"`loss` returned {kinds}: return the loss and a dict of metrics, as in `return loss, {{}}`")
-    terms, metrics = result
-    terms = terms if isinstance(terms, dict) else {"loss": terms}
-    wrong = {n: v for n, v in terms.items() if not isinstance(v, Tensor)}
-    wrong |= {n: v for n, v in metrics.items() if not isinstance(v, Tensor | int | float)}
-    for name, value in wrong.items():
-        raise UserError(f"`loss` returned a {type(value).__name__} as {name!r}: return a tensor")
-    return terms, {name: torch.as_tensor(value) for name, value in metrics.items()}
-
-
-def default_weights(batch: Any) -> dict[str, Tensor]:
-    """The weights of terms that declare none: "(B,)" and "(B, T)" hold those of these shapes."""
-    return {"(B,)": batch.counted} | ({"(B, T)": batch.scored} if hasattr(batch, "scored") else {})
-
-
-def weight_of(name: str, term: Tensor, weights: dict[str, Tensor], totals: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """A term's weights and their total: those declared for it, else the default for its shape."""
-    key = name if name in weights else ("(B,)" if term.dim() == 1 else "(B, T)")
-    if term.dim() == 0:
-        raise UserError(
-            f"the term {name!r} is one number, a mean or sum: return one a record, (B,), or a token, (B, T), unreduced"
-        )
-    if key not in weights or weights[key].shape != term.shape:
-        shape = tuple(weights[key].shape) if key in weights else "none"
-        raise UserError(
-            f"the term {name!r} has shape {tuple(term.shape)}, its weights {shape}: return one value a record, (B,), or a "
-            "token, (B, T), or weights of the term's shape from `weights`"
-        )
-    return weights[key], totals[key]
-
-
-def weighted_sum(term: Tensor, weight: Tensor, total: Tensor) -> Tensor:
-    """sum(term * weight) / total; entries of weight 0 are not read; 0 where the total is 0."""
-    summed = torch.where(weight > 0, term, 0) * weight
-    return summed.sum() / torch.where(total > 0, total, 1)
-
-
-def _is_measure(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 1 and value.is_floating_point()
-
-
-def _bad_rows(batch: Any, terms: Terms) -> list[int]:
-    rows = getattr(batch, "row", None)
+def _bad_rows(batch: Batch, terms: Terms) -> list[int]:
+    rows: Tensor | None = getattr(batch, "row", None)
     bad = [~torch.isfinite(term).reshape(len(term), -1).all(1) for term in terms.values()]
-    return [] if rows is None or not bad else rows[torch.stack(bad).any(0)].tolist()
+    numbers: list[int] = [] if rows is None or not bad else rows[torch.stack(bad).any(0)].tolist()
+    return numbers

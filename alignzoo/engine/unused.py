@@ -13,11 +13,11 @@ from alignzoo.settings import Made, Unit
 
 def unused(builder: Builder, keys: Sequence[str]) -> dict[str, list[str]]:
     """{the choice that makes it so: those of `keys` that have no effect with it}."""
-    found: dict[str, list[str]] = {}
+    by_cause: dict[str, list[str]] = {}
     for cause, idle in _idle(builder):
         if named := [key for key in keys if any(f"{key}.".startswith(f"{name}.") for name in idle)]:
-            found[cause] = [*dict.fromkeys(found.get(cause, []) + named)]
-    return found
+            by_cause[cause] = [*dict.fromkeys(by_cause.get(cause, []) + named)]
+    return by_cause
 
 
 def _idle(builder: Builder) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -31,7 +31,7 @@ def _idle(builder: Builder) -> Iterator[tuple[str, tuple[str, ...]]]:
     if not getattr(builder.algorithm, "needs_logprobs_of_samples", False):
         yield algorithm, ("generation.truncation",)
     if isinstance(builder.algorithm, TrainerPlugin):
-        yield algorithm, ("trainer.by_length", "trainer.keep_memory")
+        yield algorithm, ("trainer.by_length", "rollout.refill", "rollout.lag")
     if not writes:
         yield algorithm, ("trainer.eval_prompts", "trainer.reference_samples")
         if not builder.makes:

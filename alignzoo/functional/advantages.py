@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 
-def gae(rewards: Tensor, values: Tensor, scored: Tensor, discount: float, lam: float) -> tuple[Tensor, Tensor]:
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def gae(rewards: Tensor, values: Tensor, scored: Tensor, discount: float, lam: float | Tensor) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation, and the lambda-returns it implies.
 
         delta_t = r_t + gamma V(s_{t+1}) - V(s_t)
@@ -18,7 +22,8 @@ def gae(rewards: Tensor, values: Tensor, scored: Tensor, discount: float, lam: f
 
     lambda = 1 gives Monte-Carlo returns minus the value, lambda = 0 the one-step temporal difference.
 
-    rewards (B, T): r_t, received when token t is written; values (B, T): V(s_t), before token t; scored (B, T) bool
+    rewards (B, T): r_t, received when token t is written; values (B, T): V(s_t), before token t; scored (B, T) bool; lambda a
+    number, or one a row, (B,)
     -> advantages (B, T), returns (B, T), both 0 where not scored.
 
     Schulman et al. 2016, High-dimensional continuous control using generalized advantage estimation, eq. 16.
@@ -34,6 +39,16 @@ def gae(rewards: Tensor, values: Tensor, scored: Tensor, discount: float, lam: f
     return advantages, advantages + torch.where(scored, values, 0)
 
 
+def length_adaptive_lambda(lengths: Tensor, alpha: float) -> Tensor:
+    """A lambda whose advantages look ahead the further, the longer the completion: by alpha l tokens on average.
+
+        lambda = 1 - 1 / (alpha l), not below 0        sum_t lambda^t = alpha l
+
+    lengths (B,) -> (B,). Yue et al. 2025, VAPO.
+    """
+    return (1 - 1 / (alpha * lengths.clamp(min=1))).clamp(min=0)
+
+
 def discounted_returns(rewards: Tensor, scored: Tensor, discount: float = 1.0) -> Tensor:
     """The discounted sum of the rewards from each token on.
 
@@ -42,6 +57,23 @@ def discounted_returns(rewards: Tensor, scored: Tensor, discount: float = 1.0) -
     rewards (B, T); scored (B, T) bool -> (B, T), 0 where not scored. Sutton and Barto 2018, eq. 3.9.
     """
     return gae(rewards, torch.zeros_like(rewards), scored, discount, lam=1.0)[1]
+
+
+def returns_ahead(rewards: Tensor, scored: Tensor, own: bool = True, mean: bool = False) -> Tensor:
+    """The sum of the rewards after each token, with its own or without, or their mean.
+
+        G_t = sum_{t' > t} r_t'    or    1 / (T - t) sum_{t' > t} r_t'    and with `own` t' >= t, 1 / (T - t + 1)
+
+    rewards (B, T); scored (B, T) bool -> (B, T), 0 where not scored or nothing is ahead.
+
+    Gu et al. 2024, MiniLLM (its length normalisation).
+    """
+    first = 0 if own else 1
+    returns = discounted_returns(rewards, scored) - first * torch.where(scored, rewards, 0)
+    if not mean:
+        return returns
+    ahead = scored.flip(1).cumsum(1).flip(1) - first
+    return returns / ahead.clamp(min=1)
 
 
 def leave_one_out(values: Tensor, group: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -59,8 +91,23 @@ def leave_one_out(values: Tensor, group: Tensor, valid: Tensor | None = None) ->
     exact, weight = torch.where(valid, values, 0).double(), valid.double()
     member = group.unique(return_inverse=True)[1]
     sums, counts = (torch.zeros_like(x).index_add(0, member, x)[member] for x in (exact, weight))
-    others = counts - weight
-    return torch.where(others > 0, ((sums - exact) / others.clamp(min=1)).to(values.dtype), values)
+    rest = counts - weight
+    return torch.where(rest > 0, ((sums - exact) / rest.clamp(min=1)).to(values.dtype), values)
+
+
+def spread(values: Tensor, group: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The largest less the smallest valid value of one's group, 0 where there are none: without any, nothing can be learnt from
+    how a group's values differ.
+
+    values (B,); group (B,) integers; valid (B,) bool, default all -> (B,).
+    """
+    valid = torch.ones_like(group, dtype=torch.bool) if valid is None else valid
+    member = group.unique(return_inverse=True)[1]
+    low, high = (
+        values.new_full((len(values),), -sign * torch.inf).scatter_reduce(0, member[valid], values[valid], how)
+        for how, sign in (("amin", -1), ("amax", 1))
+    )
+    return (high - low).clamp(min=0)[member]
 
 
 def group_advantages(
@@ -77,28 +124,92 @@ def group_advantages(
 
     Shao et al. 2024, DeepSeekMath, section 4.1.2; without scale Liu et al. 2025, Understanding R1-Zero-like training, eq. 3.
     """
+    deviation, _, variance = _group_moments(values, group, valid)
+    advantages = deviation / (variance.sqrt() + epsilon) if scale else deviation
+    return advantages.to(values.dtype)
+
+
+def maxrl_advantages(values: Tensor, group: Tensor, valid: Tensor | None = None) -> Tensor:
+    """What a value has over the mean of its group, in units of that mean: what is seldom right weighs more.
+
+        A_i = (R_i - mean R) / mean |R|
+
+    For rewards of 0 and 1 and groups of n the expected gradient is that of the first n - 1 terms of
+    log p = - sum_k (1 - p)^k / k, p the chance of success; a group without success has 0. Values that are not valid are left
+    out and get 0, as do values that differ by rounding alone.
+
+    values (B,); group (B,) integers; valid (B,) bool, default all -> (B,).
+
+    Tajwar et al. 2026, Maximum likelihood reinforcement learning, eq. 10, for rewards >= 0; below 0 the magnitude is ours.
+    """
+    deviation, magnitude, _ = _group_moments(values, group, valid)
+    return torch.where(magnitude > 0, deviation / magnitude, 0).to(values.dtype)
+
+
+def decoupled_advantages(
+    parts: Tensor, weights: Tensor, group: Tensor, valid: Tensor, total: Callable[[Tensor], Tensor] = _identity
+) -> Tensor:
+    """Each part of the reward in units of its own group's deviation, summed, and the sum in units of the batch's.
+
+        A_i = S_i / (sd S + 1e-4)        S_i = sum_k w_k (R_ik - mean R_k) / (sd R_k + 1e-4)
+
+    mean R_k and sd R_k over the group, sd S over all, both sd with n - 1; the mean of S, which the paper subtracts, is 0. A
+    part that is the same in a group, but for rounding, adds nothing there. What is not valid is left out and gets 0.
+
+    parts (K, B); weights (K,); group (B,) integers; valid (B,) bool; `total` sums a tensor over ranks -> (B,).
+
+    Liu et al. 2026, GDPO: group reward-decoupled normalization policy optimization; epsilon as in TRL 1.16.
+    """
+    apart = torch.stack([group_advantages(part, group, valid) for part in parts])
+    summed = (weights.to(apart)[:, None] * apart).sum(0)
+    count = total(valid.sum().double())
+    deviation = (moments(summed, valid, total)[1] * count / (count - 1).clamp(min=1)).sqrt()
+    return (summed.double() / (deviation + 1e-4)).to(parts.dtype)
+
+
+def length_weighted_baseline(values: Tensor, lengths: Tensor, group: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The mean of one's group in which a completion counts once for each of its tokens.
+
+        b = sum_j l_j R_j / sum_j l_j
+
+    The baseline of least variance where the squared norm of a completion's gradient grows with its length. Values that are
+    not valid are left out.
+
+    values, lengths (B,); group (B,) integers; valid (B,) bool, default all -> (B,).
+
+    Hao et al. 2025, On-policy RL with optimal reward baseline.
+    """
+    valid = torch.ones_like(group, dtype=torch.bool) if valid is None else valid
+    member = group.unique(return_inverse=True)[1]
+    exact, weight = torch.where(valid, values, torch.inf).double(), torch.where(valid, lengths, 0).double()
+    least = torch.full_like(exact, torch.inf).scatter_reduce(0, member, exact, "amin")[member]
+    above = torch.where(valid, exact - least, 0)  # equal values have that very mean
+    mean = least + _sums(weight * above, member) / _sums(weight, member).clamp(min=1)
+    return torch.where(valid, mean.to(values.dtype), values)
+
+
+def _sums(x: Tensor, member: Tensor) -> Tensor:
+    """(B,): the sum over each one's group of x (B,)."""
+    return torch.zeros_like(x).index_add(0, member, x)[member]
+
+
+def _group_moments(values: Tensor, group: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the valid values of each one's group, (B,) float64 each: the deviation from their mean, the mean of their magnitudes,
+    the variance with n - 1. Deviation and variance are 0 where the values differ by rounding alone, or one is not valid."""
     valid = torch.ones_like(group, dtype=torch.bool) if valid is None else valid
     member, weight = group.unique(return_inverse=True)[1], valid.double()
-
-    def summed(x: Tensor) -> Tensor:
-        return torch.zeros_like(x).index_add(0, member, x * weight)[member]
-
-    exact, count = torch.where(valid, values, 0).double(), summed(weight)
-    mean = summed(exact) / count.clamp(min=1)
+    exact, count = torch.where(valid, values, 0).double(), _sums(weight, member)
+    mean, magnitude = (_sums(x * weight, member) / count.clamp(min=1) for x in (exact, exact.abs()))
     deviation = (exact - mean) * weight
-    variance = summed(deviation**2) / (count - 1).clamp(min=1)
-    advantages = deviation / (variance.sqrt() + epsilon) if scale else deviation
-    return torch.where(variance > rounding(mean, values.dtype), advantages, 0).to(values.dtype)
+    variance = _sums(deviation**2, member) / (count - 1).clamp(min=1)
+    differ = variance > rounding(mean, values.dtype)
+    return torch.where(differ, deviation, 0), magnitude, torch.where(differ, variance, 0)
 
 
 def rounding(mean: Tensor, dtype: torch.dtype) -> Tensor:
     """The variance up to which numbers of this mean, stored as `dtype`, may be equal but for their rounding: a standard
     deviation of a few units in the last place; of float64, in which they are summed, a few thousand."""
     return ((1e-12 if dtype == torch.float64 else 5e-7) * mean) ** 2
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x
 
 
 def masked_mean(x: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = _identity) -> Tensor:

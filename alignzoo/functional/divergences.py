@@ -38,6 +38,8 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
 
         k3 = r - 1 - log r        r = ref(a) / pi(a)
 
+    As a loss its expected gradient is that of the other one, KL(ref || pi): multiply it by pi(a) / sg(pi(a)) for this one's.
+
     logprobs, reference (...) -> (...). Schulman 2020, Approximating KL divergence.
     """
     log_ratio = reference - logprobs
@@ -80,8 +82,35 @@ def generalised_jsd(student: Tensor, teacher: Tensor, beta: float, temperature: 
     """
     log_p, p = supported_log_softmax(teacher / temperature)
     log_q, q = supported_log_softmax(student / temperature)
-    mixture = torch.lerp(q, p, beta).clamp(min=torch.finfo(q.dtype).tiny).log()  # where it underflows, p and q are 0 anyway
+    mixture = _log_mixture(q, p, beta)
     return beta * (p * (log_p - mixture)).sum(-1) + (1 - beta) * (q * (log_q - mixture)).sum(-1)
+
+
+def skew_kl(student: Tensor, teacher: Tensor, skew: float, temperature: float = 1.0) -> Tensor:
+    """KL from the teacher to its mixture with the student.
+
+        KL(P || a P + (1 - a) Q)
+
+    At most log(1 / a), finite whatever the student lacks.
+
+    student, teacher (..., V) logits, both divided by the temperature; 0 < a < 1 -> (...).
+
+    Ko et al. 2024, DistiLLM (the skew KL divergence).
+    """
+    log_p, p = supported_log_softmax(teacher / temperature)
+    _, q = supported_log_softmax(student / temperature)
+    return (p * (log_p - _log_mixture(q, p, skew))).sum(-1)
+
+
+def skew_reverse_kl(student: Tensor, teacher: Tensor, skew: float, temperature: float = 1.0) -> Tensor:
+    """KL from the student to its mixture with the teacher, KL(Q || a Q + (1 - a) P): `skew_kl` the other way round (Ko et al.
+    2024, DistiLLM, the skew reverse KL divergence)."""
+    return skew_kl(teacher, student, skew, temperature)
+
+
+def _log_mixture(q: Tensor, p: Tensor, share: float) -> Tensor:
+    """log((1 - share) q + share p) of probabilities."""
+    return torch.lerp(q, p, share).clamp(min=torch.finfo(q.dtype).tiny).log()  # where it underflows, p and q are 0 anyway
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:

@@ -33,6 +33,95 @@ def clipped_surrogate(
     return -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + high) * advantages)
 
 
+def cispo_surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """The score-function surrogate with a clipped importance weight: no token loses its gradient.
+
+        L_t = - sg(clip(r_t, low, high)) A_t log pi(a_t | s_t)        r_t = pi(a_t | s_t) / pi_old(a_t | s_t)
+
+    logprobs, old_logprobs, advantages (B, T) -> (B, T). sg: without gradient. low, high are bounds of the weight itself.
+
+    MiniMax 2025, MiniMax-M1: scaling test-time compute efficiently with lightning attention; there low = 1 - epsilon_low and
+    high = 1 + epsilon_high.
+    """
+    weight = (logprobs - old_logprobs).detach().exp().clamp(low, high)
+    return reinforce(logprobs, weight * advantages)
+
+
+def gmpo_surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, scored: Tensor, epsilon: float) -> Tensor:
+    """The geometric mean of a completion's clipped ratios, times its advantage, negated.
+
+        L = - A exp(1/T sum_t l_t)        l_t = min(log r_t, epsilon) where A > 0, else max(log r_t, -epsilon)
+
+    Each ratio is thus clipped in (e^-epsilon, e^epsilon), on the side to which its advantage pushes it.
+
+    logprobs, old_logprobs (B, T); advantages (B,); scored (B, T) bool -> (B,), - A where nothing is scored.
+
+    Zhao et al. 2025, Geometric-mean policy optimization.
+    """
+    advantages = advantages.detach()
+    log_ratio = logprobs - old_logprobs.detach()
+    clipped = torch.where(advantages[:, None] > 0, log_ratio.clamp(max=epsilon), log_ratio.clamp(min=-epsilon))
+    mean = torch.where(scored, clipped, 0).sum(1) / scored.sum(1).clamp(min=1)
+    return -mean.exp() * advantages
+
+
+def sapo_surrogate(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, temperature: float, temperature_negative: float
+) -> Tensor:
+    """A soft gate in the place of the clip: the weight of a token's gradient falls smoothly with its distance from ratio 1.
+
+        L_t = - 4 / tau sigma(tau (r_t - 1)) A_t        tau of A_t > 0, and another elsewhere
+
+    Its gradient is that of - r_t A_t at r_t = 1, and 4 p (1 - p) of it elsewhere, p = sigma(tau (r_t - 1)).
+
+    logprobs, old_logprobs, advantages (B, T) -> (B, T). Only `logprobs` carries gradient.
+
+    Qwen team 2025, Soft adaptive policy optimization.
+    """
+    advantages = advantages.detach()
+    ratio = (logprobs - old_logprobs.detach()).exp()
+    tau = torch.where(advantages > 0, temperature, temperature_negative)
+    return -4 / tau * (tau * (ratio - 1)).sigmoid() * advantages
+
+
+def binary_total_variation(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
+    """The total variation of "this token, or another", |pi(a) - pi_old(a)|: (...), (...) -> (...). Qi et al. 2026, eq. 13."""
+    return (logprobs.exp() - old_logprobs.exp()).abs()
+
+
+def binary_kl(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
+    """KL(pi_old || pi) of "this token, or another".
+
+        q log(q / p) + (1 - q) log((1 - q) / (1 - p))        p = pi(a), q = pi_old(a)
+
+    logprobs, old_logprobs (...) -> (...), infinite where p is 1 and q is not. Qi et al. 2026, eq. 14.
+    """
+    new, old = (x.detach().double().clamp(max=0) for x in (logprobs, old_logprobs))
+    rest_new, rest_old = -new.expm1(), -old.expm1()
+    rest = torch.where(rest_old > 0, rest_old * (rest_old / rest_new).log(), 0)
+    return (old.exp() * (old - new) + rest).to(logprobs.dtype)
+
+
+def dppo_surrogate(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, divergence: Tensor, threshold: float
+) -> tuple[Tensor, Tensor]:
+    """The ratio's surrogate within a trust region of the divergence, negated; and where it ends.
+
+        L_t = - M_t r_t A_t        M_t = 0 where D_t > threshold and A_t pushes r_t further from 1, else 1
+
+    logprobs, old_logprobs, advantages, divergence (B, T) -> (B, T), and where M is 0, (B, T) bool. Only `logprobs` carries
+    gradient.
+
+    Qi et al. 2026, Rethinking the trust region in LLM reinforcement learning, eq. 11 and 12.
+    """
+    advantages = advantages.detach()
+    log_ratio = logprobs - old_logprobs.detach()
+    outwards = torch.where(advantages > 0, log_ratio > 0, log_ratio < 0)
+    masked = outwards & (divergence > threshold)
+    ratio = torch.where(masked, 0, log_ratio).exp()  # masked before exp, whose overflow would reach the gradient as NaN
+    return -ratio * advantages * ~masked, masked
+
+
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, epsilon: float | None) -> Tensor:
     """The squared error of the value function, kept near the values of the rollout.
 

@@ -1,5 +1,6 @@
 """Losses on pairs of completions of which one is preferred."""
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -17,6 +18,31 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: flo
     """
     scaled = beta * (chosen - rejected)
     return -(1 - label_smoothing) * logsigmoid(scaled) - label_smoothing * logsigmoid(-scaled)
+
+
+def win_rates(values: Tensor, group: Tensor, valid: Tensor) -> Tensor:
+    """How often each beats one of its group, drawn at random, itself among them.
+
+        P_i = 1/k sum_j sigma(r_i - r_j)
+
+    values (B,): scores under which a beats b with probability sigma(r_a - r_b); group (B,) integers; valid (B,) bool: the
+    others are nobody's opponents, and have a half -> (B,).
+
+    Wu et al. 2024, Self-play preference optimization: its estimate of the probability to beat the policy.
+    """
+    opponents = (group[:, None] == group[None, :]) & valid[None, :]
+    scores = torch.where(valid, values, 0)
+    wins = torch.where(opponents, (scores[:, None] - scores[None, :]).sigmoid(), 0).sum(1)
+    return torch.where(valid, wins / opponents.sum(1).clamp(min=1), 0.5).to(values.dtype)
+
+
+def sppo_loss(log_ratio: Tensor, win_rate: Tensor, eta: float) -> Tensor:
+    """(log pi / pi_t - eta (P - 1/2))^2: the log-ratio that multiplicative weights ask for, where the partition function is
+    taken to be exp(eta / 2). log_ratio, win_rate (B,) -> (B,). Its gradient at pi = pi_t is - 2 eta (P - 1/2) that of log pi.
+
+    Wu et al. 2024, Self-play preference optimization for language model alignment.
+    """
+    return (log_ratio - eta * (win_rate - 0.5)) ** 2
 
 
 def bradley_terry_loss(

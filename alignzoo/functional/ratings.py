@@ -1,7 +1,10 @@
 """Losses on completions that were rated one by one."""
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 
 def kto_loss(
@@ -27,6 +30,48 @@ def kto_loss(
     return torch.where(desirable, desirable_weight * (-gain).sigmoid(), undesirable_weight * gain.sigmoid())
 
 
+def bco_loss(log_ratio: Tensor, desirable: Tensor, reference_point: Tensor, beta: float) -> Tensor:
+    """Binary classifier optimisation: the implicit reward beta h, shifted by delta, is the logit of being desirable.
+
+        L = - log sigma(beta h - delta)    where desirable
+        L = - log sigma(delta - beta h)    elsewhere                 h = sum_t log pi(y_t | x, y_<t) - log ref(y_t | x, y_<t)
+
+    log_ratio (B,): h; desirable (B,) bool; reference_point (B,) or (): delta / beta, which carries no gradient -> (B,).
+
+    Jung et al. 2024, Binary classifier optimization for large language model alignment. At pi = ref and delta = 0 it is log 2.
+    """
+    logit = beta * (log_ratio - reference_point.detach())
+    return torch.where(desirable, softplus(-logit), softplus(logit))
+
+
+def unlikelihood(logprobs: Tensor, floor: float = 1e-5) -> Tensor:
+    """- log max(1 - p, floor): tokens that should not be written become unlikely.
+
+    logprobs (...): log p -> (...). Below the floor there is no gradient, as in the authors' code.
+
+    Welleck et al. 2020, Neural text generation with unlikelihood training.
+    """
+    return -(-logprobs.expm1()).clamp(min=floor).log()
+
+
+def advantage_weights(advantages: Tensor, temperature: float, limit: float = math.inf) -> Tensor:
+    """min(exp(A / beta), limit), of what has no gradient. (...) -> (...).
+
+    Peng et al. 2019, Advantage-weighted regression; without a baseline and a limit Peters and Schaal
+    2007, Reinforcement learning by reward-weighted regression.
+    """
+    return (advantages.detach() / temperature).clamp(max=math.log(limit)).exp()
+
+
+def rotations(group: Tensor, together: int) -> Tensor:
+    """The record before in each `together` neighbours, the last one's before the first, whatever prompts they have: whose
+    completion TRL puts under each record's prompt. group (N,) -> (N,) indices."""
+    place = torch.arange(len(group), device=group.device)
+    first = place - place % together
+    last = (first + together).clamp(max=len(group)) - 1
+    return torch.where(place == first, last, place - 1)
+
+
 def mismatches(group: Tensor) -> Tensor:
     """Whose completion stands under each record's prompt where it must not be the prompt's own: KTO's estimate of the KL.
 
@@ -44,6 +89,6 @@ def mismatches(group: Tensor) -> Tensor:
     source = torch.empty_like(places)
     source[together] = together.roll(int(count.max()))
     left_over = member[source] == member
-    others = together[member[together] != count.argmax()]
-    spare = others[places % len(others)] if len(others) else places - 1
+    smaller = together[member[together] != count.argmax()]  # records of all prompts but the largest
+    spare = smaller[places % len(smaller)] if len(smaller) else places - 1
     return torch.where(left_over, spare, source) % len(group)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
-Text = str | list[dict[str, Any]]
+from alignzoo.data.rows import Text
+
 Answer = float | list[int] | None  # a rating, or a rank for each completion, 1 is best; None: skipped
+Row = Mapping[str, Any]  # of a JSON Lines file
 
 PREFERRED: dict[str, list[int]] = {"first": [1, 2], "second": [2, 1], "tie": [1, 1]}
 SKIPPED = "skip"
 
 
-class Kind(Enum):
+class QuestionKind(Enum):
     """What is asked: which of two is better, how good one is, or the order of several."""
 
     pairs = "pairs"
@@ -31,6 +33,10 @@ class Scale:
 
     low: float = 1.0
     high: float = 5.0
+
+    @classmethod
+    def read(cls, row: Row) -> Self:
+        return cls(*map(float, row["scale"])) if "scale" in row else cls()
 
     @property
     def keys(self) -> list[str]:
@@ -46,7 +52,7 @@ class Scale:
 class Item:
     """One question: a prompt with one completion to rate, two to compare, or more to rank. `writers` say who wrote each."""
 
-    kind: Kind
+    kind: QuestionKind
     prompt: Text
     completions: tuple[Text, ...]
     writers: tuple[str, ...] = ()
@@ -56,66 +62,71 @@ class Item:
         """Made from the texts alone: the same question has the same id, whoever asks it, and however often."""
         return _hash([self.kind.value, self.prompt, *self.completions])[:12]
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> dict[str, object]:
         """Everything but who wrote it."""
         return {"id": self.id, "as": self.kind.value, "prompt": self.prompt, "completions": list(self.completions)}
 
 
-def item(kind: Kind, prompt: Text, completions: Sequence[Text], writers: Sequence[str] = ()) -> Item:
+def item(kind: QuestionKind, prompt: Text, completions: Sequence[Text], writers: Sequence[str] = ()) -> Item:
     """The completions in an order that depends on their texts alone, and so says nothing of who wrote them."""
     places = sorted(range(len(completions)), key=lambda i: _hash([prompt, completions[i]]))
     return Item(kind, prompt, tuple(completions[i] for i in places), tuple(writers[i] for i in places if writers))
 
 
-def parsed(said: Any, kind: Kind, scale: Scale, size: int) -> Answer:
+def read_item(row: Row) -> Item:
+    """From a row that `Item.described` made. Raises KeyError, TypeError or ValueError for any other."""
+    question = item(QuestionKind(row["as"]), row["prompt"], row["completions"])
+    if question.id != row["id"] or list(question.completions) != row["completions"]:
+        raise ValueError("its id is not that of its texts")
+    return replace(question, writers=tuple(row.get("written_by", ())))
+
+
+def read_answer(value: object, question: Item, scale: Scale) -> Answer:
     """An answer as a file or a cell holds it. Raises ValueError, saying what it must be.
 
-    Ratings: a number of the scale. Pairs: first, second or tie. Rankings: `size` ranks, 1 is best and equal ones tie, as a
-    list or as text such as "2 1 1". null or skip: no answer is wanted from this rater.
+    Ratings: a number of the scale. Pairs: first, second or tie. Rankings: a rank for each completion, 1 is best and equal ones
+    tie, as a list or as text such as "2 1 1". null or skip: no answer is wanted from this rater.
     """
-    if said is None or said == SKIPPED:
+    if value is None or value == SKIPPED:
         return None
-    if kind is Kind.ratings:
-        return _rating(said, scale)
-    if kind is Kind.pairs and isinstance(said, str):
-        if said.strip().lower() not in PREFERRED:
-            raise ValueError(f"{said!r:.40} must be first, second, tie or skip")
-        return PREFERRED[said.strip().lower()]
-    return _ranks(said, size)
+    if question.kind is QuestionKind.ratings:
+        return _rating(value, scale)
+    if question.kind is QuestionKind.pairs and isinstance(value, str):
+        if value.strip().lower() not in PREFERRED:
+            raise ValueError(f"{value!r:.40} must be first, second, tie or skip")
+        return PREFERRED[value.strip().lower()]
+    return _ranks(value, len(question.completions))
 
 
-def written(answer: Answer, kind: Kind) -> Any:
-    """The answer as files hold it: what `parsed` reads."""
-    if kind is Kind.pairs and answer is not None:
+def stored(answer: Answer, kind: QuestionKind) -> object:
+    """The answer as files hold it: what `read_answer` reads."""
+    if kind is QuestionKind.pairs and answer is not None:
         return next(name for name, ranks in PREFERRED.items() if ranks == answer)
     return answer
 
 
-def _rating(said: Any, scale: Scale) -> float:
+def _rating(value: object, scale: Scale) -> float:
     try:
-        rating = math.nan if isinstance(said, bool) else float(said)
-    except (TypeError, ValueError):
+        rating = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except ValueError:
         rating = math.nan
     if not scale.low <= rating <= scale.high:
-        raise ValueError(f"{said!r:.40} must be a number {scale}, or skip")
+        raise ValueError(f"{value!r:.40} must be a number {scale}, or skip")
     return rating
 
 
-def _ranks(said: Any, size: int) -> list[int]:
-    parts = said.replace(",", " ").split() if isinstance(said, str) else said
+def _ranks(value: object, size: int) -> list[int]:
+    parts = value.replace(",", " ").split() if isinstance(value, str) else value
     try:
-        ranks = [int(str(part)) for part in parts]
-    except (TypeError, ValueError):
+        ranks = [int(str(part)) for part in parts] if isinstance(parts, list) else []
+    except ValueError:
         ranks = []
     if len(ranks) != size or not all(1 <= rank <= size for rank in ranks):
-        raise ValueError(f"{said!r:.40} must be {size} ranks from 1, the best, to at most {size}, such as {_example(size)!r}")
+        example = " ".join(map(str, [2, 1, *range(3, size + 1)][:size]))
+        raise ValueError(f"{value!r:.40} must be {size} ranks from 1, the best, to at most {size}, such as {example!r}")
     levels = sorted(set(ranks))
     return [levels.index(rank) + 1 for rank in ranks]
 
 
-def _example(size: int) -> str:
-    return " ".join(map(str, [2, 1, *range(3, size + 1)][:size]))
-
-
-def _hash(content: Any) -> str:
+def _hash(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

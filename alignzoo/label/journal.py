@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any
 
 from alignzoo.common.folder import line, objects
 from alignzoo.errors import UserError
-from alignzoo.label.items import Answer, Item, Kind, Scale, item, parsed, written
+from alignzoo.label.items import Answer, Item, QuestionKind, Row, Scale, read_answer, read_item, stored
 
 
 @dataclass(frozen=True)
-class Given:
+class RaterAnswer:
     """What a rater said of an item."""
 
     item: Item
@@ -33,8 +34,8 @@ class Journal:
         self.path = path
 
     def append(self, rater: str, about: Item, answer: Answer, scale: Scale) -> None:
-        row = {**about.described(), "rater": rater, "answer": written(answer, about.kind)}
-        if about.kind is Kind.ratings:
+        row = {**about.described(), "rater": rater, "answer": stored(answer, about.kind)}
+        if about.kind is QuestionKind.ratings:
             row["scale"] = [scale.low, scale.high]
         if about.writers:
             row["written_by"] = list(about.writers)
@@ -44,9 +45,9 @@ class Journal:
         """As if the rater had not been asked."""
         self._write({"id": about.id, "rater": rater, "withdrawn": True})
 
-    def given(self) -> list[Given]:
-        """The answers that stand, in the order in which they were given. Raises UserError for lines of another origin."""
-        standing: dict[tuple[str, str], Given] = {}
+    def answers(self) -> list[RaterAnswer]:
+        """Those that stand, in the order in which they were given. Raises UserError for lines of another origin."""
+        standing: dict[tuple[str, str], RaterAnswer] = {}
         for number, row in objects(self.path):
             if row is None:
                 continue
@@ -54,7 +55,8 @@ class Journal:
                 place = str(row["id"]), str(row["rater"])
                 standing.pop(place, None)
                 if not row.get("withdrawn"):
-                    standing[place] = Given(_item(row), place[1], _answer(row))
+                    about = read_item(row)
+                    standing[place] = RaterAnswer(about, place[1], read_answer(row["answer"], about, Scale.read(row)))
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{self.path}, line {number}: no answer that alignzoo label wrote ({error})") from None
         return list(standing.values())
@@ -70,37 +72,44 @@ class Journal:
 
     def scale(self) -> Scale | None:
         """That of the ratings in it; None where there are none."""
-        return next((_scale(row) for _, row in objects(self.path) if row and "scale" in row), None)
+        return next((Scale.read(row) for _, row in objects(self.path) if row and "scale" in row), None)
 
-    def _write(self, row: dict[str, Any]) -> None:
+    def _write(self, row: Row) -> None:
         with self.path.open("ab+") as file:
-            if file.tell() and not _ended(file):
+            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
                 file.write(b"\n")  # behind what a crash left
-            file.write(line(row))
+            file.write(line(dict(row)))
             file.flush()
             os.fsync(file.fileno())
 
 
-def data_rows(given: Sequence[Given]) -> list[dict[str, Any]]:
+def by_item(answers: Iterable[RaterAnswer]) -> dict[str, list[RaterAnswer]]:
+    """By the item's id."""
+    groups = defaultdict(list)
+    for answer in answers:
+        groups[answer.item.id].append(answer)
+    return groups
+
+
+def data_rows(answers: Iterable[RaterAnswer]) -> list[dict[str, Any]]:
     """What a data source reads: a row for each item, with the votes of all who didn't skip it.
 
     A pair's votes are 1 for the chosen, 0 for the rejected and 0.5 for a tie, where more chose the chosen; those on a rating
     are the ratings; those on a ranking, ranks of its completions.
     """
-    by_item: dict[str, list[Given]] = {}
-    for one in given:
-        if one.answer is not None:
-            by_item.setdefault(one.item.id, []).append(one)
-    return [_row(said[0].item, said) for said in by_item.values()]
+    groups = by_item(answer for answer in answers if answer.answer is not None)
+    return [
+        _row(group[0].item, [answer.answer for answer in group], [answer.rater for answer in group])
+        for group in groups.values()
+    ]
 
 
-def _row(about: Item, said: list[Given]) -> dict[str, Any]:
-    answers: list[Any] = [one.answer for one in said]
+def _row(about: Item, answers: list[Any], raters: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"prompt": about.prompt}
     places = list(range(len(about.completions)))
-    if about.kind is Kind.ratings:
+    if about.kind is QuestionKind.ratings:
         row |= {"completion": about.completions[0], "label": sum(answers) / len(answers), "votes": answers}
-    elif about.kind is Kind.rankings:
+    elif about.kind is QuestionKind.rankings:
         mean = [sum(ranks[i] for ranks in answers) / len(answers) for i in places]
         row |= {"completions": list(about.completions), "ranks": mean, "votes": answers}
     else:
@@ -108,25 +117,5 @@ def _row(about: Item, said: list[Given]) -> dict[str, Any]:
         if sum(votes) < len(votes) / 2:
             places, votes = [1, 0], [1 - vote for vote in votes]
         row |= {"chosen": about.completions[places[0]], "rejected": about.completions[places[1]], "votes": votes}
-    row["raters"] = [one.rater for one in said]
+    row["raters"] = raters
     return row | ({"written_by": [about.writers[i] for i in places]} if about.writers else {})
-
-
-def _item(line: dict[str, Any]) -> Item:
-    made = item(Kind(line["as"]), line["prompt"], line["completions"])
-    if made.id != line["id"] or list(made.completions) != line["completions"]:
-        raise ValueError("its id is not that of its texts")
-    return Item(made.kind, made.prompt, made.completions, tuple(line.get("written_by", ())))
-
-
-def _answer(line: dict[str, Any]) -> Answer:
-    return parsed(line["answer"], Kind(line["as"]), _scale(line), len(line["completions"]))
-
-
-def _scale(line: dict[str, Any]) -> Scale:
-    return Scale(*map(float, line["scale"])) if "scale" in line else Scale()
-
-
-def _ended(file: Any) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return bool(file.read(1) == b"\n")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from alignzoo.label.items import Answer, Item, Kind, Scale, parsed
+from alignzoo.label.items import Answer, Item, QuestionKind, Scale, read_answer
 from alignzoo.label.journal import Journal
-from alignzoo.label.keys import END, Keys
-from alignzoo.label.shown import Screen
+from alignzoo.label.terminal import END, Keys, Screen
 
 COMMANDS = "s skip · u undo · q quit"
 ENTER, BACK = ("\n", "\r"), ("\x7f", "\b")
@@ -27,7 +27,7 @@ class Undo(Exception):
 
 @dataclass(kw_only=True)
 class Session:
-    """Asks `rater` about every item but those `known`, the ids of what they have answered, oldest first; calls `kept` after
+    """Asks `rater` about every item but those `answered`, the ids of what they have answered, oldest first; calls `kept` after
     each answer.
 
     Completions are shown in a random order, another for each rater, and answers kept in that of the item.
@@ -39,17 +39,17 @@ class Session:
     keys: Keys
     screen: Screen
     scale: Scale = field(default_factory=Scale)
-    known: Sequence[str] = ()
+    answered: Sequence[str] = ()
     kept: Callable[[], None] = lambda: None
 
     def run(self) -> int:
         """How many items are left open when it ends."""
-        by_id = {one.id: one for one in self.items}
-        done = [by_id[name] for name in self.known if name in by_id]
-        todo = deque(one for one in self.items if one.id not in set(self.known))
+        by_id = {question.id: question for question in self.items}
+        done = [by_id[name] for name in self.answered if name in by_id]
+        todo = deque(question for question in self.items if question.id not in set(self.answered))
         while todo:
             try:
-                answer = self._asked(todo[0], len(done))
+                answer = self._ask(todo[0], len(done))
             except Quit:
                 break
             except Undo:
@@ -63,44 +63,41 @@ class Session:
             done.append(todo.popleft())
         return len(todo)
 
-    def _asked(self, about: Item, done: int) -> Answer:
+    def _ask(self, about: Item, done: int) -> Answer:
         places = list(range(len(about.completions)))
         random.Random(f"{self.rater} {about.id}").shuffle(places)
-        self.screen.show(about, places, f"{done + 1} of {len(self.items)} · {self.rater}", f"{self._help(about)} · {COMMANDS}")
+        keys = f"{self._help(about)} · {COMMANDS}"
+        self.screen.show(about, places, f"{done + 1} of {len(self.items)} · {self.rater}", keys)
         while True:
             try:
-                return self._read(about, places)
+                answer = self._read(about)
             except ValueError as error:
-                self.screen.say(f"{error}: {self._help(about)} · {COMMANDS}")
+                self.screen.say(f"{error}: {keys}")
+                continue
+            # ranks in the order shown, to ranks in the order of the item
+            return [answer[places.index(place)] for place in sorted(places)] if isinstance(answer, list) else answer
 
     def _help(self, about: Item) -> str:
-        if about.kind is Kind.pairs:
+        if about.kind is QuestionKind.pairs:
             return "1 or 2 is better · t tie"
-        if about.kind is Kind.ratings:
-            return (
-                f"{self.scale.keys[0]} worst to {self.scale.keys[-1]} best"
-                if self.scale.keys
-                else f"a number {self.scale}, Enter"
-            )
-        return "the numbers from best to worst, = between those that tie, such as 2 1=3, Enter"
+        if about.kind is QuestionKind.rankings:
+            return "the numbers from best to worst, = between those that tie, such as 2 1=3, Enter"
+        keys = self.scale.keys
+        return f"{keys[0]} worst to {keys[-1]} best" if keys else f"a number {self.scale}, Enter"
 
-    def _read(self, about: Item, places: list[int]) -> Answer:
-        """An answer in the order of the item. Raises ValueError for one that is none."""
+    def _read(self, about: Item) -> Answer:
+        """An answer in the order shown. Raises ValueError for one that is none."""
         key = self._key()
         if key == "s":
             return None
-        if about.kind is Kind.pairs:
-            if key not in PREFER:
-                raise ValueError(f"{key!r} is no answer")
-            return _back(PREFER[key], places)
-        if about.kind is Kind.ratings and self.scale.keys:
-            if key not in self.scale.keys:
-                raise ValueError(f"{key!r} is no answer")
-            return float(key)
-        said = self._line(key)
-        if about.kind is Kind.ratings:
-            return parsed(said, about.kind, self.scale, 1)
-        return _back(ordered(said, len(places)), places)
+        if about.kind is QuestionKind.rankings:
+            return ordered(self._line(key), len(about.completions))
+        if about.kind is QuestionKind.ratings and not self.scale.keys:
+            return read_answer(self._line(key), about, self.scale)
+        answers = PREFER if about.kind is QuestionKind.pairs else {key: float(key) for key in self.scale.keys}
+        if key not in answers:
+            raise ValueError(f"{key!r} is no answer")
+        return answers[key]
 
     def _key(self) -> str:
         key = self.keys.read().lower()
@@ -125,25 +122,12 @@ class Session:
         return typed
 
 
-def ordered(said: str, size: int) -> list[int]:
+def ordered(text: str, size: int) -> list[int]:
     """Ranks of what is numbered 1 to `size`, from an order such as "2 1=3". Raises ValueError where it isn't one."""
-    groups: list[list[str]] = []
-    tied = False
-    for part in said.replace(">", " ").replace(",", " ").replace("=", " = ").split():
-        if part == "=":
-            tied = True
-        elif tied and groups:
-            groups[-1].append(part)
-            tied = False
-        else:
-            groups.append([part])
-    ranks = {number: rank for rank, group in enumerate(groups, 1) for number in group}
+    text_of_groups = re.sub(r"[\s=]*=[\s=]*", "=", re.sub("[>,]", " ", text)).strip("=")
+    groups = [group.split("=") for group in text_of_groups.split()]
     numbers = [str(number) for number in range(1, size + 1)]
     if sorted(number for group in groups for number in group) != sorted(numbers):
-        raise ValueError(f"{said!r:.40} must name each of {', '.join(numbers)} once")
+        raise ValueError(f"{text!r:.40} must name each of {', '.join(numbers)} once")
+    ranks = {number: rank for rank, group in enumerate(groups, 1) for number in group}
     return [ranks[number] for number in numbers]
-
-
-def _back(ranks: list[int], places: list[int]) -> list[int]:
-    """Ranks in the order shown, to ranks in the order of the item."""
-    return [ranks[places.index(place)] for place in range(len(places))]

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from alignzoo.common.console import table
 from alignzoo.common.folder import objects
-from alignzoo.data.raters import RATED, Vote, collected, compared, preferences, reported
+from alignzoo.data.raters import RATINGS, Vote, collected, compared, preferences, reported
 from alignzoo.data.rows import canonical
 from alignzoo.errors import UserError, printable
 from alignzoo.statistics.agreement import agreement
 
 
-def show(paths: Sequence[Path], console: Console | None = None) -> None:
+def show(paths: Sequence[Path]) -> None:
     """Print tables. Raises UserError where the files hold no labels."""
-    console = console or Console()
     votes = _votes(paths)
     facts = reported(votes)
-    console.print(_table(["", ""], [[name.replace("_", " "), _text(value)] for name, value in facts.items()]))
+    _print([], [[name.replace("_", " "), value] for name, value in facts.items()])
     units, level = compared(votes)
-    raters, rows = facts["names"], []
-    for one, other in combinations(raters, 2):
-        both = [{name: unit[name] for name in (one, other)} for unit in units if one in unit and other in unit]
+    rows: list[list[object]] = []
+    for pair in combinations(facts["names"], 2):
+        both = [{name: unit[name] for name in pair} for unit in units if all(name in unit for name in pair)]
         if both:
-            found = agreement(both, level)
-            rows.append([one, other, str(len(both)), *(_text(found.get(name)) for name in ("raw_agreement", "cohens_kappa"))])
-    if len(raters) > 2 and rows:
-        console.print(_table(["rater", "rater", "both", "raw agreement", "Cohen's kappa"], rows))
-    if won := _won(votes):
-        console.print(_table(["written by", "over", "votes", "preferred", "tied"], won))
-    if rated := _rated(votes):
-        console.print(_table(["written by", "votes", "mean rating"], rated))
+            measures = agreement(both, level)
+            rows.append([*pair, len(both), measures.get("raw_agreement"), measures.get("cohens_kappa")])
+    if len(facts["names"]) > 2:
+        _print(["rater", "rater", "both", "raw agreement", "Cohen's kappa"], rows)
+    _print(["written by", "over", "votes", "preferred", "tied"], _preferred(votes))
+    _print(["written by", "votes", "mean rating"], _rated(votes))
 
 
 def _votes(paths: Sequence[Path]) -> list[Vote]:
@@ -56,44 +52,41 @@ def _votes(paths: Sequence[Path]) -> list[Vote]:
     return votes
 
 
-def _won(votes: Sequence[Vote]) -> list[list[str]]:
+def _preferred(votes: Sequence[Vote]) -> list[list[object]]:
     """For each two writers, how often the first of them was preferred."""
-    won, tied, total = Counter[tuple[str, str]](), Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for one, other, preferred in _duels(votes):
-        pair, sign = ((one, other), preferred) if one <= other else ((other, one), -preferred)
-        total[pair] += 1
-        won[pair] += sign > 0
-        tied[pair] += sign == 0
-    return [[*pair, str(n), f"{won[pair] / n:.0%}", f"{tied[pair] / n:.0%}"] for pair, n in sorted(total.items())]
-
-
-def _duels(votes: Sequence[Vote]) -> Iterator[tuple[str, str, float]]:
-    """(writer, writer, 1 where the first is preferred, -1 where the second, 0 for a tie) of each vote."""
+    signs: dict[tuple[str, str], list[float]] = defaultdict(list)  # 1 where the first is preferred, 0 for a tie, else -1
     for vote in votes:
         writers = vote.row.columns.get("written_by") or []
-        if vote.shape is RATED or not writers:
+        if vote.kind == RATINGS or not writers:
             continue
-        for (one, other), unit in zip(combinations(writers, 2), preferences(vote), strict=True):
-            yield from ((one, other, said) for said in unit.values() if one != other)
+        for (a, b), unit in zip(combinations(writers, 2), preferences(vote), strict=True):
+            if a != b:
+                signs[min(a, b), max(a, b)] += [sign if a < b else -sign for sign in unit.values()]
+    return [
+        [*pair, len(duels), f"{sum(sign > 0 for sign in duels) / len(duels):.0%}", f"{duels.count(0) / len(duels):.0%}"]
+        for pair, duels in sorted(signs.items())
+    ]
 
 
-def _rated(votes: Sequence[Vote]) -> list[list[str]]:
+def _rated(votes: Sequence[Vote]) -> list[list[object]]:
     """The mean rating of each writer."""
-    found: dict[str, list[float]] = {}
+    ratings: dict[str, list[float]] = defaultdict(list)
     for vote in votes:
-        if vote.shape is RATED and (writers := vote.row.columns.get("written_by")):
-            found.setdefault(writers[0], []).extend(map(float, vote.ballots.values()))
-    return [[name, str(len(said)), f"{sum(said) / len(said):.3g}"] for name, said in sorted(found.items())]
+        if vote.kind == RATINGS and (writers := vote.row.columns.get("written_by")):
+            ratings[writers[0]] += map(float, vote.ballots.values())
+    return [[name, len(several), f"{sum(several) / len(several):.3g}"] for name, several in sorted(ratings.items())]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(*head, box=None, pad_edge=False, header_style="bold", show_header=any(head))
-    for row in rows:
-        table.add_row(*map(printable, row))
-    return table
+def _print(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table; nothing where it has no rows."""
+    if rows:
+        rich_table = table(*(head or [""] * len(rows[0])), show_header=bool(head))
+        for row in rows:
+            rich_table.add_row(*(printable(_text(value)) for value in row))
+        Console().print(rich_table)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)

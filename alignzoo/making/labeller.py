@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from alignzoo.batch import Batch
-from alignzoo.contracts import Reward
+from alignzoo.contracts import Reward, learning
 from alignzoo.errors import UserError
-from alignzoo.making.rows import GIVEN, gives
+from alignzoo.making.label_rows import KIND_OF, gives
 from alignzoo.setup import RunConfig
 
 
@@ -14,10 +14,8 @@ def check(setup: RunConfig, view: type[Batch]) -> None:
     kind = setup.making.kind
     labeller(setup)
     if not gives(kind, view):
-        remedy = f"making={GIVEN[view].value}"
-        raise UserError(
-            f"making={kind.value} makes no {view.__name__}, which {setup.choices['algorithm']} learns from: choose {remedy}"
-        )
+        needs = f"which {setup.choices['algorithm']} learns from: choose making={KIND_OF[view].value}"
+        raise UserError(f"making={kind.value} makes no {view.__name__}, {needs}")
 
 
 def labeller(setup: RunConfig) -> tuple[Reward, str]:
@@ -27,6 +25,6 @@ def labeller(setup: RunConfig) -> tuple[Reward, str]:
     reward, name = setup.reward.resolve(setup.data), f"reward={setup.choices['reward']}"
     if reward is None:
         raise UserError(f"making={setup.making.kind.value} needs a judge of what is sampled: give gold=NAME, as gold=sentiment")
-    if reward.roles() or reward.teaches():
+    if learning(reward).roles() or learning(reward).teaches():
         raise UserError(f"{name} learns while it judges, so it can't label data: give another judge with gold=NAME")
     return reward, name

@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from alignzoo.common.noise import generator
-from alignzoo.making.samples import Draw, Sample
+from alignzoo.making.draws import Draw, ScoredCompletion
 from alignzoo.settings import Made, Making, Ties
 
 GUMBEL_MEAN = 0.5772156649015329
-Texts = list[Sample]
+Marked = tuple[list[int], list[float]]  # the places of some samples of a draw, and a label's marks of them
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Label:
 
     draw: Draw
     rater: int
-    samples: Texts
+    samples: list[ScoredCompletion]
     marks: list[float] = field(default_factory=list)
 
 
@@ -42,31 +41,29 @@ class Rater:
         """The labels of a draw. They depend on the rater and the draw alone."""
         noise = generator(self.making.seed, self.purpose, "rater", self.number, draw.number)
         gumbel = noise.gumbel(size=len(draw.samples))
-        places = self._usable(draw)
-        seen = {i: float(draw.samples[i].score or 0.0) + self.making.temperature * gumbel[i] for i in places}
-        says = {
+        seen = {i: score + self.making.temperature * gumbel[i] for i, score in self._usable(draw).items()}
+        label = {
             Made.pairs: self._pairs, Made.rankings: self._ranking, Made.demonstrations: self._best, Made.ratings: self._ratings,
         }[self.making.kind]  # fmt: skip
-        return [Label(draw, self.number, [draw.samples[i] for i in some], marks) for some, marks in says(draw, seen, noise)]
+        marked = label(len(draw.samples), seen, noise)
+        return [Label(draw, self.number, [draw.samples[i] for i in places], marks) for places, marks in marked]
 
-    def _usable(self, draw: Draw) -> list[int]:
-        """Samples with a score and a text; of equal ones, the first, where they would be compared."""
-        texts: set[str] = set()
-        places = []
+    def _usable(self, draw: Draw) -> dict[int, float]:
+        """The scores of samples with a score and a text, by place; of equal ones, the first, where they would be compared."""
+        texts, scores = set[str](), dict[int, float]()
         for i, sample in enumerate(draw.samples):
-            why = "unscored" if sample.score is None else "" if sample.text.strip() else "empty"
-            if not why and sample.text in texts and self.making.kind is not Made.ratings:
-                why = "identical"
+            twin = sample.text in texts and self.making.kind is not Made.ratings
             texts.add(sample.text)
-            if why:
-                self.counts[f"completions_{why}"] += self.number == 0
-            else:
-                places.append(i)
-        return places
+            if sample.score is not None and sample.text.strip() and not twin:
+                scores[i] = float(sample.score)
+            elif self.number == 0:
+                why = "unscored" if sample.score is None else "identical" if sample.text.strip() else "empty"
+                self.counts[f"completions_{why}"] += 1
+        return scores
 
-    def _pairs(self, draw: Draw, seen: dict[int, float], noise: Any) -> list[tuple[list[int], list[float]]]:
-        made: list[tuple[list[int], list[float]]] = []
-        for a, b in combinations(range(len(draw.samples)), 2):
+    def _pairs(self, size: int, seen: dict[int, float], noise: np.random.Generator) -> list[Marked]:
+        pairs: list[Marked] = []
+        for a, b in combinations(range(size), 2):
             coin, turn = noise.random(2)
             if a not in seen or b not in seen:
                 continue
@@ -76,34 +73,29 @@ class Rater:
                 if self.making.ties is Ties.drop:
                     continue
             first = seen[a] > seen[b] if apart else coin < 0.5
-            made.append(([a, b] if first != self._turned(turn) else [b, a], []))
-        return made
+            pairs.append(([a, b] if first != self._turned(turn) else [b, a], []))
+        return pairs
 
-    def _ranking(self, draw: Draw, seen: dict[int, float], noise: Any) -> list[tuple[list[int], list[float]]]:
+    def _ranking(self, size: int, seen: dict[int, float], noise: np.random.Generator) -> list[Marked]:
         ranks = self._ranks(seen)
-        turned = self._turned(noise.random())
-        if turned:
+        if self._turned(noise.random()):
             ranks = {i: max(ranks.values()) - rank for i, rank in ranks.items()}
         if self.making.ties is Ties.drop:
-            ranks = {rank: i for i, rank in reversed(ranks.items())}
-            ranks = {i: rank for rank, i in ranks.items()}
+            firsts = {rank: i for i, rank in reversed(ranks.items())}
+            ranks = {i: rank for rank, i in firsts.items()}
         if len(set(ranks.values())) < 2:
             self.counts["rankings_of_one_rank_dropped"] += 1
             return []
         order = sorted(ranks)
         return [(order, [float(ranks[i]) for i in order])]
 
-    def _best(self, draw: Draw, seen: dict[int, float], noise: Any) -> list[tuple[list[int], list[float]]]:
-        worst = self._turned(noise.random())
-        best = min if worst else max
+    def _best(self, size: int, seen: dict[int, float], noise: np.random.Generator) -> list[Marked]:
+        best = min if self._turned(noise.random()) else max
         return [([best(seen, key=lambda i: seen[i])], [])] if seen else []
 
-    def _ratings(self, draw: Draw, seen: dict[int, float], noise: Any) -> list[tuple[list[int], list[float]]]:
-        made = []
-        for i, turn in enumerate(noise.random(len(draw.samples))):
-            if i in seen:
-                made.append(([i], [self._rating(seen[i] - GUMBEL_MEAN * self.making.temperature, turn)]))
-        return made
+    def _ratings(self, size: int, seen: dict[int, float], noise: np.random.Generator) -> list[Marked]:
+        turns, mean = noise.random(size), GUMBEL_MEAN * self.making.temperature
+        return [([i], [self._rating(value - mean, turns[i])]) for i, value in seen.items()]
 
     def _rating(self, value: float, turn: float) -> float:
         if not self.levels:
@@ -135,5 +127,5 @@ def labels(draws: Sequence[Draw], making: Making, purpose: str, levels: Sequence
     """What every rater says of every draw, and counts of what was left out or turned round."""
     counts: Counter[str] = Counter()
     raters = [Rater(making, purpose, number, levels, counts) for number in range(making.raters)]
-    made = [label for draw in draws for rater in raters for label in rater(draw)]
-    return made, {name: count for name, count in counts.items() if count}
+    every = [label for draw in draws for rater in raters for label in rater(draw)]
+    return every, {name: count for name, count in counts.items() if count}

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-from alignzoo.batch import Prompts
+from alignzoo.batch import Batch, Prompts, token_lists
 from alignzoo.common.noise import generator
-from alignzoo.contracts import Context, Source, Table, Tables
-from alignzoo.data.encode import Tokens, Written
+from alignzoo.contracts import Context, Source, Table
+from alignzoo.data.encode import Tokens, TokenText
 from alignzoo.data.rows import CANONICAL, Row
 from alignzoo.data.text import TextSource
 from alignzoo.errors import UserError
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptPool:
     """Distinct prompts, numbered from 0, and what `purpose` their samples are for: part of the key of all randomness."""
 
     purpose: str
@@ -36,13 +36,12 @@ class Asked:
 
     def batch(self, draws: range) -> Prompts:
         """The prompts of these draws; `row` is the draw."""
-        found: Any = self.table.batch([self.prompt_of(draw) for draw in draws])
-        return Prompts(
-            ids=found.ids, attended=found.attended, row=torch.tensor(draws), columns=found.columns, decode=found.decode
-        )
+        batch = _prompts(self.table, [self.prompt_of(draw) for draw in draws])
+        row = torch.tensor(draws)
+        return Prompts(ids=batch.ids, attended=batch.attended, row=row, columns=batch.columns, decode=batch.decode)
 
 
-def train_and_heldout(source: Source, context: Context, seed: int) -> tuple[Asked, Asked | None, list[Row]]:
+def train_and_heldout(source: Source, context: Context, seed: int) -> tuple[PromptPool, PromptPool | None, list[Row]]:
     """The prompts of training, those held out if there are any, and all held-out rows. Raises UserError where the source has no
     prompts."""
     if isinstance(source, TextSource):
@@ -50,35 +49,37 @@ def train_and_heldout(source: Source, context: Context, seed: int) -> tuple[Aske
         sides = [source.prompts(rows, context) for rows in (train, heldout) if rows]
     else:
         tables, heldout = source.tables(Prompts, context), list[Row]()
-        sides = [_of_table(table) for table in _both(tables) if len(table)]
+        sides = [_of_table(table) for table in (tables.train, tables.prompts) if table is not None and len(table)]
     if not sides[0][0]:
         raise UserError("the data has no prompts to sample for: choose data with prompts, or leave `making` out")
-    asked = [Asked(purpose, *side, seed) for purpose, side in zip(("made", "made to hold out"), sides, strict=False) if side[0]]
-    return asked[0], asked[1] if len(asked) > 1 else None, heldout
+    pools = [
+        PromptPool(purpose, *side, seed) for purpose, side in zip(("made", "made to hold out"), sides, strict=False) if side[0]
+    ]
+    return pools[0], pools[1] if len(pools) > 1 else None, heldout
 
 
-def _both(tables: Tables) -> list[Table]:
-    return [tables.train] if tables.prompts is None else [tables.train, tables.prompts]
+def _prompts(table: Table, rows: Sequence[int]) -> Prompts:
+    batch = table.batch(rows)
+    assert isinstance(batch, Prompts)
+    return batch
 
 
 def _of_table(table: Table) -> tuple[list[Row], Table]:
     """Of a source that has no rows of text: what its records say."""
-    batch: Any = table.batch(range(len(table)))
-    ids = [row[own].tolist() for row, own in zip(batch.ids, batch.attended, strict=True)]
-    first = {tuple(one): place for place, one in reversed(list(enumerate(ids)))}
-    places = sorted(first.values())
-    texts = batch.take(places).text
+    batch = _prompts(table, range(len(table)))
+    ids = token_lists(batch.ids, batch.attended)
+    places = sorted({tuple(row): place for place, row in reversed(list(enumerate(ids)))}.values())  # where each is first
     rows = []
-    for text, place in zip(texts, places, strict=True):
+    for text, place in zip(batch.take(places).text, places, strict=True):
         columns = {name: values[place] for name, values in batch.columns.items()}
-        prompt = Written.of(text, Tokens(ids[place], [False] * len(ids[place])))
+        prompt = TokenText.of(text, Tokens(ids[place], [False] * len(ids[place])))
         remaining = {name: value for name, value in columns.items() if name not in CANONICAL}
         rows.append(Row(f"prompt {place}", {"prompt": prompt}, columns, remaining))
-    return rows, _Some(table, places)
+    return rows, _Places(table, places)
 
 
 @dataclass(frozen=True)
-class _Some:
+class _Places:
     """Some rows of a table, numbered anew."""
 
     table: Table
@@ -87,5 +88,5 @@ class _Some:
     def __len__(self) -> int:
         return len(self.places)
 
-    def batch(self, rows: Any) -> Any:
+    def batch(self, rows: Sequence[int]) -> Batch:
         return self.table.batch([self.places[row] for row in rows])

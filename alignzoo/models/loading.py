@@ -8,29 +8,30 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from safetensors import safe_open
 from torch import nn
 
 from alignzoo.common.folder import CONFIG, MODEL
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, first_line
 from alignzoo.models.forward import flat
 from alignzoo.settings import embedded
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+    AutoClass = type[_BaseAutoModelClass] | type[PreTrainedModel]
+
 logger = logging.getLogger("alignzoo")
 ADAPTER_CONFIG = "adapter_config.json"
-LONGEST = 300  # letters of what another library says
-QUANTISED = (
-    "is_quantized",
-    "hf_quantizer",
-    "quantization_method",
-)  # what transformers remembers of a GGUF file it has unpacked
+QUANTISED = ("is_quantized", "hf_quantizer", "quantization_method")  # what is remembered of a GGUF file once unpacked
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ class Location:
         return f"{self.key}={self.adapter or (Path(self.path) / self.gguf if self.gguf else self.path)}"
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """For every `from_pretrained`."""
-        return {"trust_remote_code": self.trust_remote_code} | ({"gguf_file": self.gguf} if self.gguf else {})
+        return {"trust_remote_code": self.trust_remote_code, **({"gguf_file": self.gguf} if self.gguf else {})}
 
     @contextmanager
     def readable(self, what: str, remedy: str = "") -> Iterator[None]:
@@ -99,25 +100,22 @@ class Location:
                 remedy = ". Is the name right, and the hub to be reached?"
             raise UserError(f"no {what} at {self}: {first_line(error).rstrip('.')}{remedy}") from error
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """An adapter's own where it has one, else the model's."""
         from transformers import AutoTokenizer
 
         beside = self.adapter and (Path(self.adapter) / "tokenizer_config.json").is_file()
+        where = replace(self, path=str(self.adapter), gguf=None) if beside else self
         with self.readable("tokenizer", ". Give model.tokenizer=PATH" if self.key == "model.path" else ""):
-            return (
-                self._from(AutoTokenizer)
-                if not beside
-                else replace(self, path=str(self.adapter), gguf=None)._from(AutoTokenizer)
-            )
+            return AutoTokenizer.from_pretrained(where.path, **where.options)
 
-    def config(self) -> Any:
+    def config(self) -> PretrainedConfig:
         from transformers import AutoConfig
 
         with self.readable("model"):
-            return self._from(AutoConfig)
+            return AutoConfig.from_pretrained(self.path, **self.options)
 
-    def network(self, kind: Any, fresh: Collection[str] = (), trunk: bool = False, **options: Any) -> nn.Module:
+    def network(self, kind: AutoClass, fresh: Collection[str] = (), trunk: bool = False, **options: Any) -> PreTrainedModel:
         """The network of the class `kind` of transformers, an adapter added to its weights. All its weights must be in the
         checkpoint, and none may be left over, but for those of the modules `fresh`; those of the head are nobody's concern
         where only the `trunk` is wanted. Raises UserError."""
@@ -125,7 +123,9 @@ class Location:
             brought = self.brought()
             if "score.weight" in brought and "config" not in options:
                 options["num_labels"] = brought["score.weight"][0]
-            module, report = self._from(kind, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+            options |= {"output_loading_info": True, "ignore_mismatched_sizes": True, **self.options}
+            loaded: Any = kind.from_pretrained(self.path, **options)
+            module, report = loaded
             _check(self, module, report, set(fresh), trunk, set(brought))
             if self.gguf:
                 _forget_quantisation(module)
@@ -148,9 +148,6 @@ class Location:
                 if "lora_" not in name
             }
 
-    def _from(self, kind: Any, **options: Any) -> Any:
-        return kind.from_pretrained(self.path, **self.options, **options)
-
 
 @lru_cache(maxsize=64)
 def _hub_adapter(name: str) -> str | None:
@@ -163,41 +160,50 @@ def _hub_adapter(name: str) -> str | None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Inside, transformers keeps its own report of the weights, and its warnings, to itself."""
-    from transformers.utils import logging as theirs
+    from transformers.utils import logging as verbosity
 
-    before = theirs.get_verbosity()
-    theirs.set_verbosity_error()
+    before = verbosity.get_verbosity()
+    verbosity.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        theirs.set_verbosity(before)
+        verbosity.set_verbosity(before)
 
 
-def merged(module: Any) -> Any:
+def merged(module: Any) -> PreTrainedModel:
     """A network with its adapters in its weights; itself changes. Embeddings that share a tensor get one each where an adapter
     is on either, which would otherwise be added to both."""
     if flat.adapted_ties(module):
-        output: Any = module.get_output_embeddings()
+        output = module.get_output_embeddings()
         layer = getattr(output, "base_layer", output)
         layer.weight = nn.Parameter(layer.weight.detach().clone())
         module.config.tie_word_embeddings = False
-    return module.merge_and_unload()
+    whole: PreTrainedModel = module.merge_and_unload()
+    return whole
 
 
-def _with_adapter(module: Any, where: Location) -> Any:
+def _with_adapter(module: PreTrainedModel, where: Location) -> PreTrainedModel:
     from peft import PeftConfig, PeftModel
 
     folder = str(where.adapter)
     wrapped = PeftModel(module, PeftConfig.from_pretrained(folder))
-    result: Any = wrapped.load_adapter(folder, "default")
-    if wrong := [*result.missing_keys, *result.unexpected_keys]:
+    keys = wrapped.load_adapter(folder, "default")
+    if wrong := [*keys.missing_keys, *keys.unexpected_keys]:
         raise UserError(f"{where} is an adapter that does not fit {where.path}: look at {_some(wrong)}")
     return merged(wrapped).requires_grad_(True)  # peft froze what it adapted
 
 
-def _check(where: Location, module: Any, report: dict[str, Any], fresh: set[str], trunk: bool, brought: set[str]) -> None:
+class Report(TypedDict):
+    """What transformers says of the weights that it has loaded: by name, with the shapes of those that differ."""
+
+    missing_keys: set[str]
+    unexpected_keys: set[str]
+    mismatched_keys: set[tuple[str, tuple[int, ...], tuple[int, ...]]]
+
+
+def _check(where: Location, module: PreTrainedModel, report: Report, fresh: set[str], trunk: bool, brought: set[str]) -> None:
     """Raises UserError for weights that are missing, left over or of another shape, but for those that an adapter has
     `brought`, and where only the trunk is wanted, or an adapter brings the head, those of the head. Pooling is of the head."""
     prefix = f"{module.base_model_prefix}."
@@ -208,7 +214,7 @@ def _check(where: Location, module: Any, report: dict[str, Any], fresh: set[str]
             return False
         return not head or (missing and not trunk) or (key.startswith(prefix) and "pooler" not in key.split("."))
 
-    shapes = {key: f"{key} as {_shape(theirs)}, not {_shape(ours)}" for key, theirs, ours in report["mismatched_keys"]}
+    shapes = {key: f"{key} as {_shape(there)}, not {_shape(here)}" for key, there, here in report["mismatched_keys"]}
     faults = {
         "lacks {}": {key: key for key in report["missing_keys"]},
         "has {}, for which there is no place": {key: key for key in report["unexpected_keys"]},
@@ -234,20 +240,14 @@ def _some(texts: list[str]) -> str:
     return f"{', '.join(texts[:2])}" + (f" and {len(texts) - 2} more" if len(texts) > 2 else "")
 
 
-def _shape(size: Any) -> str:
+def _shape(size: Iterable[int]) -> str:
     return "x".join(map(str, size))
 
 
-def _forget_quantisation(module: Any) -> None:
+def _forget_quantisation(module: PreTrainedModel) -> None:
     """Its weights are plain tensors now; remembered as quantised, they could not be saved."""
     for name in QUANTISED:
         if hasattr(module, name):
             delattr(module, name)
     if hasattr(module.config, "quantization_config"):
         del module.config.quantization_config
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says first, and where that announces a list, the list's first line."""
-    lines = (str(error).strip() or type(error).__name__).splitlines()
-    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])[:LONGEST]

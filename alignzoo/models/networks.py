@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import copy
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,11 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from alignzoo.batch import Completions, Prompts
+from alignzoo.batch import Batch, Completions, Prompts
+from alignzoo.common.account import Account
 from alignzoo.common.noise import Noise
+from alignzoo.contracts import DecodingRequest, Sampler, TextTools
+from alignzoo.errors import UserError
 from alignzoo.functional.logprobs import entropy, selective_log_softmax
 from alignzoo.models.forward import flat, flops, padded
 from alignzoo.models.forward.head import head_logprobs, kept
@@ -24,6 +28,7 @@ from alignzoo.models.sampling import backends, generation
 from alignzoo.settings import Forward, Sampling
 
 CHUNK_BYTES = 256 * 2**20  # of logits made at once; more than one chunk is computed again in the backward pass
+EXACT = (torch.float32, torch.float64)
 
 
 @dataclass
@@ -34,10 +39,13 @@ class Shared:
     ends: Collection[int]
     temperature: float = 1.0
     support: Tensor | None = None  # (V,) bool: the tokens completions may contain
-    finished: generation.Finished | None = None
+    finished: Callable[[Tensor], bool] | None = None
     updates: int = 0  # optimizer steps so far: fused optimizers leave no trace in the weights' version counters
     forward: Forward = Forward.auto  # how tokens are laid out
-    drawn: Callable[[Completions], None] | None = None  # hears of all completions sampled
+    samplers: Mapping[str, Sampler] = field(default_factory=backends.ours)  # by name, what `generation.decoding` may be
+    account: Account = field(default_factory=Account)  # hears of all completions sampled
+    tokenizer: TextTools | None = None
+    more: Callable[[int], Batch] | None = None  # the next records of the order, for a rollout in progress
 
     @contextmanager
     def at(self, temperature: float) -> Iterator[None]:
@@ -57,28 +65,20 @@ class Shared:
         """Raw logits (n, V) to those of the sampling distribution: at least float32, divided by the temperature, -inf
         outside the support.
         """
-        exact = logits if logits.dtype == torch.float64 else logits.float()
+        exact = padded.exact(logits)
         scaled = exact if self.temperature == 1 else exact / self.temperature
         return scaled if self.support is None else scaled.masked_fill(~self.support.to(logits.device), -torch.inf)
 
 
 @dataclass(frozen=True)
 class Readout:
-    """Rows (n, H or V), and what makes shaped logits (n, V) of some of them: the head, where rows are hidden states."""
+    """Rows (n, H or V), and what makes shaped logits (n, V) of some of them: the head, where rows are hidden states. plain: the
+    head, where it is a matrix product in the rows' own precision and nothing more."""
 
     rows: Tensor
     logits: Callable[[Tensor], Tensor]
     width: int
-    head: flat.Head | None = None
-
-    def plain_weight(self) -> Tensor | None:
-        """The head's weight (V, H) where it is a matrix product in the rows' own precision and nothing more."""
-        if self.head is None or self.head.after is not None or type(self.head.linear) is not nn.Linear:
-            return None
-        linear: Any = self.head.linear
-        weight, exact = linear.weight, self.rows.dtype in (torch.float32, torch.float64)
-        plain = type(weight) is nn.Parameter and linear.bias is None and weight.dtype == self.rows.dtype
-        return weight if plain and exact and not _autocast(self.rows.device) else None
+    plain: nn.Linear | None = None
 
 
 class Network:
@@ -87,12 +87,14 @@ class Network:
     def __init__(self, module: nn.Module, shared: Shared, frozen: bool = False) -> None:
         self.module, self.shared, self.frozen = module, shared, frozen
 
-    def gradient(self) -> AbstractContextManager[Any]:
+    def gradient(self) -> AbstractContextManager[None]:
         return torch.no_grad() if self.frozen else nullcontext()
 
-    def view(self, frozen: bool) -> Any:
+    def view(self, frozen: bool) -> Self:
         """The same network, with or without gradient."""
-        return type(self)(self.module, self.shared, frozen)
+        network = copy.copy(self)
+        network.frozen = frozen
+        return network
 
 
 class PolicyNetwork(Network):
@@ -105,8 +107,12 @@ class PolicyNetwork(Network):
                 logits = padded.logits(self.module, c)[c.scored]
                 return Readout(logits, self.shared.shape, logits.shape[1])
             head = flat.head(self.module)
-            states = flat.states(self.module, c, flat.before_scored(c), self.shared.forward)
-            return Readout(states, lambda rows: self._logits(head, rows), head.width, head)
+            rows = flat.states(self.module, c, flat.before_scored(c), self.shared.forward)
+            linear, weight = head.linear, head.linear.weight
+            product = type(linear) is nn.Linear and type(weight) is nn.Parameter and getattr(linear, "bias", None) is None
+            exact = weight.dtype == rows.dtype in EXACT and not torch.is_autocast_enabled(rows.device.type)
+            plain = product and exact and head.after is None
+            return Readout(rows, lambda states: self._logits(head, states), len(weight), linear if plain else None)
 
     def _logits(self, head: flat.Head, states: Tensor) -> Tensor:
         with self.gradient():
@@ -114,7 +120,7 @@ class PolicyNetwork(Network):
 
     def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Any] = ()) -> Tensor:
         with self.gradient():
-            return _on_scored(fn, [network.readout(c) for network in (self, *beside)], c, aligned)
+            return _on_scored(fn, [_readout(network, c) for network in (self, *beside)], c, aligned)
 
     def logprobs(self, c: Completions) -> Tensor:
         # the sampler's own are exact in float32; in lower precision decoding and training forwards differ by more than they may
@@ -122,34 +128,53 @@ class PolicyNetwork(Network):
             return torch.where(c.scored, c.logprobs, 0)
         with self.gradient():
             read = self.readout(c)
-            weight = read.plain_weight()
-            if weight is None or read.head is None:
+            if read.plain is None:
                 return _on_scored(selective_log_softmax, [read], c, (c.ids,))
-            found = head_logprobs(read.rows, weight, c.ids[c.scored], 1 / self.shared.temperature, self.shared.support)
+            weight, support = read.plain.weight, self.shared.support
+            logprobs = head_logprobs(read.rows, weight, c.ids[c.scored], 1 / self.shared.temperature, support)
             width = self.shared.supported or len(weight)
-            flops.product(read.head.linear, found, read.rows, weight, width, again=not kept(read.rows, width))
-            return _scatter(found, c.scored)
+            ways = read.rows.requires_grad + weight.requires_grad + (not kept(read.rows, width))
+            flops.note(read.plain, logprobs, 2 * read.rows.numel() * width, ways)
+            return _scatter(logprobs, c.scored)
 
     def entropy(self, c: Completions) -> Tensor:
         return self.tokens(c, entropy)
 
-    def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
-        some = padded.some_prompts(prompts)
-        uniforms = self.shared.noise.positions(some.row, sampling.samples, sampling.max_new_tokens)
-        loop = backends.loop(self.module, sampling.decoding)
-        c = loop(self.module, some, sampling, uniforms, self.shared.ends, self.shared.shape, adjust, self.shared.finished)
+    def generate(
+        self, prompts: Prompts, sampling: Sampling, adjust: Callable[..., Tensor] | None = None,
+        beside: Sequence[Any] = (), purpose: str = "",
+    ) -> Completions:  # fmt: skip
+        shared, drawn_for, sampler = self.shared, padded.some_prompts(prompts), self.shared.samplers[sampling.decoding]
+        uniforms = shared.noise.positions(drawn_for.row, sampling.samples, sampling.max_new_tokens, purpose)
+        if beside and not sampler.knows_beside:
+            raise UserError(f"generation.decoding={sampling.decoding} can't sample beside another network: take auto")
+        others = [network.steps(drawn_for, sampling.samples, self) for network in beside]
+        c = sampler.generate(
+            DecodingRequest(
+                self.module, drawn_for, sampling, uniforms, shared.ends, shared.shape, adjust, shared.finished, others
+            )
+        )
         if c.logprobs is None:  # a server's would be those of its own numerics
             with torch.no_grad():
                 c = replace(c, logprobs=self.logprobs(c))
         c = c if len(prompts) else c.take([])
-        if self.shared.drawn:
-            self.shared.drawn(c)
+        shared.account.drawn(c)
         return replace(c, stamp=self.stamp())
+
+    def around(self) -> AbstractContextManager[None]:
+        """What every forward of the module is within."""
+        return nullcontext()
+
+    def steps(self, prompts: Prompts, samples: int, leader: PolicyNetwork) -> Generator[Tensor, Tensor, None]:
+        """Its shaped logits (B, V) token by token, as it is sent those that `leader` draws."""
+        if leader.module is self.module and type(leader) is not PolicyNetwork:
+            raise UserError("without its adapter the policy can't be sampled beside itself: sample from the policy, beside it")
+        return generation.steps(self.module, prompts, samples, self.shared.shape, self.around)
 
     def stamp(self) -> str | None:
         """Names the weights and numerics; None where decoding and training forwards differ by more than rounding."""
         parameters = list(self.module.parameters())
-        exact = all(p.dtype in (torch.float32, torch.float64) for p in parameters) and not _autocast(parameters[0].device)
+        exact = all(p.dtype in EXACT for p in parameters) and not torch.is_autocast_enabled(parameters[0].device.type)
         version = sum(p._version for p in parameters)
         return f"{id(self.module)}:{version}:{self.shared.updates}:{self.shared.temperature}" if exact else None
 
@@ -158,12 +183,12 @@ class AdapterOffNetwork(PolicyNetwork):
     """The policy with its PEFT adapter switched off: a reference that costs no memory."""
 
     @contextmanager
-    def _off(self) -> Iterator[None]:
+    def around(self) -> Iterator[None]:
         with self.module.disable_adapter(), flops.counted_as(self.module, "reference"):  # type: ignore[operator]
             yield
 
     def readout(self, c: Completions) -> Readout:
-        with self._off():
+        with self.around():
             return super().readout(c)
 
     def logprobs(self, c: Completions) -> Tensor:
@@ -171,12 +196,12 @@ class AdapterOffNetwork(PolicyNetwork):
             return super().logprobs(c)
 
     def _logits(self, head: flat.Head, states: Tensor) -> Tensor:
-        with self._off():
+        with self.around():
             return super()._logits(head, states)
 
-    def generate(self, prompts: Prompts, sampling: Sampling, adjust: Callable[[Tensor], Tensor] | None = None) -> Completions:
-        with self._off():
-            return super().generate(prompts, sampling, adjust)
+    def generate(self, *arguments: Any, **keywords: Any) -> Completions:
+        with self.around():
+            return super().generate(*arguments, **keywords)
 
     def stamp(self) -> str | None:
         stamp = super().stamp()
@@ -205,9 +230,6 @@ class HeadedNetwork(Network):
         assert trunk is not None, "a head without a trunk must share one"
         self.trunk = trunk
 
-    def view(self, frozen: bool) -> HeadedNetwork:
-        return HeadedNetwork(self.module, self.shared, frozen, self.trunk)
-
     def values(self, c: Completions) -> Tensor:
         """(B, T): V(s_t), read off the state before token t."""
         with self.gradient():
@@ -231,22 +253,24 @@ class HeadedNetwork(Network):
         gradient itself, so it runs with padding and with the attention that can be differentiated twice."""
         last = c.attended.sum(1, keepdim=True)
         with self.gradient(), sdpa_kernel(SDPBackend.MATH):
-            found, states = padded.embedded(self.trunk, c)
+            embeddings, states = padded.embedded(self.trunk, c)
             scores = self._head(states.gather(1, last[..., None].expand(-1, -1, states.shape[-1])))
-            slope = torch.autograd.grad(scores.sum(), found, create_graph=torch.is_grad_enabled())[0]
-        slope = slope if slope.dtype == torch.float64 else slope.float()
+            slope = torch.autograd.grad(scores.sum(), embeddings, create_graph=torch.is_grad_enabled())[0]
+        slope = padded.exact(slope)
         return (slope**2).sum((1, 2))  # padding stands after what is scored: its gradient is zero
 
     def _states(self, c: Completions, needed: Tensor) -> Tensor:
         return flat.states(self.trunk, c, needed, self.shared.forward)
 
     def _head(self, states: Tensor) -> Tensor:
-        scores = self.module.head(states.to(self.module.head.weight.dtype))[..., 0]
-        return scores if scores.dtype == torch.float64 else scores.float()
+        return padded.exact(self.module.head(states.to(self.module.head.weight.dtype))[..., 0])
 
 
-def _autocast(device: torch.device) -> bool:
-    return torch.is_autocast_enabled(device.type)
+def _readout(beside: Any, c: Completions) -> Readout:
+    """Of a network on these records, or on those that stand with it in a pair."""
+    network, records = beside if isinstance(beside, tuple) else (beside, c)
+    readout: Readout = network.readout(records)
+    return readout
 
 
 def _on_scored(fn: Callable[..., Tensor], read: list[Readout], c: Completions, aligned: Sequence[Tensor]) -> Tensor:

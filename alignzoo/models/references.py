@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import torch
 from filelock import FileLock
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from alignzoo.batch import Completions
 from alignzoo.common import fingerprint
-from alignzoo.common.disk import set_aside
+from alignzoo.common.disk import rename_damaged
 from alignzoo.contracts import Context, Reference
 from alignzoo.errors import UserError
-from alignzoo.models import build
+from alignzoo.models import modules
 from alignzoo.models.computation import computation, weights
 from alignzoo.models.networks import AdapterOffNetwork, PolicyNetwork, Shared
 
@@ -34,7 +34,7 @@ class Copy(Reference):
     offers: ClassVar[frozenset[str]] = ALL
 
     def build(self, context: Context) -> PolicyNetwork:
-        return PolicyNetwork(build.frozen(_policy(context)), context.shared, frozen=True)
+        return PolicyNetwork(modules.frozen(_policy(context)), context.shared, frozen=True)
 
 
 @dataclass(kw_only=True)
@@ -43,6 +43,7 @@ class AdapterOff(Reference):
 
     offers: ClassVar[frozenset[str]] = ALL
     needs_adapter: ClassVar[bool] = True
+    moves: ClassVar[bool] = False
 
     def build(self, context: Context) -> PolicyNetwork:
         module = _policy(context)
@@ -54,11 +55,12 @@ class Cached(Reference):
     """Log-probs kept on disk by network and token ids, computed once and shared by runs: sweeps pay for the reference once."""
 
     offers: ClassVar[frozenset[str]] = frozenset({"logprobs"})
+    moves: ClassVar[bool] = False
     path: str | None = field(default=None, metadata={"help": "the cache file; none: reference.sqlite in the cache folder"})
 
     def build(self, context: Context) -> PolicyNetwork:
         path = Path(self.path).expanduser() if self.path else context.cache / "reference.sqlite"
-        return CachedNetwork(build.frozen(_policy(context)), context.shared, _Store(path))
+        return CachedNetwork(modules.frozen(_policy(context)), context.shared, _Store(path))
 
 
 @dataclass(kw_only=True)
@@ -81,7 +83,7 @@ class CachedNetwork(PolicyNetwork):
         self.store = store
         self.identity = fingerprint.of_json([weights(module), computation(module), shared.forward.value])
 
-    def view(self, frozen: bool) -> CachedNetwork:
+    def view(self, frozen: bool) -> Self:
         return self
 
     def logprobs(self, c: Completions) -> Tensor:
@@ -93,15 +95,14 @@ class CachedNetwork(PolicyNetwork):
         if missing:
             part = c.take(missing)
             computed = super().logprobs(part)
-            fresh = [values[mask].double().cpu() for values, mask in zip(computed, part.scored, strict=True)]
-            self.store.put((keys[i], values) for i, values in zip(missing, fresh, strict=True))
-            for i, values in zip(missing, fresh, strict=True):
-                rows[i] = values
+            for i, logprobs, mask in zip(missing, computed, part.scored, strict=True):
+                rows[i] = logprobs[mask].double().cpu()
+            self.store.put((keys[i], row) for i in missing if (row := rows[i]) is not None)
         dtype = next(self.module.parameters()).dtype
-        found = torch.cat([row for row in rows if row is not None]) if len(c) else torch.empty(0)
+        values = torch.cat([row for row in rows if row is not None]) if len(c) else torch.empty(0)
         dtype = dtype if dtype == torch.float64 else torch.float32
         out = torch.zeros(c.ids.shape, dtype=dtype, device=c.ids.device)
-        return out.masked_scatter(c.scored, found.to(out))
+        return out.masked_scatter(c.scored, values.to(out))
 
     def _keys(self, c: Completions) -> list[bytes]:
         """One key a record: the network, the distribution and the token ids."""
@@ -155,7 +156,7 @@ class _Store:
             with FileLock(f"{self.path}.lock"):  # of several processes the first sets it aside
                 self.connection.close()
                 if _damaged(self.path):
-                    set_aside(self.path, error)
+                    rename_damaged(self.path, error)
                 self._connect()
 
 
@@ -179,6 +180,7 @@ def _vector(blob: bytes | None, length: int) -> Tensor | None:
     return torch.frombuffer(bytearray(blob[4:]), dtype=torch.float64) if length else torch.empty(0, dtype=torch.float64)
 
 
-def _policy(context: Context) -> Any:
-    assert context.policy is not None, "references are built after the policy"
-    return context.policy
+def _policy(context: Context) -> nn.Module:
+    policy: nn.Module | None = context.policy
+    assert policy is not None, "references are built after the policy"
+    return policy

@@ -1,27 +1,31 @@
-"""The networks of a run, by role: what algorithms see (`Models`) and what the trainer wraps (`Trained`)."""
+"""The networks of a run, by role: what algorithms see (`RoleNetworks`) and what the trainer wraps (`Trained`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions
-from alignzoo.contracts import Scores
-from alignzoo.models.build import checkpoint_activations
+from alignzoo.common import ranks
+from alignzoo.common.account import Account
+from alignzoo.contracts import Reward, Scores, TextTools
+from alignzoo.models.forward.flops import watch
+from alignzoo.models.modules import checkpoint_activations
 from alignzoo.models.networks import Network, Shared
-from alignzoo.models.sampling.generation import Finished
 from alignzoo.settings import Sampling
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
 
 T = TypeVar("T")
 Score = Callable[[Completions], Scores]
 
 
-class Models:
+class RoleNetworks:
     """`contracts.Models`: networks by role name, the reward, and the collectives, which are identities in one process."""
 
     def __init__(self, networks: Mapping[str, Any], shared: Shared, sampling: Sampling, score: Score | None = None) -> None:
@@ -33,10 +37,15 @@ class Models:
             raise AttributeError(f"no role {role!r}: declare it in `roles`. Declared: {', '.join(networks) or 'none'}")
         return networks[role]
 
-    def only(self, roles: Collection[str], learning: Collection[str]) -> Models:
+    def only(self, roles: Collection[str], learning: Collection[str]) -> RoleNetworks:
         """These roles alone, those outside `learning` without gradient."""
         seen = {n: v.view(n not in learning) if isinstance(v, Network) else v for n, v in self.networks.items() if n in roles}
-        return Models(seen, self.shared, self.sampling, self.score if "reward" in roles else None)
+        return RoleNetworks(seen, self.shared, self.sampling, self.score if "reward" in roles else None)
+
+    @property
+    def tokenizer(self) -> TextTools:
+        assert self.shared.tokenizer is not None
+        return self.shared.tokenizer
 
     @property
     def has_reward(self) -> bool:
@@ -48,17 +57,16 @@ class Models:
         with torch.no_grad():
             return self.score(c)
 
-    def uniform(self, purpose: str, row: Tensor) -> Tensor:
-        return self.shared.noise.named(purpose, row)
+    def uniform(self, purpose: str, row: Tensor, tokens: int | None = None) -> Tensor:
+        noise = self.shared.noise
+        return noise.named(purpose, row) if tokens is None else noise.positions(row, 1, tokens, purpose, 0).to(row.device)
 
-    def sum(self, x: Tensor) -> Tensor:
-        return _reduced(x, dist.ReduceOp.SUM) if _ranks() > 1 else x
+    def more_prompts(self, n: int) -> Any:
+        if self.shared.more is None or self.shared.noise.purpose != "rollout":
+            raise RuntimeError("more_prompts is for `experience`: nothing else reads on in the data")
+        return self.shared.more(n)
 
-    def any(self, x: Tensor) -> Tensor:
-        return _reduced(x.to(torch.uint8), dist.ReduceOp.MAX).bool() if _ranks() > 1 else x
-
-    def gather(self, x: Tensor) -> Tensor:
-        return torch.cat(gather_objects(x.cpu())).to(x.device) if _ranks() > 1 else x
+    sum, any, gather = staticmethod(ranks.summed), staticmethod(ranks.anywhere), staticmethod(ranks.gather)
 
 
 class Trained(nn.Module):
@@ -73,30 +81,30 @@ class Trained(nn.Module):
         return method()
 
     @property
-    def policy(self) -> Any:
-        return self.roles["policy"]
+    def policy(self) -> PreTrainedModel:
+        return cast("PreTrainedModel", self.roles["policy"])
 
     @property
-    def main(self) -> Any:
+    def main(self) -> PreTrainedModel:
         """What the run is for: the policy, or without one, the scorer."""
-        return self.roles[main_role(list(self.roles))]
+        return cast("PreTrainedModel", self.roles[main_role(list(self.roles))])
 
     @property
-    def config(self) -> Any:
+    def config(self) -> PretrainedConfig:
         return self.main.config
 
     @property
-    def generation_config(self) -> Any:
+    def generation_config(self) -> GenerationConfig | None:
         return self.main.generation_config
 
     @property
-    def _no_split_modules(self) -> Any:
+    def _no_split_modules(self) -> set[str] | list[str] | None:
         return self.main._no_split_modules
 
-    def generate(self, *arguments: Any, **keywords: Any) -> Any:
-        return self.main.generate(*arguments, **keywords)
+    def generate(self, *arguments: object, **keywords: object) -> object:
+        return cast("GenerationMixin", self.main).generate(*arguments, **keywords)
 
-    def activation_checkpointing_enable(self, *arguments: Any, **keywords: Any) -> None:
+    def activation_checkpointing_enable(self, *arguments: object, **keywords: object) -> None:
         for module in self.roles.values():
             trunk = getattr(module, "trunk", module)
             if trunk is not None:
@@ -110,30 +118,33 @@ def main_role(names: Collection[str]) -> str:
     return "policy" if "policy" in names else next(iter(names))
 
 
-def bound(method: Callable[..., T], *arguments: Any) -> Callable[[], T]:
+def bound(method: Callable[..., T], *arguments: object) -> Callable[[], T]:
     """`method` with everything bound: passed as arguments of the forward, mixed precision would cast records to bfloat16."""
     return partial(method, *arguments)
 
 
-def together(models: Models) -> Finished:
+def together(models: RoleNetworks) -> Callable[[Tensor], bool]:
     """For sharded weights, which every forward gathers from all ranks: generation ends when all rows of all ranks have."""
-    return lambda done: not models.any(~done.all()).item()
+    return lambda done: not bool(models.any(~done.all()))
 
 
-def gather_objects(x: T) -> list[T]:
-    """x of every rank, in rank order."""
-    if _ranks() == 1:
-        return [x]
-    gathered: list[Any] = [None] * _ranks()
-    dist.all_gather_object(gathered, x)
-    return gathered
+def watch_networks(account: Account, models: RoleNetworks, reward: Reward | None, gold: Reward | None) -> None:
+    """Count what all networks of a run do from now on. A trunk that two roles share is the first one's."""
+    models.shared.account = account
+    for name, network in models.networks.items():
+        if isinstance(getattr(network, "module", None), nn.Module):
+            watch(network.module, account, name)
+    for name, judge in (("reward", reward), ("gold", gold)):
+        for module in modules_in(judge):
+            watch(module, account, name)
 
 
-def _ranks() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _reduced(x: Tensor, operation: Any) -> Tensor:
-    reduced = x.detach().clone()
-    dist.all_reduce(reduced, operation)
-    return reduced
+def modules_in(part: object) -> list[nn.Module]:
+    """The networks that a reward, or the rewards it is made of, keeps among its attributes."""
+    if isinstance(part, nn.Module):
+        return [part]
+    if isinstance(part, Reward):
+        return modules_in(list(vars(part).values()))
+    if isinstance(part, dict):
+        return modules_in(list(part.values()))
+    return [module for value in part for module in modules_in(value)] if isinstance(part, list | tuple) else []

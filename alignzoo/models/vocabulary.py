@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from alignzoo.contracts import Context
+from alignzoo.contracts import Context, Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-def decoder(tokenizer: Any) -> Callable[[list[list[int]]], list[str]]:
+def decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[list[int]]], list[str]]:
     return lambda ids: tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
@@ -25,7 +28,7 @@ def ends(context: Context, policy: nn.Module) -> set[int]:
     return {context.tokenizer.eos_token_id, *(token for token in (turn, *listed) if token is not None)}
 
 
-def support(source: Any, context: Context, vocabulary: int) -> torch.Tensor | None:
+def support(source: Source, context: Context, vocabulary: int) -> torch.Tensor | None:
     """(V,) bool: the tokens that the data says completions may contain, or None for all."""
     tokens = source.support(context.tokenizer)
     if tokens is None:

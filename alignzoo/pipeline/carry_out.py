@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 from omegaconf import DictConfig
 
-from alignzoo.common.folder import CONFIG, begun, held
+from alignzoo.common.folder import CONFIG, Row, begun, held
 from alignzoo.config.composition import compose
-from alignzoo.config.overrides import written
+from alignzoo.config.quoting import written
 from alignzoo.errors import UserError, masked
-from alignzoo.pipeline import record
-from alignzoo.pipeline.check import check
-from alignzoo.pipeline.plan import DONE, UNFINISHED, Stage, stages
+from alignzoo.pipeline.stages import DONE, UNFINISHED, Stage, check, stages
+from alignzoo.pipeline.status import StatusFile
 from alignzoo.runs import single
 
 
-def run(cfg: DictConfig) -> list[dict[str, Any]]:
+def run(cfg: DictConfig) -> list[Row]:
     """Makes the stages that are not done, and returns the summaries of all, as far as one that was interrupted.
 
     Every stage is checked before the first is made. Raises UserError that names the stage for a user's mistake; what was made
     before stays, and the same command goes on from there.
     """
-    every = stages(cfg)
-    check(every)
-    log = record.Record(cfg, every)
-    found = []
-    for stage in every:
+    placed = stages(cfg)
+    check(placed)
+    status_file = StatusFile(cfg, placed)
+    summaries: list[Row] = []
+    for stage in placed:
         if stage.status == DONE:
             _say(f"{stage.title}: is there already, in {stage.folder}")
         else:
             _say(f"{stage.title}: into {stage.folder}")
-        summary = single.summary_of(stage.folder) or _make(stage, log)
-        found.append({**summary, "stage": stage.title})
+        summary = single.summary_of(stage.folder) or _make(stage, status_file)
+        summaries.append({**summary, "stage": stage.title})
         if summary["status"] != "finished":
             break
-    return found
+    return summaries
 
 
-def _make(stage: Stage, log: record.Record) -> dict[str, Any]:
+def _make(stage: Stage, status_file: StatusFile) -> Row:
+    """The summary; what came of the attempt, an error too, is in pipeline.json."""
     if stage.status == UNFINISHED:
         cfg = compose([f"resume={written(stage.folder)}", f"accept={written(list(stage.config.accept))}"])
     else:
@@ -50,13 +49,13 @@ def _make(stage: Stage, log: record.Record) -> dict[str, Any]:
     try:
         summary = single.train(cfg)
     except UserError as error:
-        log.note(stage, "failed", time.perf_counter() - start, str(error))
+        status_file.note(stage, "failed", time.perf_counter() - start, str(error))
         raise UserError(f"{stage.title}, failed: {error}\n{_remedy(stage)}") from error
     except Exception as error:
-        log.note(stage, "failed", time.perf_counter() - start, masked(f"{type(error).__name__}: {error}"))
+        status_file.note(stage, "failed", time.perf_counter() - start, masked(f"{type(error).__name__}: {error}"))
         error.add_note(f"{stage.title}, failed. {_remedy(stage)}")
         raise
-    log.note(stage, summary["status"], time.perf_counter() - start)
+    status_file.note(stage, summary["status"], time.perf_counter() - start)
     return summary
 
 

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from alignzoo.pipeline import carry_out
-from alignzoo.pipeline import check as checks
-from alignzoo.pipeline.plan import stages
+from alignzoo.common.folder import Row
+from alignzoo.config.composition import compose
+from alignzoo.errors import UserError
+from alignzoo.pipeline import carry_out, stages
 from alignzoo.runs import single
 
 
-def train(cfg: DictConfig) -> dict[str, Any]:
+def train(cfg: DictConfig | Sequence[str] = (), algorithm: object = None) -> Row:
     """Run what `cfg` (of `alignzoo.compose`) says and return the summary, which is also in the run's folder; of a pipeline, the
-    last stage's, as far as it came.
+    last stage's, as far as it came. Instead of a config there may be overrides, with an `algorithm`, as `compose` takes them.
 
     Goes on with a run that is there from its newest complete checkpoint; `resume` names it by its folder alone. Raises
     UserError for a user's mistake, before anything is written; Ctrl-C, SIGTERM and SIGHUP end with status "interrupted" after a
     checkpoint.
     """
+    if not isinstance(cfg, DictConfig):
+        cfg = compose(cfg, algorithm)
+    elif algorithm is not None:
+        raise UserError("an algorithm is handed over with overrides, train([...], algorithm=...), not with a config")
     return carry_out.run(cfg)[-1] if cfg.pipeline.stages and not cfg.resume else single.train(cfg)
 
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for what can be known to be wrong with runs of one process before data and models are loaded."""
     if cfg.pipeline.stages:
-        checks.check(stages(cfg))
+        stages.check(stages.stages(cfg))
     else:
         single.check(cfg)

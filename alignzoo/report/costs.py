@@ -2,66 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from alignzoo.report.analysis import Analysis, Entry
-from alignzoo.report.answer import COST_TITLES, short
-from alignzoo.report.sections import Table
+from alignzoo.common.metric_table import COST_TITLES
+from alignzoo.report.analysis import Analysis
+from alignzoo.report.prose import TextTable, short
 from alignzoo.runs.results import COSTS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 TOKENS = {"prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens", "trained_tokens": "tokens trained on"}
 EVALUATION = {"evaluation_seconds": "evaluation, seconds", "evaluation_flops": "evaluation, FLOPs"}
 ROLES = ("policy", "reference", "value", "reward", "teacher")
+MEMORY = "peak memory, MB"
 
 
-def tables(a: Analysis) -> list[Table]:
-    """Means over an algorithm's runs, one column an algorithm: totals, then roles, then phases."""
-    names = [entry.label for entry in a.entries]
-    found = [("in total", _totals(a)), ("by role", _by_role(a)), ("by phase", _phases(a))]
-    return [Table([title, *names], rows) for title, rows in found if rows]
+def tables(a: Analysis) -> list[TextTable]:
+    """Means over an algorithm's runs, one column an algorithm: totals, then roles, then phases. A cost of 0 is not shown."""
+    from pandas import DataFrame
 
-
-def _totals(a: Analysis) -> list[list[str]]:
-    costs = [_row(COST_TITLES[name], [entry.cost(name) for entry in a.entries]) for name in COSTS]
-    tokens = [_row(f"· {text}", _means(a.entries, name)) for name, text in TOKENS.items()]
-    memory = [None if m is None else m / 2**20 for m in _means(a.entries, "peak_memory")]
-    return _filled([*costs[:3], *tokens, *costs[3:], _row("peak memory, MB", memory, "{:,.0f}")])
-
-
-def _by_role(a: Analysis) -> list[list[str]]:
-    roles = sorted({name.split("/")[1] for name in _names(a) if name.startswith(("flops/", "passes/"))}, key=_place)
     rows = []
-    for role in roles:
-        rows.append(_row(f"{role}, FLOPs", _means(a.entries, f"flops/{role}")))
-        rows.append(_row(f"{role}, forward passes", _means(a.entries, f"passes/{role}/forward")))
-        rows.append(_row(f"{role}, backward passes", _means(a.entries, f"passes/{role}/backward")))
-    return _filled(rows)
+    for entry in a.entries:
+        for run in entry.runs:
+            counted = {name: float(value) for name, value in run.summary.items() if isinstance(value, int | float)}
+            memory = {MEMORY: counted["peak_memory"] / 2**20} if "peak_memory" in counted else {}
+            rows.append({"label": entry.label, **{f"cost/{k}": v for k, v in run.cost.items()}, **counted, **memory})
+    means = DataFrame(rows).groupby("label", sort=False).mean().T
+    costs = [(f"cost/{name}", COST_TITLES[name]) for name in COSTS]
+    tokens = [(name, f"· {text}") for name, text in TOKENS.items()]
+    sections = {
+        "in total": dict([*costs[:3], *tokens, *costs[3:], (MEMORY, MEMORY)]),
+        "by role": _roles(list(means.index)),
+        "by phase": _phases(list(means.index)),
+    }
+    return [table for title, names in sections.items() if (table := _table(title, means, names)).rows]
 
 
-def _phases(a: Analysis) -> list[list[str]]:
-    apart = ("total_seconds", *EVALUATION)
-    phases = [name for name in _names(a) if name.endswith("_seconds") and name not in apart]
-    rows = [_row(f"{name.removesuffix('_seconds').replace('_', ' ')}, seconds", _means(a.entries, name)) for name in phases]
-    return _filled([*rows, *(_row(text, _means(a.entries, name)) for name, text in EVALUATION.items())])
+def _roles(names: Sequence[str]) -> dict[str, str]:
+    roles = {name.split("/")[1] for name in names if name.startswith(("flops/", "passes/"))}
+    units = {"flops/{}": "FLOPs", "passes/{}/forward": "forward passes", "passes/{}/backward": "backward passes"}
+    ordered = sorted(roles, key=lambda role: (ROLES.index(role) if role in ROLES else len(ROLES), role))
+    return {name.format(role): f"{role}, {unit}" for role in ordered for name, unit in units.items()}
 
 
-def _place(role: str) -> tuple[int, str]:
-    return (ROLES.index(role) if role in ROLES else len(ROLES), role)
+def _phases(names: Sequence[str]) -> dict[str, str]:
+    phases = [name for name in names if name.endswith("_seconds") and name not in ("total_seconds", *EVALUATION)]
+    return {name: f"{name.removesuffix('_seconds').replace('_', ' ')}, seconds" for name in phases} | EVALUATION
 
 
-def _names(a: Analysis) -> list[str]:
-    """The keys of all summaries, each once, in order."""
-    return list(dict.fromkeys(name for entry in a.entries for run in entry.runs for name in run.summary))
-
-
-def _means(entries: Sequence[Entry], name: str) -> list[float | None]:
-    found = [[run.summary[name] for run in e.runs if isinstance(run.summary.get(name), int | float)] for e in entries]
-    return [sum(values) / len(values) if values else None for values in found]
-
-
-def _row(title: str, values: Sequence[float | None], form: str = "") -> list[str]:
-    return [title, *("" if not v else form.format(v) if form else short(v) for v in values)]
-
-
-def _filled(rows: Sequence[list[str]]) -> list[list[str]]:
-    return [row for row in rows if any(row[1:])]
+def _table(title: str, means: DataFrame, names: Mapping[str, str]) -> TextTable:
+    """Those of the `names` {row: what it is called} that were counted."""
+    counted = means.reindex(list(names)).where(lambda mean: mean != 0).dropna(how="all")
+    rows = [
+        [names[name], *("" if v != v else f"{v:,.0f}" if name == MEMORY else short(v) for v in values)]
+        for name, values in zip(counted.index, counted.to_numpy().tolist(), strict=True)
+    ]
+    return TextTable([title, *means.columns], rows, "numbers")

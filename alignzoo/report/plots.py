@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignzoo.report.analysis import Analysis, possible
-from alignzoo.report.answer import COST_TITLES, bare, setting_title, short, title
-from alignzoo.report.figures import GREY, INK, Style, count_ticks, draw, name_lines
-from alignzoo.report.frontier import Frontier
-from alignzoo.statistics.comparison import performance_profile
+from alignzoo.common.metric_table import COST_TITLES, bounds, title
+from alignzoo.report.analysis import Analysis
+from alignzoo.report.figures import GREY, INK, Style, count_ticks, draw, legend_above
+from alignzoo.report.kl_frontier import Frontier
+from alignzoo.report.prose import bare, short
 from alignzoo.statistics.frontier import Point
 from alignzoo.statistics.intervals import Ends, mean_interval, within
 
@@ -47,27 +47,10 @@ def scores(a: Analysis, style: Style) -> Figure:
     return draw(0.55 + 0.52 * len(a.entries), paint)
 
 
-def profile(a: Analysis, style: Style) -> Figure:
-    def paint(axes: Axes) -> None:
-        values = [score for entry in a.entries for score in entry.scores.values()]
-        low, high = min(values), max(values)
-        margin = 0.05 * (high - low) or 0.05
-        thresholds = np.linspace(low - margin, high + margin, 200)
-        for entry in a.entries:
-            share = performance_profile(list(entry.scores.values()), thresholds.tolist())
-            axes.step(_scale(a.metric) * thresholds, share, where="post", color=style[entry.label][0], label=entry.label)
-        axes.set_xlabel(f"at least so much {_axis_title(a.metric)}")
-        axes.set_ylabel("share of runs")
-        axes.set_ylim(-0.02, 1.05)
-        axes.legend(loc="best")
-
-    return draw(2.6, paint)
-
-
 def curves(a: Analysis, cost: str, metric: str, style: Style) -> Figure | None:
     """The mean over seeds and its interval against what was spent; None where no algorithm has two evaluations."""
-    found = {entry.label: _band([run.curve(cost, metric) for run in entry.runs], possible(metric)) for entry in a.entries}
-    bands = {label: band for label, band in found.items() if len(band[0])}
+    by_label = {entry.label: _band([run.curve(cost, metric) for run in entry.runs], bounds(metric)) for entry in a.entries}
+    bands = {label: band for label, band in by_label.items() if len(band[0])}
     if not any(len(x) > 1 for x, *_ in bands.values()):
         return None
 
@@ -78,29 +61,26 @@ def curves(a: Analysis, cost: str, metric: str, style: Style) -> Figure | None:
             axes.plot(x, scale * mean, color=colour, label=label, marker=marker, markersize=3.5)
             axes.fill_between(x, scale * low, scale * high, color=colour, alpha=0.18, linewidth=0)
         axes.set_xlim(left=0)
-        shown = [scale * np.array([mean, low, high]) for _, mean, low, high in bands.values()]
-        _stretch(axes, shown) if metric == "gap_closed" else _focus(axes, shown)
+        means, low, high = (scale * np.concatenate([band[i] for band in bands.values()]) for i in (1, 2, 3))
+        _stretch(axes, means) if metric == "gap_closed" else _focus(axes, means, float(low.min()), float(high.max()))
         axes.set_xlabel(COST_TITLES[cost])
         axes.set_ylabel(_axis_title(metric))
         count_ticks(axes)
-        name_lines(axes, {label: (x[-1], scale * mean[-1]) for label, (x, mean, *_) in bands.items()}, style)
+        legend_above(axes, list(bands))
 
-    return draw(2.6, paint)
+    return draw(2.8, paint)
 
 
-def _focus(axes: Axes, values: Sequence[np.ndarray]) -> None:
+def _focus(axes: Axes, means: np.ndarray, lowest: float, highest: float) -> None:
     """Bands at few seeds may be as wide as the world: the means decide what is shown."""
-    means = np.concatenate([v[0] for v in values])
     low, high = float(means.min()), float(means.max())
     room = 0.25 * (high - low) or 0.05 * abs(high) or 1.0
-    lowest, highest = (min(float(v.min()) for v in values), max(float(v.max()) for v in values))
     axes.set_ylim(max(low - room, lowest - 0.1 * room), min(high + room, highest + 0.1 * room))
 
 
-def _stretch(axes: Axes, values: Sequence[np.ndarray]) -> None:
+def _stretch(axes: Axes, means: np.ndarray) -> None:
     """Percent of the gap, by the logarithm of what is left of it: 90 to 99 is as long as 0 to 90."""
     left = 0.3  # beyond 100 - this, the axis ends
-    means = np.concatenate([v[0] for v in values])
     low, high = max(float(means.min()), -50.0), min(float(means.max()), 99.5)
 
     def place(y: Any) -> Any:
@@ -116,27 +96,30 @@ def _stretch(axes: Axes, values: Sequence[np.ndarray]) -> None:
 
 
 def _band(
-    found: Sequence[tuple[Sequence[float], Sequence[float]]], bounds: Ends
+    paths: Sequence[tuple[Sequence[float], Sequence[float]]], limits: Ends
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """x, mean, low, high at the evaluations that all runs have, in order; x is the mean of theirs."""
-    count = min((len(x) for x, _ in found), default=0)
-    x = np.array([cost[:count] for cost, _ in found], dtype=np.float64).reshape(len(found), count)
-    y = np.array([scores[:count] for _, scores in found], dtype=np.float64).reshape(len(found), count)
-    mean = y.mean(0)
-    ends = [within(mean_interval(column), bounds) if len(column) > 1 else (column[0], column[0]) for column in y.T]
-    return x.mean(0), mean, np.array([low for low, _ in ends]), np.array([high for _, high in ends])
+    count = min((len(x) for x, _ in paths), default=0)
+    x, y = (np.array([path[i][:count] for path in paths], dtype=np.float64).reshape(len(paths), count) for i in (0, 1))
+    ends = [within(mean_interval(column), limits) if len(column) > 1 else (column[0], column[0]) for column in y.T]
+    return x.mean(0), y.mean(0), np.array([low for low, _ in ends]), np.array([high for _, high in ends])
 
 
-def frontier(found: Frontier, style: Style) -> Figure:
+def frontier(f: Frontier, style: Style) -> Figure:
     """Trajectories, end points and envelopes of algorithms, with best-of-n and the optimum where they are known."""
-    most = 1.15 * max(kl for line in found.lines for path in line.paths for kl, _ in path) or 1.0
-    start = found.known.reference
+    most = 1.15 * max(kl for line in f.lines for path in line.paths for kl, _ in path) or 1.0
+    start = f.bounds.reference
+    upper = "" if f.bounds.exact else " (KL: upper bound)"
+    beside = ((f.bounds.optimum, "optimum", "-"), (f.bounds.best_of_n, f"best of n{upper}", "--"))
 
     def paint(axes: Axes) -> None:
-        if found.at:
-            axes.axvline(found.at, color="#c5c9d0", linewidth=1, linestyle=":")
-        _known_lines(axes, found, most)
-        for line in found.lines:
+        if f.at:
+            axes.axvline(f.at, color="#c5c9d0", linewidth=1, linestyle=":")
+        for points, text, dashes in beside:
+            shown = [point for point in points if point[0] <= 1.3 * most]
+            if shown:
+                axes.plot(*_xy(sorted({*f.bounds.start, *shown})), dashes, color=GREY, linewidth=1.3, label=text)
+        for line in f.lines:
             colour, marker = style[line.label]
             broken = [point for path in line.paths for point in [*path, (np.nan, np.nan)]]
             axes.plot(*_xy(broken), color=colour, alpha=0.3, linewidth=0.8)
@@ -145,8 +128,8 @@ def frontier(found: Frontier, style: Style) -> Figure:
         if start is not None:
             axes.plot([0], [start], "o", color=INK, markersize=5)
             axes.annotate("reference", (0, start), (6, -2), textcoords="offset points", color=INK, fontsize=9, va="top")
-        axes.set_xlabel("KL to the reference" if found.names[0] == "exact_kl" else "KL to the reference (sampled)")
-        axes.set_ylabel("gold reward" if found.names[1] == "gold" else "reward")
+        axes.set_xlabel("KL to the reference" if f.names[0] == "exact_kl" else "KL to the reference (sampled)")
+        axes.set_ylabel("gold reward" if f.names[1] == "gold" else "reward")
         axes.set_xlim(-0.02 * most, most)
         axes.margins(y=0.08)
         axes.legend(loc="lower right")
@@ -154,27 +137,18 @@ def frontier(found: Frontier, style: Style) -> Figure:
     return draw(3.4, paint)
 
 
-def _known_lines(axes: Axes, found: Frontier, most: float) -> None:
-    start = [] if found.known.reference is None else [(0.0, found.known.reference)]
-    bound = "" if found.known.exact else " (KL: upper bound)"
-    for points, text, line in ((found.known.optimum, "optimum", "-"), (found.known.best_of_n, f"best of n{bound}", "--")):
-        shown = [point for point in points if point[0] <= 1.3 * most]
-        if shown:
-            axes.plot(*_xy(sorted({*start, *shown})), line, color=GREY, linewidth=1.3, label=text)
-
-
 def conditions_by_setting(analyses: Sequence[Analysis], style: Style) -> list[tuple[str, Figure]]:
     """For each setting that is varied: the scores over its values, all other settings at those of the first condition."""
-    found = []
+    figures = []
     for key in analyses[0].settings:
         base = {k: v for k, v in analyses[0].settings.items() if k != key}
         shown = [a for a in analyses if all(a.settings.get(k) == v for k, v in base.items()) and key in a.settings]
         if len(shown) > 1:
-            found.append((key, conditions(key, shown, style)))
-    return found
+            figures.append((key, _conditions(key, shown, style)))
+    return figures
 
 
-def conditions(key: str, analyses: Sequence[Analysis], style: Style) -> Figure:
+def _conditions(key: str, analyses: Sequence[Analysis], style: Style) -> Figure:
     """Each algorithm's score and its interval over the values of one setting. A logarithmic axis for what grows hundredfold."""
     values = [a.settings[key] for a in analyses]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
@@ -183,33 +157,27 @@ def conditions(key: str, analyses: Sequence[Analysis], style: Style) -> Figure:
     labels = sorted({entry.label for a in analyses for entry in a.entries})
 
     def paint(axes: Axes) -> None:
-        ends = {}
         for label in labels:
-            found = [(x, e.summary) for x, a in zip(places, analyses, strict=True) for e in a.entries if e.label == label]
-            x, mean = [x for x, _ in found], [_scale(metric) * s.mean for _, s in found]
+            summaries = [(x, entry.summary) for x, a in zip(places, analyses, strict=True) if (entry := a.entry(label))]
             colour, marker = style[label]
-            axes.plot(x, mean, marker=marker, markersize=4.5, color=colour, label=label)
-            banded = [(x, s.interval) for x, s in found if s.interval is not None]
+            means = [_scale(metric) * s.mean for _, s in summaries]
+            axes.plot([x for x, _ in summaries], means, marker=marker, markersize=4.5, color=colour, label=label)
+            banded = [(x, s.interval) for x, s in summaries if s.interval is not None]
             low, high = ([_scale(metric) * interval[i] for _, interval in banded] for i in (0, 1))
             axes.fill_between([x for x, _ in banded], low, high, color=colour, alpha=0.18, linewidth=0)
-            ends[label] = (x[-1], mean[-1])
-        _ticks(axes, places, values, numbers)
-        axes.set_xlabel(setting_title(key, analyses[0]).removeprefix("the "))
+        if numbers and min(places) > 0 and max(places) >= 100 * min(places):
+            axes.set_xscale("log")
+            axes.minorticks_off()
+        axes.set_xticks(places, [short(float(value)) if numbers else str(value) for value in values])
+        axes.set_xlabel(analyses[0].setting_title(key).removeprefix("the "))
         axes.set_ylabel(_axis_title(metric))
-        name_lines(axes, ends, style)
+        legend_above(axes, labels)
 
-    return draw(3.0, paint)
-
-
-def _ticks(axes: Axes, places: Sequence[float], values: Sequence[Any], numbers: bool) -> None:
-    if numbers and min(places) > 0 and max(places) >= 100 * min(places):
-        axes.set_xscale("log")
-        axes.minorticks_off()
-    axes.set_xticks(places, [short(float(value)) if numbers else str(value) for value in values])
+    return draw(3.2, paint)
 
 
-def _xy(found: Sequence[Point]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in found], [y for _, y in found]
+def _xy(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _scale(metric: str) -> float:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
-from typing import Any
 
 import numpy as np
 
@@ -33,8 +31,10 @@ class Ascent:
     start: float
     fall: Fall | None = None
 
-    def fitted(self, law: Law) -> Fit | None:
-        return fit(law, list(zip(self.d.tolist(), (self.gold - self.start).tolist(), strict=True)))
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """(d, gold above the reference's)."""
+        return list(zip(self.d.tolist(), (self.gold - self.start).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,13 @@ class Climb:
 
     @cached_property
     def fits(self) -> dict[int, Fit]:
-        found = {seed: ascent.fitted(self.law) for seed, ascent in self.ascents.items()}
-        return {seed: one for seed, one in found.items() if one is not None}
+        fits = {seed: fit(self.law, ascent.points) for seed, ascent in self.ascents.items()}
+        return {seed: fitted for seed, fitted in fits.items() if fitted is not None}
 
     @cached_property
     def pooled(self) -> Fit | None:
         """One fit to all seeds' points."""
-        points = [(d, g - a.start) for a in self.ascents.values() for d, g in zip(a.d.tolist(), a.gold.tolist(), strict=True)]
-        return fit(self.law, points)
+        return fit(self.law, [point for ascent in self.ascents.values() for point in ascent.points])
 
     @property
     def start(self) -> float:
@@ -65,9 +64,13 @@ class Climb:
         """Seeds whose end is below the maximum, while the proxy is above what it was there."""
         return sum(ascent.fall is not None and ascent.fall.shown for ascent in self.ascents.values())
 
-    def over_seeds(self, what: Any) -> Summary:
-        """Of a number of each ascent."""
-        return summarize([float(what(ascent)) for ascent in self.ascents.values()])
+    @property
+    def loss(self) -> Summary:
+        """Of how far gold ends below its highest."""
+        return self.over_seeds(lambda ascent: ascent.gold.max() - ascent.gold[-1])
+
+    def over_seeds(self, measure: Callable[[Ascent], float]) -> Summary:
+        return summarize([float(measure(ascent)) for ascent in self.ascents.values()])
 
 
 @dataclass(frozen=True)
@@ -84,96 +87,71 @@ class Climbs:
 
 def measure(runs: Sequence[Run]) -> Climbs | None:
     """None where not every run has a gold reward that is another than its reward, and evaluations on the way."""
-    found = {run.folder: _ascent(run) for run in runs}
-    if not found or None in found.values() or all(_same(run) for run in runs):
-        return None
-    groups: dict[str, list[Run]] = {}
+    trained: dict[str, dict[int, Ascent]] = {}
+    best_of_n: dict[str, dict[int, Ascent]] = {}
+    proxies: dict[str, dict[int, object]] = {}
     for run in runs:
-        groups.setdefault(run.label, []).append(run)
-    trained = [
-        Climb(label, Law.rl, {run.seed: way for run in own if (way := found[run.folder])}) for label, own in groups.items()
-    ]
-    return Climbs(trained, _best_of_n(groups))
+        ascent = _ascent(run)
+        if ascent is None:
+            return None
+        trained.setdefault(run.label, {})[run.seed] = ascent
+        proxies.setdefault(run.label, {})[run.seed] = run.config.get("reward")
+        if chosen := _best_of_n(run):
+            best_of_n.setdefault(run.label, {})[run.seed] = chosen
+    if all(e["gold"] == e["reward"] for run in runs for e in run.evaluations if "gold" in e and "reward" in e):
+        return None  # what is climbed is the gold reward itself
+    labels = list(best_of_n)
+    # labels whose runs have the same proxies count once
+    first = [label for i, label in enumerate(labels) if proxies[label] not in [proxies[earlier] for earlier in labels[:i]]]
+    return Climbs(
+        [Climb(label, Law.rl, ascents) for label, ascents in trained.items()],
+        [Climb(f"best of n by {label}'s", Law.best_of_n, best_of_n[label]) for label in first],
+    )
 
 
 def _ascent(run: Run) -> Ascent | None:
-    rows = [e for e in run.evaluations if all(name in e for name in ("kl", "gold", "reward"))]
+    evaluations = [e for e in run.evaluations if all(name in e for name in ("kl", "gold", "reward"))]
     by_step = _completions(run)
-    if len(rows) < LEAST or not by_step:
+    if len(evaluations) < LEAST or not by_step:
         return None
-    rows = rows[: _kept(run, rows) + 1]
-    by_step = by_step[: len(rows)]
-    gold, proxy = (np.array([[row[name] for row in step] for step in by_step]) for name in ("gold", "reward"))
-    scale = _Scale.of(run, gold[0], proxy[0])
+    # what the run left are not the last evaluation's weights where it stopped early
+    left = [i for i, e in enumerate(evaluations) if all(e[name] == run.score(name) for name in ("kl", "gold", "reward"))]
+    evaluations = evaluations[: left[-1] + 1] if left else evaluations
+    steps = by_step[: len(evaluations)]
+    gold, proxy = (np.array([[row[name] for row in step] for step in steps]) for name in ("gold", "reward"))
+    samples = [reference_samples.read([run.folder], judge) for judge in ("gold", "reward")]
+    of_reference = [first if drawn is None else drawn for first, drawn in zip((gold[0], proxy[0]), samples, strict=True)]
     # sampled KL of a policy that has hardly moved may fall below 0
-    d = np.sqrt([max(e["kl"], 0.0) for e in rows])
-    means = [np.array([e[name] for e in rows]) for name in ("gold", "reward")]
-    return Ascent(d, means[0], scale.of_proxy(means[1]), scale.start, fall(gold, scale.of_proxy(proxy)))
+    d = np.sqrt([max(e["kl"], 0.0) for e in evaluations])
+    golds, proxies = (np.array([e[name] for e in evaluations]) for name in ("gold", "reward"))
+    start, fallen = float(of_reference[0].mean()), fall(gold, _scaled(proxy, of_reference[1]))
+    return Ascent(d, golds, _scaled(proxies, of_reference[1]), start, fallen)
 
 
-def _kept(run: Run, rows: Sequence[dict[str, float]]) -> int:
-    """The evaluation of the weights that the run left: not the last one where it stopped early."""
-    same = [i for i, e in enumerate(rows) if all(e[name] == run.score(name) for name in ("kl", "gold", "reward"))]
-    return same[-1] if same else len(rows) - 1
+def _scaled(proxy: np.ndarray, of_reference: np.ndarray) -> np.ndarray:
+    """In deviations of what the reference's completions score, above their mean."""
+    scaled: np.ndarray = (proxy - float(of_reference.mean())) / (deviation(of_reference).item() or 1.0)
+    return scaled
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """What the reference's completions score."""
-
-    start: float
-    mean: float
-    deviation: float
-
-    @classmethod
-    def of(cls, run: Run, gold: np.ndarray, proxy: np.ndarray) -> _Scale:
-        """Of its samples, where the run kept them, else of the first evaluation."""
-        tables = [reference_samples.read([run.folder], judge) for judge in ("gold", "reward")]
-        gold, proxy = (own if table is None else table for table, own in zip(tables, (gold, proxy), strict=True))
-        return cls(float(gold.mean()), float(proxy.mean()), deviation(proxy).item() or 1.0)
-
-    def of_proxy(self, values: np.ndarray) -> np.ndarray:
-        scaled: np.ndarray = (values - self.mean) / self.deviation
-        return scaled
-
-
-def _completions(run: Run) -> list[list[dict[str, Any]]]:
+def _completions(run: Run) -> list[list[Mapping[str, float]]]:
     """By evaluation, the completions of the prompts that both judges scored at every one."""
-    steps: dict[int, dict[Any, dict[str, Any]]] = {}
+    steps: dict[int, dict[int, Mapping[str, float]]] = {}
     for row in rows(run.folder / COMPLETIONS):
         if row.get("gold") is not None and row.get("reward") is not None:
             steps.setdefault(row["step"], {})[row["row"]] = row
-    common = set.intersection(*(set(own) for own in steps.values())) if steps else set()
-    return [[own[number] for number in sorted(common)] for own in steps.values()] if common else []
+    common = sorted(set.intersection(*map(set, steps.values()))) if steps else []
+    return [[by_row[number] for number in common] for by_row in steps.values()] if common else []
 
 
-def _same(run: Run) -> bool:
-    """Whether what is climbed is the gold reward itself."""
-    return all(e["gold"] == e["reward"] for e in run.evaluations if "gold" in e and "reward" in e)
-
-
-def _best_of_n(groups: dict[str, list[Run]]) -> list[Climb]:
-    """By every proxy that a label's runs kept samples of; labels whose runs have the same proxies count once."""
-    found: list[Climb] = []
-    seen: list[dict[int, Any]] = []
-    for label, runs in groups.items():
-        proxies = {run.seed: run.config.get("reward") for run in runs}
-        ways = {run.seed: way for run in runs if (way := _chosen(run))}
-        if ways and proxies not in seen:
-            seen.append(proxies)
-            found.append(Climb(f"best of n by {label}'s", Law.best_of_n, ways))
-    return found
-
-
-def _chosen(run: Run) -> Ascent | None:
+def _best_of_n(run: Run) -> Ascent | None:
     """Of the reference's samples, those that the proxy chooses."""
     gold, proxy = (reference_samples.read([run.folder], judge) for judge in ("gold", "reward"))
     if gold is None or proxy is None or gold.shape != proxy.shape:
         return None
-    scale = _Scale(float(gold.mean()), float(proxy.mean()), deviation(proxy).item() or 1.0)
-    curves = [best_of_n_estimate(values, BEST_OF, chosen_by=proxy) for values in (gold, proxy)]
+    curves = [best_of_n_estimate(scores, BEST_OF, chosen_by=proxy) for scores in (gold, proxy)]
     if len(curves[0]) < LEAST:
         return None
-    d = np.array([sqrt(point["kl"]) for point in curves[0]])
-    rewards = [np.array([point["reward"] for point in curve]) for curve in curves]
-    return Ascent(d, rewards[0], scale.of_proxy(rewards[1]), scale.start)
+    golds, proxies = (np.array([point["reward"] for point in curve]) for curve in curves)
+    d = np.sqrt([point["kl"] for point in curves[0]])
+    return Ascent(d, golds, _scaled(proxies, proxy), float(gold.mean()))

@@ -4,14 +4,41 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
 from alignzoo.errors import UserError
 
 FILE = "bench.json"
+T = TypeVar("T")
+
+
+class TrialOutcome(TypedDict):
+    """Settings that were tried, their score on each tuning seed and the mean; None, for the `error`, where one failed."""
+
+    settings: dict[str, object]
+    scores: dict[str, float | None]
+    score: float | None
+    error: str
+
+
+class TuningOutcome(TypedDict):
+    """What was tried for one algorithm under one condition: the ranges, the settings left out and why, the trials, of which the
+    first is what was configured, the place of the one chosen (None: all failed), and the keys whose value lies at an end of its
+    range.
+    """
+
+    label: str
+    condition: str
+    metric: str
+    space: dict[str, str]
+    left_out: dict[str, str]
+    trials: list[TrialOutcome]
+    chosen: int | None
+    edges: list[str]
+    cost: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -26,41 +53,38 @@ class Study:
     vary: list[str] = field(default_factory=list)
     sweep: list[str] = field(default_factory=list)
     planned: list[list[str]] = field(default_factory=list)
-    tuning: list[dict[str, Any]] = field(default_factory=list)
+    tuning: list[TuningOutcome] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     threshold: float = 0.9
 
 
 def read(folders: Sequence[Path]) -> Study:
     """The study of these folders; of several, all that they say. Raises UserError for a file that says something else."""
-    found = [_one(folder / FILE) for folder in folders if (folder / FILE).is_file()]
-    if not found:
+    studies = [_read(folder / FILE) for folder in folders if (folder / FILE).is_file()]
+    if not studies:
         return Study()
-    lists = {
-        name: _joined([getattr(study, name) for study in found]) for name in ("command", "vary", "sweep", "planned", "tuning")
-    }
-    failed = {run: why for study in found for run, why in study.failed.items()}
-    suites = " and ".join(dict.fromkeys(study.suite for study in found if study.suite))
-    return Study(suite=suites, failed=failed, threshold=found[0].threshold, **lists)
+    return Study(
+        command=_joined(study.command for study in studies), suite=" and ".join(_joined([s.suite] for s in studies if s.suite)),
+        vary=_joined(study.vary for study in studies), sweep=_joined(study.sweep for study in studies),
+        planned=_joined(study.planned for study in studies), tuning=_joined(study.tuning for study in studies),
+        failed={run: why for study in studies for run, why in study.failed.items()}, threshold=studies[0].threshold,
+    )  # fmt: skip
 
 
-def _one(path: Path) -> Study:
+def _read(path: Path) -> Study:
     try:
-        said = json.loads(path.read_text("utf-8"))
-        return Study(**{**said, "command": _commands(said.get("command", []))})
-    except (ValueError, TypeError) as error:
+        record = json.loads(path.read_text("utf-8"))
+        command = record.pop("command", [])
+        # one command: as text, or as the list of its words
+        return Study(**record, command=[command if isinstance(command, str) else shlex.join(command)] if command else [])
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not what alignzoo bench writes: {error}") from None
 
 
-def _commands(said: str | list[str]) -> list[str]:
-    """A command as text, or as the list of its words."""
-    return [] if not said else [said if isinstance(said, str) else shlex.join(said)]
-
-
-def _joined(lists: Sequence[list[Any]]) -> list[Any]:
+def _joined(lists: Iterable[list[T]]) -> list[T]:
     """Each item once, in order."""
-    found: list[Any] = []
+    joined: list[T] = []
     for item in (item for items in lists for item in items):
-        if item not in found:
-            found.append(item)
-    return found
+        if item not in joined:
+            joined.append(item)
+    return joined

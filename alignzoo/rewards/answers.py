@@ -6,12 +6,12 @@ import re
 import string
 import unicodedata
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation, Overflow
+from decimal import Decimal
 from fractions import Fraction
 
 from alignzoo.common.words import JOINED
 from alignzoo.errors import UserError, require
-from alignzoo.rewards.texts import TextReward, Written, references
+from alignzoo.rewards.text_reward import TextReward, Written
 
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 NUMBER = re.compile(rf"(?:(?<!{JOINED})-)?(?:{DIGITS}|(?<!\d)\.\d+)")
@@ -19,6 +19,7 @@ MINUS = str.maketrans("\u2212\uff0d", "--")
 SIGNS = {"x": "*", "\u00d7": "*", "\u00f7": "/", "\u2212": "-"}
 SIGN = rf"[-+*/{''.join(SIGNS)}]"
 STATEMENT = re.compile(rf"(?<!{JOINED})(?<![.,])(-?{DIGITS}(?:\s*{SIGN}\s*-?{DIGITS})+)\s*=\s*(-?{DIGITS})(?![\d,]*\d)")
+CONTINUED = re.compile(rf"(?:{SIGN}|\))\s*$")  # what follows is the rest of an expression, of which brackets were a part
 
 
 @dataclass(kw_only=True)
@@ -31,17 +32,18 @@ class ExactMatch(TextReward):
     ignore_case: bool = field(default=False, metadata={"help": "whether upper and lower case are the same"})
     ignore_punctuation: bool = field(default=False, metadata={"help": "whether punctuation is left out of both"})
 
-    def rate(self, one: Written) -> float | None:
-        wanted = references(one, self.reference)
+    def rate(self, completion: Written) -> float | None:
+        wanted = completion.references(self.reference)
         if not wanted:
             return None
-        given = self.marker in one.text
-        return float(given and self._bare(one.text) in {self._bare(text) for text in wanted})
+        answers = self.marker in completion.text
+        return float(answers and self._bare(completion.text) in {self._bare(text) for text in wanted})
 
     def _bare(self, text: str) -> str:
         text = text.rpartition(self.marker)[2] if self.marker else text
         text = text.lower() if self.ignore_case else text
-        text = "".join(c for c in text if not _punctuates(c)) if self.ignore_punctuation else text
+        if self.ignore_punctuation:  # of any script, and the signs that ASCII has among its punctuation
+            text = "".join(c for c in text if c not in string.punctuation and unicodedata.category(c)[0] != "P")
         return " ".join(text.split())
 
 
@@ -61,9 +63,9 @@ class Regex(TextReward):
         except re.error as error:
             raise UserError(f"reward.pattern={self.pattern}: no regular expression: {error}") from error
 
-    def rate(self, one: Written) -> float:
-        found = self._compiled.fullmatch(one.text.strip()) if self.whole else self._compiled.search(one.text)
-        return float(found is not None)
+    def rate(self, completion: Written) -> float:
+        text = completion.text
+        return float(bool(self._compiled.fullmatch(text.strip()) if self.whole else self._compiled.search(text)))
 
 
 @dataclass(kw_only=True)
@@ -81,13 +83,13 @@ class Numeric(TextReward):
     def __post_init__(self) -> None:
         require(0 <= self.tolerance < 1, "reward.tolerance", self.tolerance, "in [0, 1)")
 
-    def rate(self, one: Written) -> float | None:
-        wanted = [number for text in references(one, self.reference) if (number := answer(text, self.marker)) is not None]
+    def rate(self, completion: Written) -> float | None:
+        solutions = [answer(text, self.marker) for text in completion.references(self.reference)]
+        wanted = [number for number in solutions if number is not None]
         if not wanted:
             return None
-        given = answer(one.text, self.marker)
-        near = Fraction(str(self.tolerance))
-        return float(given is not None and any(abs(given - number) <= near * abs(number) for number in wanted))
+        stated, near = answer(completion.text, self.marker), Fraction(str(self.tolerance))
+        return float(stated is not None and any(abs(stated - number) <= near * abs(number) for number in wanted))
 
 
 @dataclass(kw_only=True)
@@ -99,10 +101,11 @@ class Arithmetic(TextReward):
 
     none: float = field(default=0.0, metadata={"help": "the score of a completion without a statement"})
 
-    def rate(self, one: Written) -> float:
-        whole = [found for found in STATEMENT.finditer(one.text) if not _continues(one.text[: found.start()])]
-        held = [_holds(*found.groups()) for found in whole]
-        return sum(held) / len(held) if held else self.none
+    def rate(self, completion: Written) -> float:
+        text = completion.text
+        statements = [match for match in STATEMENT.finditer(text) if not CONTINUED.search(text[: match.start()])]
+        true = [_holds(*statement.groups()) for statement in statements]
+        return sum(true) / len(true) if true else self.none
 
 
 def numbers_in(text: str) -> list[str]:
@@ -110,47 +113,33 @@ def numbers_in(text: str) -> list[str]:
     return NUMBER.findall(text.translate(MINUS))
 
 
-def _punctuates(character: str) -> bool:
-    """In any script; and the signs that ASCII has among its punctuation."""
-    return character in string.punctuation or unicodedata.category(character)[0] == "P"
-
-
 def answer(text: str, marker: str = "####") -> Fraction | None:
     """The number that a solution ends with, or None."""
-    _, found, after = text.rpartition(marker) if marker else ("", "", "")
-    numbers = numbers_in(after if found else text)
-    return _exact(numbers[0] if found else numbers[-1]) if numbers else None
-
-
-def _continues(before: str) -> bool:
-    """Whether what follows is the rest of an expression, of which brackets were a part."""
-    return bool(re.search(rf"(?:{SIGN}|\))\s*$", before))
+    _, marked, after = text.rpartition(marker) if marker else ("", "", "")
+    numbers = numbers_in(after if marked else text)
+    return _exact(numbers[0] if marked else numbers[-1]) if numbers else None
 
 
 def _holds(expression: str, result: str) -> bool:
-    value, said = _value(expression), _exact(result)
+    value = _value(expression)
     half = Fraction(1, 2) / 10 ** len(result.partition(".")[2]) if "." in result else 0
-    return value is not None and said is not None and abs(value - said) <= half
+    return value is not None and abs(value - _exact(result)) <= half
 
 
 def _value(expression: str) -> Fraction | None:
     """Of numbers and signs, products before sums; None where it divides by 0."""
-    terms, sign, rest = list[Fraction](), "+", expression
-    while rest:
-        found = re.match(rf"\s*(-?{DIGITS})\s*({SIGN}?)", rest)
-        number = _exact(found[1]) if found else None
-        if found is None or number is None or (sign == "/" and not number):
+    terms, sign = list[Fraction](), "+"
+    for digits, following in re.findall(rf"(-?{DIGITS})\s*({SIGN}?)", expression):
+        number = _exact(digits)
+        if sign == "/" and not number:
             return None
         if sign in "+-":
             terms.append(number if sign == "+" else -number)
         else:
             terms[-1] = terms[-1] * number if sign == "*" else terms[-1] / number
-        sign, rest = SIGNS.get(found[2], found[2]), rest[found.end() :]
+        sign = SIGNS.get(following, following)
     return sum(terms, Fraction(0))
 
 
-def _exact(number: str) -> Fraction | None:
-    try:
-        return Fraction(Decimal(number.replace(",", "")))
-    except (InvalidOperation, Overflow):
-        return None
+def _exact(number: str) -> Fraction:
+    return Fraction(Decimal(number.replace(",", "")))

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions
-from alignzoo.contracts import Reward, Scores, ScoringError
+from alignzoo.common.ranks import gather_objects
+from alignzoo.contracts import LearningReward, Reward, Scores, ScoringError, learning
 from alignzoo.errors import UserError, printable
 from alignzoo.models.networks import Shared
-from alignzoo.models.roles import gather_objects
 from alignzoo.rewards.timeout import within
 from alignzoo.settings import OnError, Scoring
 
-UNSCORED = 64  # calls; fewer than the rollouts in a row without a record that end a run
 Note = Callable[[Completions, Scores], None]
+UNSCORED = 64  # calls; fewer than the rollouts in a row without a record that end a run
 
 
 class Checked:
@@ -28,51 +27,53 @@ class Checked:
 
     A completion that the reward raises on, reports as failed, or gives a score that is not finite is handled as `policy` says:
     the run ends, naming rows, or it has no score, or the default one. `rows` is how many there are to train on; a rollout
-    numbers its draws on over the epochs. A UserError that is no ScoringError is a mistake in the config, and ends every run.
+    numbers its draws on over the epochs; `note` hears its scores. A UserError that is no ScoringError is a mistake in the
+    config, and ends every run.
     """
 
-    def __init__(self, reward: Reward, name: str, shared: Shared, rows: int, note: Note, policy: Scoring) -> None:
-        self.reward, self.name, self.shared, self.rows, self.note, self.policy = reward, name, shared, rows, note, policy
+    def __init__(self, reward: Reward, name: str, shared: Shared, rows: int, policy: Scoring, note: Note | None = None) -> None:
+        path = getattr(reward, "path", None)  # of several functions, or models, it says which
+        self.name = f"{name} {path}" if path else name
+        self.reward, self.shared, self.rows, self.note, self.policy = reward, shared, rows, note, policy
         self.seen: list[tuple[dict[str, Tensor], Completions]] = []  # of the rollout in progress
-        self.listens = any(getattr(type(reward), n) is not getattr(Reward, n) for n in ("after_rollout", "observe"))
+        observes = type(learning(reward)).observe is not LearningReward.observe
+        self.listens = observes or type(reward).after_rollout is not Reward.after_rollout
         self.failures, self.unscored = 0, 0
 
     def __call__(self, c: Completions) -> Scores:
         scores = self._handled(c, self._checked(c, self._scored(c)))
-        self._check_some(scores)
-        if self.shared.noise.purpose == "rollout":
-            self.note(c, scores)
-            if self.listens:
-                self.seen.append((_observed(c, scores), _plain(c)))
-        return scores
-
-    def rollout_done(self) -> None:
-        """Hands the rollout's scores, of all ranks, to a reward that learns from them. Called on every rank."""
-        if not self.listens:
-            return
-        found = [one for seen in gather_objects(self.seen) for one in seen]
-        self.seen = []
-        if found:
-            most = max(len(columns) for columns, _ in found)  # where a reward raised on every completion, there are no parts
-            full = [one for one in found if len(one[0]) == most]
-            whole = {name: torch.cat([columns[name] for columns, _ in full]) for name in full[0][0]}
-            scores = Scores(total=whole.pop("total"), valid=whole.pop("valid"), parts=whole)
-            self.reward.observe(Completions.cat([c for _, c in full]), scores)
-            self.reward.after_rollout(scores)
-
-    def _check_some(self, scores: Scores) -> None:
-        """Raises UserError for a reward that has no score for anything, however often it is asked."""
         self.unscored = 0 if scores.usable.any() else self.unscored + 1
         if self.unscored == UNSCORED:
             raise UserError(
                 f"reward {self.name} gave no score to any completion, {UNSCORED} times in a row.\n"
                 "Return a number where one can be had; None means that there is none"
             )
+        if self.shared.noise.purpose == "rollout":
+            if self.note:
+                self.note(c, scores)
+            if self.listens:
+                columns = {**scores.parts, "total": scores.summed(c), "valid": scores.usable}
+                self.seen.append(({name: column.detach().cpu() for name, column in columns.items()}, _plain(c)))
+        return scores
+
+    def rollout_done(self) -> None:
+        """Hands the rollout's scores, of all ranks, to a reward that learns from them. Called on every rank."""
+        if not self.listens:
+            return
+        seen = [call for calls in gather_objects(self.seen) for call in calls]
+        self.seen = []
+        if seen:
+            most = max(len(columns) for columns, _ in seen)  # where a reward raised on every completion, there are no parts
+            full = [call for call in seen if len(call[0]) == most]
+            whole = {name: torch.cat([columns[name] for columns, _ in full]) for name in full[0][0]}
+            scores = Scores(total=whole.pop("total"), valid=whole.pop("valid"), parts=whole)
+            learning(self.reward).observe(Completions.cat([c for _, c in full]), scores)
+            self.reward.after_rollout(scores)
 
     def _scored(self, c: Completions) -> Scores:
         """What the reward says; where it raises, what it says of the completions that it doesn't raise on."""
         try:
-            return self._asked(c)
+            return self._called(c)
         except Exception as error:
             stops = self.policy.on_error is OnError.stop
             if isinstance(error, UserError) and (stops or not isinstance(error, ScoringError)):
@@ -83,10 +84,10 @@ class Checked:
         good = [i for i in range(len(c)) if i not in failed]
         if not good:
             return Scores(total=torch.zeros(len(c)), failed=failed)
-        scores = self._checked(c.take(good), self._asked(c.take(good)))
+        scores = self._checked(c.take(good), self._called(c.take(good)))
         return spread(scores, good, c, failed)
 
-    def _asked(self, c: Completions) -> Scores:
+    def _called(self, c: Completions) -> Scores:
         try:
             return within(self.policy.timeout, "scoring.timeout", partial(self.reward, c))
         except SystemExit as error:
@@ -97,73 +98,69 @@ class Checked:
         failed = {}
         for i in range(len(c)):
             try:
-                self._asked(c.take([i]))
+                self._called(c.take([i]))
             except Exception as error:
                 failed[i] = _reason(error)
         return failed
 
     def _checked(self, c: Completions, scores: Scores) -> Scores:
         """With the reasons of those that are not finite, and `valid` False where something failed."""
-        if scores.total.shape not in ((len(c),), c.ids.shape):
-            raise UserError(
-                f"reward {self.name} returned {tuple(scores.total.shape)} scores for {len(c)} completions: "
-                "one each, or one a token"
-            )
+        check_shape(self.name, scores, c)
         total, valid = scores.total.detach().to(c.ids.device).float(), scores.usable.to(c.ids.device)
         finite = torch.isfinite(total) if total.dim() == 1 else (torch.isfinite(total) | ~c.scored).all(1)
         failed = dict(scores.failed)
         for i in (valid & ~finite).nonzero()[:, 0].tolist():
             value = f"{total[i].item()}" if total.dim() == 1 else "a value that is not finite"
             failed.setdefault(i, f"returned {value}")
-        bad = torch.zeros_like(valid)
-        bad[list(failed)] = True
-        keep = valid & ~bad
-        read = torch.where(keep if total.dim() == 1 else keep[:, None], total, 0)
-        return Scores(total=read, parts=scores.parts, valid=keep, failed=failed)
+        keep = valid & ~_marked(failed, c)
+        return Scores(total=_where(keep, total, torch.zeros_like(total)), parts=scores.parts, valid=keep, failed=failed)
 
     def _handled(self, c: Completions, scores: Scores) -> Scores:
         if not scores.failed:
             return scores
         if self.policy.on_error is OnError.stop:
             raise self._stopped(c, scores.failed)
-        self._tell(c, scores.failed)
+        self._report(c, scores.failed)
         if self.policy.on_error is OnError.skip:
             return replace(scores, failed={})
-        bad = torch.zeros(len(c), dtype=torch.bool, device=c.ids.device)
-        bad[list(scores.failed)] = True
-        given = torch.full((len(c),), self.policy.default, device=c.ids.device)
-        default = given if scores.total.dim() == 1 else c.at_last(given)
-        total = torch.where(bad if scores.total.dim() == 1 else bad[:, None], default, scores.total)
+        bad = _marked(scores.failed, c)
+        default = torch.full((len(c),), self.policy.default, device=c.ids.device)
+        total = _where(bad, default if scores.total.dim() == 1 else c.at_last(default), scores.total)
         parts = {name: torch.where(bad.to(part.device), torch.nan_to_num(part), part) for name, part in scores.parts.items()}
         return Scores(total=total, parts=parts, valid=scores.usable | bad)
 
-    def _stopped(self, c: Completions, failed: dict[int, str]) -> UserError:
+    def _stopped(self, c: Completions, failed: Mapping[int, str]) -> UserError:
+        text = f". The first: {c.text[next(iter(failed))][:60]!r}" if c.prompts.decode else ""
         return UserError(
-            f"reward {self.name} {self._said(c, failed)}\n"
-            "return None where no score can be had, or go on without them: scoring.on_error=skip or default"
+            f"reward {self.name} {self._described(c, failed)}\n"
+            f"return None where no score can be had, or go on without them: scoring.on_error=skip or default{text}"
         )
 
-    def _said(self, c: Completions, failed: dict[int, str]) -> str:
+    def _described(self, c: Completions, failed: Mapping[int, str]) -> str:
         """What went wrong first, and which rows it was."""
         draws = {int(c.row[i]) for i in failed}
         rows = sorted({draw % self.rows for draw in draws} if self.shared.noise.purpose == "rollout" else draws)
         return f"{next(iter(failed.values()))} for {len(failed)} completion(s), of rows {', '.join(map(str, rows[:10]))}."
 
-    def _tell(self, c: Completions, failed: dict[int, str]) -> None:
+    def _report(self, c: Completions, failed: Mapping[int, str]) -> None:
         """On the first failure, and whenever there are ten times as many."""
         before, self.failures = self.failures, self.failures + len(failed)
         if not before or len(str(before)) < len(str(self.failures)):
             done = "left out" if self.policy.on_error is OnError.skip else f"scored {self.policy.default:g}"
-            text = f"reward {self.name} {self._said(c, failed)} {self.failures} so far, {done} (scoring.on_error)"
+            text = f"reward {self.name} {self._described(c, failed)} {self.failures} so far, {done} (scoring.on_error)"
             print(printable(f"alignzoo: {text}"), file=sys.stderr, flush=True)
 
 
-def checked(reward: Reward, name: str, shared: Shared, rows: int, note: Note, policy: Scoring | None = None) -> Checked:
-    """`reward` as algorithms and evaluation call it."""
-    return Checked(reward, name, shared, rows, note, policy or Scoring())
+def check_shape(name: str, scores: Scores, c: Completions) -> None:
+    """Raises UserError, naming the reward, unless there is one score a completion, or one a token."""
+    if scores.total.shape not in ((len(c),), c.ids.shape):
+        raise UserError(
+            f"reward {name} returned scores of shape {tuple(scores.total.shape)} for {len(c)} completions: "
+            f"return one a completion, ({len(c)},), or one a token, {tuple(c.ids.shape)}"
+        )
 
 
-def spread(scores: Scores, places: Sequence[int], c: Completions, failed: dict[int, str]) -> Scores:
+def spread(scores: Scores, places: Sequence[int], c: Completions, failed: Mapping[int, str]) -> Scores:
     """Scores of the completions at `places`, as scores of all of `c`: zeros, and the reasons, where there are none."""
 
     def whole(x: Tensor) -> Tensor:
@@ -174,15 +171,21 @@ def spread(scores: Scores, places: Sequence[int], c: Completions, failed: dict[i
             out[list(places)] = x
         return out
 
-    reasons = failed | {places[i]: why for i, why in scores.failed.items()}
+    reasons = {**failed, **{places[i]: why for i, why in scores.failed.items()}}
     parts = {name: whole(part) for name, part in scores.parts.items()}
     return Scores(total=whole(scores.total), parts=parts, valid=whole(scores.usable), failed=reasons)
 
 
-def _observed(c: Completions, scores: Scores) -> dict[str, Tensor]:
-    total = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
-    columns: dict[str, Any] = {**scores.parts, "total": total, "valid": scores.usable}
-    return {name: column.detach().cpu() for name, column in columns.items()}
+def _marked(places: Mapping[int, str], c: Completions) -> Tensor:
+    """(B,) bool: the completions at these places."""
+    marked = torch.zeros(len(c), dtype=torch.bool, device=c.ids.device)
+    marked[list(places)] = True
+    return marked
+
+
+def _where(rows: Tensor, values: Tensor, otherwise: Tensor) -> Tensor:
+    """`values` (B,) or (B, T) in these rows, `otherwise` in the rest."""
+    return torch.where(rows if values.dim() == 1 else rows[:, None], values, otherwise)
 
 
 def _plain(c: Completions) -> Completions:
@@ -192,5 +195,6 @@ def _plain(c: Completions) -> Completions:
 
 
 def _reason(error: Exception) -> str:
-    said = str(error).strip().splitlines() or [""]
-    return said[0] if isinstance(error, UserError) else f"failed with {type(error).__name__}: {said[0]}"
+    message = (str(error).strip().splitlines() or [""])[0]
+    where = "".join(f" {note}" for note in getattr(error, "__notes__", []))  # in which part of a reward
+    return message if isinstance(error, UserError) else f"failed with {type(error).__name__}: {message}{where}"

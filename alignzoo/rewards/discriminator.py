@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 import numpy as np
 
-from alignzoo.batch import Batch, Completions, Prompts
+from alignzoo.batch import Batch, Completions, Prompts, token_lists
 from alignzoo.common.noise import generator
-from alignzoo.contracts import Context, Kind, Lesson, Metrics, Models, Reward, Role, Scores, Search, Table, Terms
+from alignzoo.contracts import Context, Kind, LearningReward, Lesson, Metrics, Models, Role, Scores, Search, Table, Terms
 from alignzoo.errors import require
 from alignzoo.functional.adversarial import airl_reward, discriminator_loss, gail_reward, seqgan_reward
-from alignzoo.rewards.replay import Replay, bare
+from alignzoo.rewards.composite import State
+from alignzoo.rewards.training_records import Replay, bare
 
 CHUNK = 1024  # rows of the data read at once, when its prompts are looked through
 
@@ -38,7 +38,7 @@ class Contest(Batch):
 
 
 @dataclass(kw_only=True)
-class Discriminator(Reward):
+class Discriminator(LearningReward):
     """A discriminator D of the data's demonstrations and the policy's own completions, trained while the policy learns to pass.
 
     D's logit is a head, zero at first, on a copy of the starting policy, or on the language model at roles.discriminator=PATH.
@@ -124,10 +124,10 @@ class Discriminator(Reward):
             metrics["penalty"] = terms["penalty"]
         return terms, metrics
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {"updates": self._updates, "replay": self._replay.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self._updates = state["updates"]
         self._replay.load_state_dict(state["replay"])
 
@@ -137,29 +137,31 @@ class Demonstrations:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self._rows: dict[tuple[int, ...], list[int]] = {}  # of each prompt
+        self._rows: dict[tuple[int, ...], list[int]] = defaultdict(list)  # of each prompt, once they are needed
 
     def draw(self, like: Completions, paired: bool, rng: np.random.Generator) -> Completions:
         """As many as there are completions in `like`: of the same prompts, where `paired` and there are any."""
         chosen = rng.integers(len(self.table), size=len(like)).tolist()
         if paired:
-            own = [self._of().get(key, []) for key in keys(like.prompts)]
-            places = zip(chosen, (own[i] for i in like.prompt_of.tolist()), rng.random(len(like)), strict=True)
+            if not self._rows:
+                self._look_through()
+            rows_of = [self._rows.get(key, []) for key in keys(like.prompts)]
+            places = zip(chosen, (rows_of[i] for i in like.prompt_of.tolist()), rng.random(len(like)), strict=True)
             chosen = [rows[int(u * len(rows))] if rows else row for row, rows, u in places]
-        found: Any = self.table.batch(chosen)
-        return bare(found)
+        return bare(self._read(chosen))
 
-    def _of(self) -> dict[tuple[int, ...], list[int]]:
-        if not self._rows:
-            found = defaultdict(list)
-            for start in range(0, len(self.table), CHUNK):
-                batch: Any = self.table.batch(range(start, min(start + CHUNK, len(self.table))))
-                of = keys(batch.prompts)
-                for place, prompt in enumerate(batch.prompt_of.tolist()):
-                    found[of[prompt]].append(start + place)
-            self._rows = dict(found)
-        return self._rows
+    def _look_through(self) -> None:
+        for start in range(0, len(self.table), CHUNK):
+            batch = self._read(range(start, min(start + CHUNK, len(self.table))))
+            prompts = keys(batch.prompts)
+            for place, prompt in enumerate(batch.prompt_of.tolist()):
+                self._rows[prompts[prompt]].append(start + place)
+
+    def _read(self, rows: Sequence[int]) -> Completions:
+        batch = self.table.batch(rows)
+        assert isinstance(batch, Completions)
+        return batch
 
 
 def keys(prompts: Prompts) -> list[tuple[int, ...]]:
-    return [tuple(row[mask].tolist()) for row, mask in zip(prompts.ids, prompts.attended, strict=True)]
+    return list(map(tuple, token_lists(prompts.ids, prompts.attended)))

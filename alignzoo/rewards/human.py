@@ -1,20 +1,22 @@
-"""`reward=human`: people are asked while the run waits."""
+"""`reward=human`: people are asked while the run waits; `reward=ratings`: what they said before."""
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alignzoo.batch import Completions
-from alignzoo.contracts import Context, Reward, Scores
-from alignzoo.errors import require
+from alignzoo.common.folder import objects
+from alignzoo.contracts import Context, Reward, Source
+from alignzoo.errors import UserError, require
 from alignzoo.label.asking import Asker, mean
-from alignzoo.label.items import Kind, Scale, item
-from alignzoo.rewards.texts import scores, written
+from alignzoo.label.items import QuestionKind, Scale, item
+from alignzoo.rewards.text_reward import Rating, TextReward, Written
 
 
 @dataclass(kw_only=True)
-class Human(Reward):
+class Human(TextReward):
     """The mean rating of people, for whom the run waits.
 
     Each rollout writes a request file and goes on when it is answered: with `alignzoo label REQUEST`, in its CSV, or by any
@@ -51,14 +53,13 @@ class Human(Reward):
             scale=Scale(self.low, self.high), raters=self.raters, timeout=self.timeout, poll=self.poll,
         )  # fmt: skip
 
-    def __call__(self, c: Completions) -> Scores:
-        items = [item(Kind.ratings, one.prompt, [one.text]) for one in written(c)]
+    def rate_all(self, completions: list[Written]) -> list[Rating]:
         shared = self._context.shared
-        asked = self.evaluations or shared is None or shared.noise.purpose != "evaluation"
-        said = self._asker.ask(items, wait=asked)
-        known = [len(answers) >= self.raters for answers in said]
-        failed = {i: f"got no answer within {self.timeout:g} s" for i, answered in enumerate(known) if asked and not answered}
-        return scores([mean(answers) if answered else None for answers, answered in zip(said, known, strict=True)], c, failed)
+        waits = self.evaluations or shared is None or shared.noise.purpose != "evaluation"
+        items = [item(QuestionKind.ratings, completion.prompt, [completion.text]) for completion in completions]
+        missing = f"got no answer within {self.timeout:g} s" if waits else None
+        answers = self._asker.ask(items, wait=waits)
+        return [mean(several) if len(several) >= self.raters else missing for several in answers]
 
 
 def _beside(context: Context) -> Path:
@@ -66,3 +67,40 @@ def _beside(context: Context) -> Path:
     if context.folder is None:
         return context.cache / "labels"
     return context.folder.with_name(f"{context.folder.name}.labels")
+
+
+@dataclass(kw_only=True)
+class Ratings(TextReward):
+    """Human ratings from a JSON Lines file of prompt, completion and rating; the mean where several rated the same.
+
+    Prompt and completion are compared as they are, blanks at both ends apart. A completion that nobody rated has no score.
+    """
+
+    path: str | None = field(default=None, metadata={"help": "a .jsonl file"})
+    rating: str = field(default="rating", metadata={"help": "the key of the number in each line"})
+
+    def resolve(self, source: Source) -> Reward:
+        if not self.path:
+            raise UserError("reward=ratings needs a file: give reward.path=PATH")
+        if not Path(self.path).expanduser().is_file():
+            raise UserError(f"reward.path={self.path}: no such file")
+        return self
+
+    def setup(self, context: Context) -> None:
+        ratings: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for number, row in objects(Path(str(self.path)).expanduser()):
+            place = f"reward.path={self.path}, line {number}"
+            prompt, completion, rating = ((row or {}).get(name) for name in ("prompt", "completion", self.rating))
+            if not isinstance(prompt, str) or not isinstance(completion, str):
+                raise UserError(
+                    f"{place}: must be an object with the texts prompt and completion, and a {self.rating}, as JSON"
+                )
+            if isinstance(rating, bool) or not isinstance(rating, int | float) or not math.isfinite(rating):
+                raise UserError(f"{place}: {self.rating} is {rating!r}: must be a finite number")
+            ratings[prompt.strip(), completion.strip()].append(float(rating))
+        if not ratings:
+            raise UserError(f"reward.path={self.path}: the file is empty")
+        self._means = {texts: sum(several) / len(several) for texts, several in ratings.items()}
+
+    def rate(self, completion: Written) -> float | None:
+        return self._means.get((completion.prompt.strip(), completion.text.strip()))

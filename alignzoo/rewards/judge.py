@@ -6,13 +6,12 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from alignzoo.batch import Completions
 from alignzoo.common.words import whole
-from alignzoo.contracts import Reward, Scores, Source
+from alignzoo.contracts import Reward, Source
 from alignzoo.errors import UserError, require
 from alignzoo.rewards.answers import numbers_in
 from alignzoo.rewards.remote import NoAnswer, Remote
-from alignzoo.rewards.texts import Written, column, scores, written
+from alignzoo.rewards.text_reward import Rating, Written
 
 TEMPLATE = """Rate the answer to the prompt from 1 (worst) to 10 (best). Reply with the number alone.
 
@@ -55,29 +54,23 @@ class Judge(Remote):
             raise UserError("reward=judge needs the judge's name: give reward.model=NAME")
         return super().resolve(source)
 
-    def __call__(self, c: Completions) -> Scores:
-        texts, failed = written(c), dict[int, str]()
-        questions = [self._question(one) for one in texts]
-
-        def judged(i: int) -> float | None:
-            try:
-                return self._score(self._reply(questions[i]))
-            except NoAnswer as error:
-                failed[i] = f"got no score: {error}"
-                return None
-
+    def rate_all(self, completions: list[Written]) -> list[Rating]:
+        questions = [self._question(completion) for completion in completions]
         with ThreadPoolExecutor(self.jobs) as pool:
-            numbers = list(pool.map(judged, range(len(texts))))
-        return scores(numbers, c, dict(sorted(failed.items())))
+            return list(pool.map(self._judged, questions))
 
-    def _question(self, one: Written) -> str:
+    def _judged(self, question: str) -> Rating:
+        try:
+            return self._score(self._reply(question))
+        except NoAnswer as error:
+            return f"got no score: {error}"
+
+    def _question(self, completion: Written) -> str:
         """The template filled in at one go, so that braces in a text are left alone."""
-        own = {"prompt": one.prompt, "completion": one.text}
-
-        def filled(name: str) -> str:
-            return own[name] if name in own else str(column(one, name, "reward.template"))
-
-        return PLACE.sub(lambda found: filled(found[1]), self.template)
+        texts = {"prompt": completion.prompt, "completion": completion.text}
+        columns = set(PLACE.findall(self.template)) - set(texts)
+        texts |= {name: str(completion.column(name, "reward.template")) for name in columns}
+        return PLACE.sub(lambda place: texts[place[1]], self.template)
 
     def _reply(self, question: str) -> str:
         system = [{"role": "system", "content": self.system}] if self.system else []
@@ -92,15 +85,16 @@ class Judge(Remote):
     def _score(self, reply: str) -> float:
         if self.verdicts:
             return self._verdict(reply)
-        numbers = [float(number.replace(",", "")) for number in numbers_in(reply)]
+        numbers = numbers_in(reply)
         if not numbers:
             raise NoAnswer(f"no number in the reply {reply[:60]!r}")
-        if (self.low is not None and numbers[-1] < self.low) or (self.high is not None and numbers[-1] > self.high):
-            raise NoAnswer(f"{numbers[-1]:g} is outside the scale from {self.low} to {self.high}")
-        return numbers[-1]
+        last = float(numbers[-1].replace(",", ""))
+        if (self.low is not None and last < self.low) or (self.high is not None and last > self.high):
+            raise NoAnswer(f"{last:g} is outside the scale from {self.low} to {self.high}")
+        return last
 
     def _verdict(self, reply: str) -> float:
-        found = whole(*self.verdicts).findall(reply)
-        if not found:
+        spoken = whole(*self.verdicts).findall(reply)
+        if not spoken:
             raise NoAnswer(f"none of {', '.join(self.verdicts)} in the reply {reply[:60]!r}")
-        return {name.lower(): score for name, score in self.verdicts.items()}[found[-1].lower()]
+        return {name.lower(): score for name, score in self.verdicts.items()}[spoken[-1].lower()]

@@ -1,4 +1,4 @@
-"""`reward=task`: the reward the data brings."""
+"""`reward=task`: the reward the data brings; `reward=none`: nothing is scored."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ class Task(Reward):
         raise UserError(
             "reward=task stands for the data's own reward, and this data has none: choose reward=function or reward=model"
         )
+
+
+@dataclass(kw_only=True)
+class NoReward(Reward):
+    """No reward: for algorithms that need none, whose evaluation then reports none."""
+
+    def resolve(self, source: Source) -> None:
+        return None
+
+    def __call__(self, c: Completions) -> Scores:
+        raise UserError("reward=none scores nothing: choose reward=task, reward=function or reward=model")

@@ -1,8 +1,7 @@
-"""Rewards that are plain functions of text, for `reward=function reward.path=alignzoo.rewards.text:NAME`."""
+"""Plain functions of completions: rewards for `reward=function reward.path=alignzoo.rewards.text:NAME`, and a metric."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -20,8 +19,8 @@ def length(completions: Sequence[str], target: int = 0) -> list[float]:
 
 def word_frequency(completions: Sequence[str], word: str) -> list[float]:
     """The share of the words that are `word`, upper or lower case; 0 where there are no words."""
-    counted = [words(text.lower()) for text in completions]
-    return [said.count(word.lower()) / len(said) if said else 0.0 for said in counted]
+    lowered = [words(text.lower()) for text in completions]
+    return [spoken.count(word.lower()) / max(1, len(spoken)) for spoken in lowered]
 
 
 def token_frequency(record: Completions, token: int) -> Tensor:
@@ -36,9 +35,11 @@ def each_token(record: Completions, token: int) -> Tensor:
 
 def overlap(completions: Sequence[str], reference: Sequence[str], n: int = 1) -> list[float]:
     """The F1 of word n-grams shared with the data's column `reference`, as in ROUGE-N (Lin 2004); 0 where either has none."""
-    return [_f1(ngrams(text, n), ngrams(wanted, n)) for text, wanted in zip(completions, reference, strict=True)]
+    both = [(ngrams(text, n), ngrams(wanted, n)) for text, wanted in zip(completions, reference, strict=True)]
+    return [2 * (a & b).total() / max(1, a.total() + b.total()) for a, b in both]
 
 
-def _f1(one: Counter[tuple[str, ...]], other: Counter[tuple[str, ...]]) -> float:
-    shared = (one & other).total()
-    return 2 * shared / (one.total() + other.total()) if shared else 0.0
+def distinct_tokens(c: Completions) -> Tensor:
+    """The share of a completion's scored tokens that are different ones, (B,); 1 for a completion without repetition."""
+    different = [ids[mask].unique().numel() for ids, mask in zip(c.ids, c.scored, strict=True)]
+    return torch.tensor(different, device=c.ids.device) / c.length.clamp(min=1)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from alignzoo.data.encode import Encoder
-from alignzoo.models.build import location
+from alignzoo.models.modules import location
+from alignzoo.runs.results import Document
 from alignzoo.setup import RunConfig
 
 TEXT = """
@@ -32,7 +31,7 @@ print(pipeline("{task}", model=FOLDER)({example}))
 """
 
 
-def card(setup: RunConfig, summary: Mapping[str, Any], encoder: Encoder | None) -> str:
+def card(setup: RunConfig, summary: Document, encoder: Encoder | None) -> str:
     """YAML front matter as hubs read it, and text."""
     from huggingface_hub import ModelCardData
 
@@ -49,11 +48,8 @@ def card(setup: RunConfig, summary: Mapping[str, Any], encoder: Encoder | None) 
     measures = {name: value for name, value in summary["metrics"].items() if isinstance(value, int | float)}
     counts = [f"{summary['data_report'][name]:,} {name}" for name in ("train", "heldout") if summary["data_report"].get(name)]
     file = Path(str(getattr(setup.data, "path", None) or "")).name
-    start = (
-        f"`{on_hub or Path(setup.model.path).name}`"
-        if setup.model.path
-        else f"fresh weights (`model={setup.choices['model']}`)"
-    )
+    path = setup.model.path
+    start = f"`{on_hub or Path(path).name}`" if path else f"fresh weights (`model={setup.choices['model']}`)"
     text = TEXT.format(
         title=f"{algorithm} from {start.strip('`')}", version=__version__, algorithm=algorithm, data=setup.choices["data"],
         steps=summary["steps"], seed=setup.seed, task=task, example=question, base=start,

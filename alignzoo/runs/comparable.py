@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 from alignzoo.errors import UserError
 from alignzoo.runs.results import Run, budget, flat
 
 TASK_GENERATION = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")  # how evaluation draws, so part of the task
 START = ("copy", "adapter", "cached")
+COMPARED = ("data", "reward", "gold", "reference", "budget")  # groups that runs must share to be comparable
 NOT_SETTINGS = ("seed", "label", "choices", "run_dir", "resume", "plugins_dir", "stages")
 
 
-def identity(run: Run, vary: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+def identity(run: Run, vary: Sequence[str] = ()) -> dict[str, dict[str, object]]:
     """What two runs must share, by subject: {task, reward, reference, budget: {dotted key: value}}, without the keys
     of `vary`.
     """
@@ -35,9 +35,9 @@ def identity(run: Run, vary: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     return {subject: {k: v for k, v in keys.items() if k not in vary} for subject, keys in subjects.items()}
 
 
-def _reference(choice: str | None, settings: Any) -> dict[str, Any]:
+def _reference(choice: str | None, settings: object) -> dict[str, object]:
     """The policy's start is one reference, whether it is a copy, the policy without its adapter, or kept log-probs."""
-    return {"reference": "copy"} if choice in START else {"reference": choice} | flat({"reference": settings})
+    return {"reference": "copy"} if choice in START else {"reference": choice, **flat({"reference": settings})}
 
 
 def check_comparable(runs: Sequence[Run], vary: Sequence[str] = ()) -> None:
@@ -67,10 +67,10 @@ def named(runs: Sequence[Run], vary: Sequence[str] = (), sweep: Sequence[str] = 
     settings = [_settings(run, vary) | picked(run, sweep) for run in runs]
     conditioned = [replace(run, condition=_text(picked(run, vary))) for run in runs]
     labelled = []
-    for run, own in zip(conditioned, settings, strict=True):
-        others = [s for r, s in zip(runs, settings, strict=True) if r.algorithm == run.algorithm]
-        differing = sorted(k for k in own if any(s.get(k) != own[k] for s in others))
-        labelled.append(replace(run, label=" ".join([run.algorithm, _text({k: own[k] for k in differing})]).strip()))
+    for run, of_run in zip(conditioned, settings, strict=True):
+        of_algorithm = [s for r, s in zip(runs, settings, strict=True) if r.algorithm == run.algorithm]
+        differing = sorted(k for k in of_run if any(s.get(k) != of_run[k] for s in of_algorithm))
+        labelled.append(replace(run, label=" ".join([run.algorithm, _text({k: of_run[k] for k in differing})]).strip()))
     ordered = sorted(labelled, key=lambda r: (r.condition, r.label, r.seed, str(r.folder)))
     for a, b in pairwise(ordered):
         if (a.condition, a.label, a.seed) == (b.condition, b.label, b.seed):
@@ -78,25 +78,21 @@ def named(runs: Sequence[Run], vary: Sequence[str] = (), sweep: Sequence[str] = 
     return labelled
 
 
-def _settings(run: Run, vary: Sequence[str]) -> dict[str, Any]:
+def _settings(run: Run, vary: Sequence[str]) -> dict[str, object]:
     """What may set two runs of one algorithm apart: all settings but those that make runs comparable, and those varied."""
     shared = {key for keys in identity(run).values() for key in keys} | {"data.rows"}
-    own = {
-        key: value
-        for key, value in run.config.items()
-        if key not in (*NOT_SETTINGS, "data", "reward", "gold", "reference", "budget")
-    }
-    found = {key: value for key, value in flat(own).items() if key not in shared and key not in vary}
-    if found.get("making.seed") == run.seed:  # said of every run that makes its data with its own seed
-        del found["making.seed"]
-    return found
+    apart = {key: value for key, value in run.config.items() if key not in (*NOT_SETTINGS, *COMPARED)}
+    settings = {key: value for key, value in flat(apart).items() if key not in shared and key not in vary}
+    if settings.get("making.seed") == run.seed:  # said of every run that makes its data with its own seed
+        del settings["making.seed"]
+    return settings
 
 
-def picked(run: Run, vary: Sequence[str]) -> dict[str, Any]:
+def picked(run: Run, vary: Sequence[str]) -> dict[str, object]:
     """The values of these dotted settings, where it has them."""
     everything = flat(run.config)
     return {key: everything[key] for key in vary if key in everything}
 
 
-def _text(settings: dict[str, Any]) -> str:
+def _text(settings: dict[str, object]) -> str:
     return " ".join(f"{key.removeprefix('algorithm.')}={value}" for key, value in settings.items())

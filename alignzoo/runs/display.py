@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,11 +20,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-KEY_METRICS = (
-    "loss", "reward", "rewards/accuracy", "rewards/margin", "kl", "equal_groups", "entropy", "length", "accuracy", "grad_norm",
-    "tokens_per_second",
-)  # fmt: skip
-FIRST_EVALUATED = tuple(f"eval/{name}" for name in ("gap_closed", "reward", "gold", "win_rate", "kl", "accuracy", "perplexity"))
+from alignzoo.common import metric_table
+from alignzoo.common.metric_table import ShownIn
+
+KEY_METRICS = (*metric_table.shown(ShownIn.TRAINING), *(f"eval/{name}" for name in metric_table.shown(ShownIn.EVALUATION)))
 
 
 class Display:
@@ -40,11 +38,11 @@ class Display:
         self.seen: dict[str, float] = {}
         self.live = self._live() if self.console.is_terminal else None
 
-    def update(self, step: int, metrics: Mapping[str, Any], share: float = 0.0) -> None:
+    def update(self, step: int, row: Mapping[str, object], share: float = 0.0) -> None:
         """Show the metrics of `step`, and the share of the budget used; those of an evaluation stay beside the training metrics
         that follow.
         """
-        now = {n: float(v) for n, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        now = {n: float(v) for n, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool)}
         self.seen |= now
         if self.live is None:
             shown = _line(now)
@@ -70,9 +68,9 @@ class Display:
         return live
 
 
-def _line(metrics: Mapping[str, float]) -> str:
+def _line(values: Mapping[str, float]) -> str:
     """The key metrics there are, in a fixed order."""
-    return "  ".join(f"{name} {_number(metrics[name])}" for name in (*KEY_METRICS, *FIRST_EVALUATED) if name in metrics)
+    return "  ".join(f"{name} {_number(values[name])}" for name in KEY_METRICS if name in values)
 
 
 def _number(value: float) -> str:

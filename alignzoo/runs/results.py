@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from alignzoo.common import trees
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import CONFIG, ENVIRONMENT, METRICS, SUMMARY, line, objects, read, rows
-from alignzoo.errors import UserError, printable
+from alignzoo.common.metric_table import COST_TITLES
+from alignzoo.errors import UserError, first_line, printable
 
 TRIALS, STAGES, REPLACED = "tuning", "stages", "replaced"  # folders of a bench whose runs don't count
 ROWS = "results.jsonl"
-COSTS = ("steps", "samples", "tokens", "flops", "seconds")
+COSTS = tuple(COST_TITLES)
+Document = dict[str, Any]  # what a JSON or YAML file holds
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class Run:
     """One finished run. `label` tells algorithms and their settings apart, `condition` the settings that a study varies."""
 
     folder: Path
-    config: dict[str, Any]
-    summary: dict[str, Any]
-    environment: dict[str, Any]
+    config: Document
+    summary: Document
+    environment: Document
     label: str = ""
     condition: str = ""
 
@@ -42,8 +45,8 @@ class Run:
     @property
     def command(self) -> str:
         """The command that started it, where it is kept."""
-        said = self.environment.get("command") or ""
-        return shlex.join(map(str, said)) if isinstance(said, list) else str(said)
+        command = self.environment.get("command") or ""
+        return shlex.join(map(str, command)) if isinstance(command, list) else str(command)
 
     def score(self, metric: str) -> float | None:
         """The final evaluation's, None where it has none or one that is not finite."""
@@ -60,9 +63,10 @@ class Run:
         tokens = sum(s.get(name, 0) for name in ("prompt_tokens", "completion_tokens", "trained_tokens"))
         samples = s.get("samples") or steps * self.config.get("trainer", {}).get("batch", 0)
         seconds = s.get("total_seconds", 0.0) - s.get("evaluation_seconds", 0.0)
-        found = {"steps": steps, "samples": samples, "tokens": tokens, "flops": s.get("flops"), "seconds": seconds}
-        found |= {name: self._evaluated[-1].get(f"cost/{name}", value) for name, value in found.items() if self._evaluated}
-        return {name: float(value) for name, value in found.items() if value}
+        costs = {"steps": steps, "samples": samples, "tokens": tokens, "flops": s.get("flops"), "seconds": seconds}
+        last = self._evaluated[-1] if self._evaluated else {}
+        costs = {name: last.get(f"cost/{name}", value) for name, value in costs.items()}
+        return {name: float(value) for name, value in costs.items() if value}
 
     @cached_property
     def _evaluated(self) -> list[dict[str, float]]:
@@ -74,21 +78,20 @@ class Run:
         """The evaluations on the way: metrics, and the cost up to there. A cost that metrics.jsonl lacks is taken to grow in
         proportion to the steps.
         """
-        found = []
+        evaluations = []
         for row in self._evaluated:
             metrics = {name.removeprefix("eval/"): value for name, value in row.items() if name.startswith("eval/")}
             share = row["step"] / self.cost["steps"] if self.cost.get("steps") else 1.0
-            at = {name: row.get(f"cost/{name}", total * share) for name, total in self.cost.items()}
-            found.append({**metrics, **{f"cost/{name}": value for name, value in at.items()}})
-        return found
+            costs = {f"cost/{name}": row.get(f"cost/{name}", total * share) for name, total in self.cost.items()}
+            evaluations.append({**metrics, **costs})
+        return evaluations
 
     def curve(self, cost: str, metric: str) -> tuple[list[float], list[float]]:
         """(cost, metric) of the evaluations that have both."""
         both = [(e[f"cost/{cost}"], e[metric]) for e in self.evaluations if f"cost/{cost}" in e and metric in e]
-        finite = [(x, y) for x, y in both if math.isfinite(y)]
-        return [x for x, _ in finite], [y for _, y in finite]
+        return [x for x, y in both if math.isfinite(y)], [y for _, y in both if math.isfinite(y)]
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> dict[str, object]:
         """The tidy row: who, what, cost, and each metric as eval/<name>. What is not finite is None."""
         names = ("algorithm", "data", "model", "reward", "reference", "seed", "status")
         facts = {name: self.summary.get(name) for name in names}
@@ -101,18 +104,18 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRuns:
     """The runs of some folders, and those passed over: {folder: why}."""
 
     runs: list[Run]
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def find(folders: Sequence[Path]) -> Found:
+def find(folders: Sequence[Path]) -> FoundRuns:
     """The runs that are these folders or lie in them, each once; of a pipeline its last stage, unless another is given. Raises
     UserError where there is none."""
-    runs, skipped = [], {}
-    for folder in dict.fromkeys(path for given in folders for path in _run_folders(given)):
+    runs, skipped = list[Run](), dict[str, str]()
+    for folder in dict.fromkeys(path for root in folders for path in _run_folders(root)):
         if not (folder / SUMMARY).is_file():
             skipped[str(folder)] = _why_unfinished(folder)
             continue
@@ -123,21 +126,21 @@ def find(folders: Sequence[Path]) -> Found:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             skipped[str(folder)] = f"can't be read: {error!r}"
     used = {Path(stage).name for run in runs for stage in (run.config.get("stages") or {}).values()}
-    given = {path.resolve() for path in folders}
-    runs = [run for run in runs if run.folder.name not in used or run.folder.resolve() in given]
+    named = {path.resolve() for path in folders}
+    runs = [run for run in runs if run.folder.name not in used or run.folder.resolve() in named]
     if not runs:
-        named = "".join(f"\n  {name}: {why}" for name, why in skipped.items())
-        raise UserError(f"no finished run in {', '.join(map(str, folders))}{named}")
-    return Found(runs, skipped)
+        reasons = "".join(f"\n  {name}: {why}" for name, why in skipped.items())
+        raise UserError(f"no finished run in {', '.join(map(str, folders))}{reasons}")
+    return FoundRuns(runs, skipped)
 
 
-def _run_folders(given: Path) -> Iterator[Path]:
-    if not given.exists():
-        raise UserError(f"{given} does not exist")
-    named = [given] if (given / CONFIG).is_file() else [path.parent for path in sorted(given.glob(f"**/{CONFIG}"))]
+def _run_folders(root: Path) -> Iterator[Path]:
+    if not root.exists():
+        raise UserError(f"{root} does not exist")
+    runs = [root] if (root / CONFIG).is_file() else [path.parent for path in sorted(root.glob(f"**/{CONFIG}"))]
     # what a bench tried, made before its runs or made again lies beside them, and doesn't count
-    named = [path for path in named if not {TRIALS, STAGES, REPLACED} & {*path.relative_to(given).parts}]
-    for path in map(Path.resolve, named):
+    runs = [path for path in runs if not {TRIALS, STAGES, REPLACED} & {*path.relative_to(root).parts}]
+    for path in map(Path.resolve, runs):
         yield path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -155,60 +158,56 @@ def _read(folder: Path) -> Run:
     return run
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(path: Path) -> Document:
     import yaml
 
     try:
         return dict(yaml.safe_load(path.read_text("utf-8")))
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged: {str(error).split(chr(10))[0]}") from None
+        raise UserError(f"{path} is damaged: {first_line(error)}") from None
 
 
-def by_stage(config: dict[str, Any]) -> dict[str, Any]:
+def by_stage(config: Document) -> Document:
     """With `{stage:NAME}` for the folder of a stage: where it is, and with which seed it was made, sets no runs apart."""
     folders = {folder: f"{{stage:{name}}}" for name, folder in (config.get("stages") or {}).items()}
 
-    def told(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {key: told(value) for key, value in node.items()}
-        if isinstance(node, list):
-            return [told(value) for value in node]
-        found = [folder for folder in folders if isinstance(node, str) and node.startswith(folder)]
-        return folders[found[0]] + node.removeprefix(found[0]) if found else node
+    def named(text: str) -> str:
+        folder = next((folder for folder in folders if text.startswith(folder)), "")
+        return folders[folder] + text.removeprefix(folder) if folder else text
 
-    return {key: value if key == "stages" else told(value) for key, value in config.items()}
+    return {key: value if key == "stages" else trees.changed(value, named) for key, value in config.items()}
 
 
 def _why_unfinished(folder: Path) -> str:
     """The last line of the log that `alignzoo bench` keeps beside a run, where there is one."""
     log = folder.with_name(folder.name + ".log")
     lines = log.read_text("utf-8", errors="replace").split("\n") if log.is_file() else []
-    said = [line for line in lines if line.strip()]
-    return f"no summary.json: {said[-1].strip()}" if said else "no summary.json: unfinished, or failed"
+    written = [line.strip() for line in lines if line.strip()]
+    return f"no summary.json: {written[-1]}" if written else "no summary.json: unfinished, or failed"
 
 
-def budget(run: Run) -> dict[str, Any]:
+def budget(run: Run) -> dict[str, object]:
     """{dotted key: value} of what the run was allowed; empty where nothing was said."""
-    said = run.config.get("budget") or {}
-    return {} if said.get("unit", "none") == "none" else flat({"budget": said})
+    budget = run.config.get("budget") or {}
+    return {} if budget.get("unit", "none") == "none" else flat({"budget": budget})
 
 
-def budget_text(allowed: dict[str, Any]) -> str:
+def budget_text(allowed: dict[str, object]) -> str:
     """Such as "100,000 samples"."""
     return f"{allowed['budget.amount']:,.15g} {allowed['budget.unit']}" if allowed else ""
 
 
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: object, prefix: str = "") -> Document:
     """{dotted key: leaf}; lists are leaves."""
     if not isinstance(tree, dict):
         return {prefix: tree}
-    found: dict[str, Any] = {}
+    leaves: Document = {}
     for key, value in tree.items():
-        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
+        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
 
 
-def write_rows(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+def write_rows(rows: Sequence[Mapping[str, object]], folder: Path) -> None:
     """results.jsonl and results.parquet: every row with every column."""
     import pyarrow
     import pyarrow.parquet
@@ -224,5 +223,5 @@ def are_rows(path: Path) -> bool:
     return any(row is not None and {"run", "label", "condition", "budget"} <= row.keys() for _, row in objects(path)[:1])
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value

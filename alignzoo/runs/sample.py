@@ -7,30 +7,31 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
+from torch.nn.utils.rnn import pad_sequence
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.common.cache import cache_folder
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import MODEL, line
 from alignzoo.common.noise import Noise
-from alignzoo.config.composition import asked_by_judges, load_run
+from alignzoo.config.composition import load_run, risks_of_judges
 from alignzoo.config.run import instantiate
 from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.data.encode import Encoder
 from alignzoo.data.readable import originals, readable
 from alignzoo.data.rows import Text
-from alignzoo.engine.beside import changes
-from alignzoo.errors import UserError, nearest, printable, require
-from alignzoo.models import build
+from alignzoo.engine.reference_side import changes
+from alignzoo.errors import UserError, nearest, printable, require, tell
+from alignzoo.models import modules
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.models.vocabulary import decoder, ends, support
-from alignzoo.rewards.checked import checked
-from alignzoo.settings import Sampling
+from alignzoo.rewards.checked import Checked
+from alignzoo.settings import Model, Sampling
 from alignzoo.setup import RunConfig
 
 CHUNK = 64  # prompts at once
@@ -38,7 +39,7 @@ SIDES = ("policy", "reference")
 
 
 @dataclass(frozen=True)
-class Sample:
+class PairedSample:
     """What the trained policy and its reference write after the same prompt, and how either is scored: by side, by judge, None
     where there is no score."""
 
@@ -48,7 +49,7 @@ class Sample:
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
 
-class Sampler:
+class PairSampler:
     """The policy of a finished run and its reference, the model it started from, or the policy of the run `against`; with the
     same noise. Raises UserError where there is none."""
 
@@ -56,10 +57,9 @@ class Sampler:
         self, run: Path, temperature: float | None = None, seed: int = 0, against: Path | None = None, scored: bool = True,
         trust: bool = False,
     ) -> None:  # fmt: skip
-        if scored and not trust and (asked := asked_by_judges(run)):
-            named = ", ".join(f"{key}={value}" for key, value in asked.items())
-            tell = f"alignzoo: {run} was not begun by you here: nothing is scored, for which it names {named}; --trust does"
-            print(printable(tell), file=sys.stderr)
+        if scored and not trust and (settings := risks_of_judges(run)):
+            named = ", ".join(f"{key}={value}" for key, value in settings.items())
+            tell(f"{run} was not begun by you here: nothing is scored, for which it names {named}; --trust does")
             scored = False
         self.setup = trained(run, trust, judges=scored)
         self.setup.generation = self.setup.generation.in_process()  # the run's server may be gone
@@ -68,20 +68,16 @@ class Sampler:
             self.setup.generation = replace(self.setup.generation, temperature=temperature)
         self.sampling = Sampling(**vars(self.setup.generation))
         final = replace(self.setup.model, path=str(run / MODEL), config={}, tokenizer=None)
-        first = _other(against, final, trust) if against else self.setup.model
-        tokenizer = build.tokenizer(final)
-        config, start_config = build.config(final, tokenizer), build.config(first, tokenizer)
+        first = _model_of(against, final, trust) if against else self.setup.model
+        tokenizer = modules.tokenizer(final)
+        config, start_config = modules.config(final, tokenizer), modules.config(first, tokenizer)
         self.context = Context(
-            tokenizer=tokenizer,
-            seed=self.setup.seed,
-            sampling=self.sampling,
-            context_length=build.context_length(final, config),
-            cache=cache_folder(),
-            encoder_decoder=config.is_encoder_decoder,
-        )
+            tokenizer=tokenizer, seed=self.setup.seed, sampling=self.sampling, cache=cache_folder(),
+            context_length=modules.context_length(final, config), encoder_decoder=config.is_encoder_decoder,
+        )  # fmt: skip
         # reading the tables first is what a run does: a task knows its prompts from then on
         self.heldout = self.setup.data.tables(Prompts, self.context).prompts
-        start, policy = build.policy(first, start_config, self.setup.seed), build.policy(final, config, self.setup.seed)
+        start, policy = modules.policy(first, start_config, self.setup.seed), modules.policy(final, config, self.setup.seed)
         allowed = support(self.setup.data, self.context, config.vocab_size)
         shared = Shared(Noise(seed), ends(self.context, policy), self.sampling.temperature or 1.0, allowed)
         self.context.policy, self.context.shared = start, shared
@@ -100,48 +96,45 @@ class Sampler:
         """A reward, ready to score completions, its failures handled as in the run."""
         reward.setup(self.context)
         rows = len(self.heldout) if self.heldout is not None else 1
-        return checked(reward, name, self.context.shared, rows, lambda completions, scores: None, self.setup.scoring)
+        return Checked(reward, name, self.context.shared, rows, self.setup.scoring)
 
     def heldout_prompts(self, count: int) -> Prompts:
         """The run's first held-out prompts. Raises UserError where it has none."""
         if self.heldout is None or not len(self.heldout):
             raise UserError("the run holds out no prompts: give some with --prompt or --file")
-        return self.heldout.batch(range(min(count, len(self.heldout))))
+        prompts = self.heldout.batch(range(min(count, len(self.heldout))))
+        assert isinstance(prompts, Prompts)
+        return prompts
 
     def prompts(self, texts: Sequence[Text]) -> Prompts:
         """Texts as the run's data source would hand them to the model."""
         encoder = self.context.encoder or Encoder(tokenizer=self.context.tokenizer)
-        asked = [encoder.typed(text) for text in texts]
-        ids = encoder.prompts(asked)
-        width = max(len(row) for row in ids)
-        padded = torch.tensor([[0] * (width - len(row)) + row for row in ids])
-        attended = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in ids])
+        made_of = [encoder.typed(text) for text in texts]
+        rows = [torch.tensor(row) for row in encoder.prompts(made_of)]
+        ids = pad_sequence(rows, batch_first=True, padding_side="left")
+        attended = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left").bool()
         return Prompts(
-            ids=padded, attended=attended, row=torch.arange(len(ids)), made_of=asked, decode=decoder(encoder.tokenizer)
+            ids=ids, attended=attended, row=torch.arange(len(rows)), made_of=made_of, decode=decoder(encoder.tokenizer)
         )
 
     @torch.no_grad()
-    def __call__(self, prompts: Prompts) -> list[Sample]:
-        found = []
+    def __call__(self, prompts: Prompts) -> list[PairedSample]:
+        samples, noise = [], self.context.shared.noise
         for start in range(0, len(prompts), CHUNK):
             some = prompts.take(range(start, min(start + CHUNK, len(prompts))))
-            written = [self._written(network, some) for network in (self.policy, self.reference)]
-            scores = [{name: self._said(judge, c) for name, judge in self.judges.items()} for c in written]
-            shown = map(readable, originals(some))
-            for i, (prompt, policy, reference) in enumerate(zip(shown, *(c.text for c in written), strict=True)):
-                sides = [{name: said[i] for name, said in side.items()} for side in scores]
-                found.append(Sample(prompt, policy, reference, dict(zip(SIDES, sides, strict=True)) if self.judges else {}))
-        return found
-
-    def _written(self, network: PolicyNetwork, prompts: Prompts) -> Completions:
-        with self.context.shared.noise.during("sample", 0):
-            return network.generate(prompts, self.sampling)
-
-    def _said(self, judge: Callable[[Completions], Scores], c: Completions) -> list[float | None]:
-        with self.context.shared.noise.during("evaluation", 0):  # nobody is kept waiting for an answer
-            scores = judge(c)
-        total = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
-        return [score if known else None for score, known in zip(total.tolist(), scores.usable.tolist(), strict=True)]
+            texts: dict[str, list[str]] = {}
+            scores: dict[str, dict[str, list[float | None]]] = {}
+            for side, network in zip(SIDES, (self.policy, self.reference), strict=True):
+                with noise.during("sample", 0):
+                    c = network.generate(some, self.sampling)
+                texts[side] = c.text
+                with noise.during("evaluation", 0):  # nobody is kept waiting for an answer
+                    scores[side] = {name: judge(c).numbers(c) for name, judge in self.judges.items()}
+            for i, prompt in enumerate(map(readable, originals(some))):
+                judged = {side: {name: numbers[i] for name, numbers in scores[side].items()} for side in SIDES}
+                sides = {side: texts[side][i] for side in SIDES}
+                samples.append(PairedSample(prompt, **sides, scores=judged if self.judges else {}))
+        return samples
 
 
 def trained(run: Path, trust: bool, judges: bool) -> RunConfig:
@@ -157,13 +150,13 @@ def trained(run: Path, trust: bool, judges: bool) -> RunConfig:
     return setup
 
 
-def _other(run: Path, final: Any, trust: bool) -> Any:
+def _model_of(run: Path, final: Model, trust: bool) -> Model:
     """The trained model of another run, which must read text as this one's does."""
     trained(run, trust, judges=False)
-    other = replace(final, path=str(run / MODEL))
-    if build.tokenizer(other).get_vocab() != build.tokenizer(final).get_vocab():
+    model = replace(final, path=str(run / MODEL))
+    if modules.tokenizer(model).get_vocab() != modules.tokenizer(final).get_vocab():
         raise UserError(f"{run} has another vocabulary than {Path(str(final.path)).parent}: only runs of one tokenizer compare")
-    return other
+    return model
 
 
 def show(
@@ -173,21 +166,20 @@ def show(
     """Print a sample for each text, for each prompt of a file ("-": each line typed), or for `count` held-out prompts of the
     run; `out` gets them as JSON Lines."""
     require(count >= 1, "-n", count, ">= 1")
-    asked = list(texts or []) + (list(read(file)) if file and file != "-" else [])
-    sampler = Sampler(run, temperature, seed, scored=scored, trust=trust)
+    prompts = list(texts or []) + (list(read(file)) if file and file != "-" else [])
+    sampler = PairSampler(run, temperature, seed, scored=scored, trust=trust)
     batches: Iterable[Prompts]
     if file == "-":
         batches = map(sampler.prompts, ([line.rstrip("\n")] for line in sys.stdin if line.strip()))
     else:
-        batches = [sampler.prompts(asked) if asked else sampler.heldout_prompts(count)]
-    found = []
-    for batch in batches:
-        for sample in sampler(batch):
-            show_one(sample)
-            found.append(sample)
-    show_means(found)
+        batches = [sampler.prompts(prompts) if prompts else sampler.heldout_prompts(count)]
+    samples = []
+    for sample in chain.from_iterable(map(sampler, batches)):
+        show_one(sample)
+        samples.append(sample)
+    show_means(samples)
     if out:
-        write_whole(out, b"".join(line(vars(sample)) for sample in found))
+        write_whole(out, b"".join(line(vars(sample)) for sample in samples))
 
 
 def read(file: str) -> Iterator[Text]:
@@ -215,16 +207,16 @@ def _prompt(line: str, where: str) -> Text:
     return prompt
 
 
-def show_one(sample: Sample, names: Sequence[str] = SIDES) -> None:
+def show_one(sample: PairedSample, names: Sequence[str] = SIDES) -> None:
     say = partial(Console().print, markup=False, highlight=False, soft_wrap=True)
     say(printable(f"prompt: {sample.prompt}"))
     for side, name in zip(SIDES, names, strict=True):
-        said = ", ".join(f"{judge} {score:.3g}" for judge, score in sample.scores.get(side, {}).items() if score is not None)
-        say(printable(f"{name}: {getattr(sample, side)}" + (f"  [{said}]" if said else "")))
+        scores = ", ".join(f"{judge} {score:.3g}" for judge, score in sample.scores.get(side, {}).items() if score is not None)
+        say(printable(f"{name}: {getattr(sample, side)}" + (f"  [{scores}]" if scores else "")))
     say()
 
 
-def show_means(samples: Sequence[Sample]) -> None:
+def show_means(samples: Sequence[PairedSample]) -> None:
     """One line for each judge, over the prompts that both sides have a score for."""
     for judge in dict.fromkeys(name for sample in samples for name in sample.scores.get("policy", {})):
         both = [(s.scores["policy"][judge], s.scores["reference"][judge]) for s in samples]

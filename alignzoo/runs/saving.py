@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from alignzoo.common import disk
 from alignzoo.common import folder as folders
 from alignzoo.common.folder import ADAPTER, CHECKPOINTS, MODEL, WEIGHTS
 from alignzoo.engine import checkpoint, memory
+from alignzoo.engine.run_trainer import RunTrainer
+from alignzoo.engine.trainer import AlignTrainer
 from alignzoo.errors import UserError
 from alignzoo.models import rotary
-from alignzoo.models.forward import attention, flat, padded
+from alignzoo.models.forward import attention, padded
+from alignzoo.models.forward.trial import trying
 from alignzoo.models.loading import Location, merged
 
 CARD = "README.md"
@@ -25,49 +28,36 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-6}  # of the largest output;
 ROUNDED, MERGED = 5e-2, 1e-4
 
 
-def ended(trainer: Any) -> bool:
-    return bool(trainer.ended or trainer.state.global_step >= trainer.state.max_steps)
-
-
-def save(trainer: Any, folder: Path, card: str) -> None:
-    """The run's `model/`, and where it trained an adapter of a model that is somewhere, `adapter/` too; `card` in each."""
-    main = trainer.trained.main
-    adapters = getattr(main, "peft_config", {})
-
-    def fill(partial: Path) -> None:
-        checkpoint.save_main(main, partial, trainer.tokenizer, trainer.encoder)
-        (partial / CARD).write_text(card, "utf-8")
-
-    if any(config.base_model_name_or_path for config in adapters.values()):
-        checkpoint.write(folder / ADAPTER, fill)
-    save_model(trainer, folder / MODEL, card)
-
-
-def save_model(trainer: Any, folder: Path, card: str = "") -> None:
-    """The policy, or scorer, as `from_pretrained` loads it, adapters merged; the other trained roles beside it, and `card`.
-    Raises UserError where what is loaded differs from what was trained; it is kept as `weights-STEP` then."""
+def save(trainer: RunTrainer, folder: Path, card: str = "") -> None:
+    """The run's `model/`: the policy, or scorer, as `from_pretrained` loads it, adapters merged; the other trained roles beside
+    it; and where it trained an adapter of a model that is somewhere, `adapter/` too; `card` in each. Raises UserError where
+    what is loaded differs from what was trained; it is kept as `weights-STEP` then."""
     main = trainer.trained.main
     whole = merged(copy.deepcopy(main)) if hasattr(main, "merge_and_unload") else main
 
-    whole.config.use_cache = True  # off in training; whoever loads it samples
-
-    def fill(partial: Path) -> None:
-        checkpoint.save_main(whole, partial, trainer.tokenizer, trainer.encoder)
+    def fill(partial: Path, module: nn.Module = main) -> None:
+        checkpoint.save_main(module, partial, trainer.tokenizer, trainer.encoder)
         (partial / CARD).write_text(card, "utf-8")
+
+    def fill_whole(partial: Path) -> None:
+        fill(partial, whole)
         for name, module in trainer.trained.roles.items():
             if module is not main:
                 checkpoint.save_module(module, partial / name)
-        if lessons := getattr(trainer, "lessons", None):
-            lessons.save(partial)
+        if isinstance(trainer, AlignTrainer) and trainer.lessons:
+            trainer.lessons.save(partial)
 
-    checkpoint.write(folder, fill)
-    if problem := difference(main, whole, folder):
-        kept = folder.with_name(f"{WEIGHTS}{trainer.state.global_step}")
-        checkpoint.place(folder, kept)
+    if any(config.base_model_name_or_path for config in getattr(main, "peft_config", {}).values()):
+        checkpoint.write(folder / ADAPTER, fill)
+    whole.config.use_cache = True  # off in training; whoever loads it samples
+    checkpoint.write(folder / MODEL, fill_whole)
+    if problem := difference(main, whole, folder / MODEL):
+        kept = folder / f"{WEIGHTS}{trainer.inner.state.global_step}"
+        checkpoint.place(folder / MODEL, kept)
         raise UserError(f"the trained model can't be saved as it is: {problem}. What was saved is in {kept}")
 
 
-def difference(main: Any, whole: Any, folder: Path) -> str:
+def difference(main: PreTrainedModel, whole: PreTrainedModel, folder: Path) -> str:
     """How the outputs of what was saved differ from the trained network's; "" for the same."""
     weight = next(main.parameters())
     if sum(p.numel() * p.element_size() for p in whole.parameters()) > memory.free(weight.device):
@@ -75,11 +65,13 @@ def difference(main: Any, whole: Any, folder: Path) -> str:
         return ""
     location = Location("run", str(folder), trust_remote_code=type(whole).__module__.startswith("transformers_modules"))
     kernel = whole.config._attn_implementation
-    options = {"dtype": weight.dtype, "attn_implementation": "sdpa" if kernel == attention.NAME else kernel}
-    saved = location.network(type(whole), **options).to(weight.device)
+    kernel = "sdpa" if kernel == attention.NAME else kernel
+    loaded_again: nn.Module = location.network(type(whole), dtype=weight.dtype, attn_implementation=kernel)
+    saved = loaded_again.to(weight.device)
+    assert isinstance(saved, PreTrainedModel)
     if rotary.is_long(whole):
         rotary.lengthen(saved)
-    with torch.no_grad(), flat.trying(main), flat.trying(saved):
+    with torch.no_grad(), trying(main), trying(saved):
         trained, loaded = _outputs(main), _outputs(saved)
     off = ((trained - loaded).abs().max() / trained.abs().max().clamp(min=1)).item()
     allowed = TOLERANCE.get(weight.dtype, ROUNDED)
@@ -87,7 +79,7 @@ def difference(main: Any, whole: Any, folder: Path) -> str:
     return "" if off <= allowed else f"loaded again, its outputs differ by {off:.1e} of the largest, more than {allowed:.0e}"
 
 
-def _outputs(module: Any) -> Tensor:
+def _outputs(module: PreTrainedModel) -> Tensor:
     """Of two rows of made-up tokens."""
     device, size = next(module.parameters()).device, int(module.config.get_text_config().vocab_size)
     ids = (torch.arange(16, device=device).view(2, 8) * 7919 + 1) % size
@@ -96,18 +88,18 @@ def _outputs(module: Any) -> Tensor:
     return outputs.float()
 
 
-def salvage(trainer: Any, folder: Path) -> str:
+def salvage(trainer: RunTrainer, folder: Path) -> str:
     """Keeps what a full disk has room for, first of all by giving up what is half written, and says what that is."""
     folders.sweep(folder)
-    step, kept = trainer.state.global_step, []
+    inner, kept = trainer.inner, list[str]()
+    step = inner.state.global_step
     weights, last = folder / f"{WEIGHTS}{step}", checkpoint.latest(folder / CHECKPOINTS)
     saved = checkpoint.step_of(last) if last else 0
     try:
-        if ended(trainer) and checkpoint.complete(folder / MODEL):  # only the summary had no room
+        if trainer.ended and checkpoint.complete(folder / MODEL):  # only the summary had no room
             checkpoint.place(folder / MODEL, weights)
-        elif step > saved and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-            if hasattr(trainer, "take_weights"):  # of a hosted trainer
-                trainer.take_weights()
+        elif step > saved and not (inner.is_fsdp_enabled or inner.is_deepspeed_enabled):
+            trainer.take_weights()
             checkpoint.write(
                 weights,
                 lambda partial: checkpoint.save_main(trainer.trained.main, partial, trainer.tokenizer, trainer.encoder),

@@ -9,9 +9,8 @@ import platform
 import subprocess
 import sys
 from contextlib import nullcontext
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -21,24 +20,21 @@ from alignzoo.common import folder as folders
 from alignzoo.common.cache import cache_folder
 from alignzoo.common.disk import write_whole
 from alignzoo.common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, FRONTIER, MODEL, SUMMARY
-from alignzoo.errors import UserError, masked, printable
-from alignzoo.runs.results import flat
+from alignzoo.errors import UserError, masked, tell
+from alignzoo.runs.results import Document, flat
 from alignzoo.setup import RunConfig
+
+if TYPE_CHECKING:
+    from alignzoo.engine.build import Builder
+    from alignzoo.engine.run_trainer import RunTrainer
 
 ABSENT = "nothing"
 PACKAGES = ("alignzoo", "torch", "transformers", "accelerate", "trl", "peft", "datasets", "hydra-core", "numpy")
-VOLATILE = (
-    "resume",
-    "accept",
-    "trust",
-    "run_dir",
-    "stages_dir",
-    "pipeline",
-    "override_keys",
-)  # say where a run is and how it was started, not what it is
+# say where a run is and how it was started, not what it is
+VOLATILE = ("resume", "accept", "trust", "run_dir", "stages_dir", "pipeline", "override_keys")
 
 
-def train(cfg: DictConfig) -> dict[str, Any]:
+def train(cfg: DictConfig) -> Document:
     """One run of what `cfg` says; see `alignzoo.pipeline.train.train`."""
     folder = run_folder(cfg)
     summary = _finished(cfg, folder)
@@ -49,7 +45,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     return summary
 
 
-def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def _carry_out(cfg: DictConfig, folder: Path) -> Document:
     """In a folder that is this run's."""
     from transformers.utils.logging import disable_progress_bar
 
@@ -68,6 +64,9 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     builder = _builder(setup)(setup, folder, cache_folder())
     if checkpoint and main_process():
         origin = made_of.checked(setup, contents(cfg), folder, checkpoint)
+        _unused(folder)  # a damaged file is told now, and not when the run is over
+        if (folder / CONFIG).read_bytes() != identity(cfg).encode():  # of another version, or without its last newline
+            folders.rewrite(folder, identity(cfg))
 
     def show(step: int, row: dict[str, float]) -> None:
         for display in displays:
@@ -76,7 +75,7 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with interrupt.listening(), each_once():
         with folders.begun(folder, identity(cfg)) if fresh else nullcontext():
             trainer = builder.trainer(interrupt, show)
-        if trainer.is_world_process_zero():
+        if trainer.inner.is_world_process_zero():
             if fresh:
                 origin = made_of.Origin(folder, made_of.parts(setup, contents(cfg)))
                 idle = unused(builder, cfg.override_keys)
@@ -85,15 +84,15 @@ def _carry_out(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 about = {"command": command(), "unused": sorted({key for keys in idle.values() for key in keys})}
                 write_whole(folder / ENVIRONMENT, json.dumps(about | environment(), indent=1))
             origin.write()
-            total = None if trainer.allowance.limited else trainer.args.max_steps
+            total = None if trainer.allowance.limited else trainer.inner.args.max_steps
             displays.append(Display(total, f"{setup.choices['algorithm']} on {setup.choices['data']}"))
-        trainer.accelerator.wait_for_everyone()
+        trainer.inner.accelerator.wait_for_everyone()
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             return _finish(trainer, setup, folder)
         except Exception as error:
-            if disk.is_full(error) and trainer.is_world_process_zero():
-                raise UserError(f"{disk.told(error)}.\n{saving.salvage(trainer, folder)}") from error
+            if disk.is_full(error) and trainer.inner.is_world_process_zero():
+                raise UserError(f"{disk.what_is_full(error)}.\n{saving.salvage(trainer, folder)}") from error
             raise
         finally:
             for display in displays:
@@ -108,7 +107,7 @@ def check(cfg: DictConfig) -> None:
     _builder(setup)(setup, run_folder(cfg), cache_folder()).check(ranks=1)
 
 
-def _builder(setup: RunConfig) -> Any:
+def _builder(setup: RunConfig) -> type[Builder]:
     from alignzoo.contracts import TrainerPlugin
     from alignzoo.engine.build import Builder
     from alignzoo.engine.hosted import HostBuilder
@@ -126,7 +125,7 @@ def run_folder(cfg: DictConfig) -> Path:
     return Path("runs") / f"{cfg.choices.algorithm}-{cfg.choices.data}-{digest}"
 
 
-def contents(cfg: DictConfig) -> dict[str, Any]:
+def contents(cfg: DictConfig) -> Document:
     """The config without what says only where the run is, and without secrets."""
     return {key: value for key, value in fingerprint.written(cfg).items() if key not in VOLATILE}
 
@@ -140,7 +139,7 @@ def _option(cfg: DictConfig, folder: Path) -> str:
     return f"{'resume' if cfg.resume else 'run_dir'}={folder}"
 
 
-def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
+def _finished(cfg: DictConfig, folder: Path) -> Document | None:
     """The summary of this run where it has ended; nothing is changed. Raises UserError where the folder is another run's, or
     somebody's who is none."""
     # only the first rank complains: another could see the folder before and after what the first does to it
@@ -148,11 +147,11 @@ def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     if not saved.exists():
         if cfg.resume:
             raise UserError(f"{option} is not a run: it has no config.yaml")
-        if main_process() and (names := folders.others(folder)):
+        if main_process() and (names := folders.strangers(folder)):
             more = ", ..." if len(names) > 3 else ""
             raise UserError(f"{option} holds no run, but {', '.join(names[:3])}{more}: choose another run_dir")
         return None
-    if saved.read_bytes() != identity(cfg).encode():
+    if saved.read_bytes() != identity(cfg).encode() and not _same_settings(folder, cfg):
         if main_process():
             what = first_difference(saved.read_text("utf-8", "replace"), identity(cfg))
             raise UserError(
@@ -162,6 +161,17 @@ def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     if summary := summary_of(folder):
         _say(f"{option} is finished: nothing is left to do; from its weights, model=hf model.path={folder / MODEL} goes on")
     return summary
+
+
+def _same_settings(folder: Path, cfg: DictConfig) -> bool:
+    """Whether they are only written otherwise, by a version that had more settings or fewer; of a stranger's run whose settings
+    name code nothing is loaded to find out, and they are not."""
+    from alignzoo.config.composition import load_run
+
+    try:
+        return identity(load_run(folder, cfg.trust)) == identity(cfg)
+    except UserError:
+        return False
 
 
 def first_difference(there: str, here: str) -> str:
@@ -201,7 +211,7 @@ def _starting_point(cfg: DictConfig, folder: Path) -> Path | None:
 
 def _say(text: str) -> None:
     if main_process():
-        print(printable(f"alignzoo: {text}"), file=sys.stderr, flush=True)
+        tell(text)
 
 
 def main_process() -> bool:
@@ -215,24 +225,17 @@ def command() -> list[str]:
     return [*(["alignzoo"] if Path(program).name in ("alignzoo", "__main__.py") else ["python", program]), *arguments]
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Document:
     """Versions, hardware and commit: what another person needs to see the same numbers."""
     import torch
 
-    versions = {name: _version(name) for name in PACKAGES}
+    versions = {name: fingerprint.version(name) for name in PACKAGES}
     return {
         "versions": versions, "python": platform.python_version(), "platform": platform.platform(), "commit": _commit(),
         "cpus": os.cpu_count(), "threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
     }  # fmt: skip
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:
@@ -244,30 +247,29 @@ def _commit() -> str | None:
         return None
 
 
-def _finish(trainer: Any, setup: RunConfig, folder: Path) -> dict[str, Any]:
+def _finish(trainer: RunTrainer, setup: RunConfig, folder: Path) -> Document:
     """Save the model and the summary; an interrupted run has its checkpoint already."""
-    from alignzoo.engine.cost import peak_memory
+    from alignzoo.common.account import peak_memory
     from alignzoo.runs import saving
     from alignzoo.runs.card import card
 
-    finished = saving.ended(trainer)
     cost = trainer.cost.columns()  # a collective: every rank takes part
-    summary = {
+    summary: Document = {
         **{group: setup.choices[group] for group in ("algorithm", "data", "model", "reward", "reference")},
-        "seed": setup.seed, "status": "finished" if finished else "interrupted", "run_dir": str(folder),
-        "steps": trainer.state.global_step, **cost,
+        "seed": setup.seed, "status": "finished" if trainer.ended else "interrupted", "run_dir": str(folder),
+        "steps": trainer.inner.state.global_step, **cost,
         **({"budget_used": cost[str(setup.budget.unit.value)]} if trainer.allowance.limited else {}),
         "unused": _unused(folder),
         "peak_memory": peak_memory(), "data_report": trainer.tables_report,
         **({"early_stop": trainer.stopping.tell()} if trainer.stopping.active else {}),
         "metrics": {name.removeprefix("eval/"): value for name, value in trainer.evaluated[1].items()},
     }  # fmt: skip
-    if trainer.is_world_process_zero() and finished:
+    if trainer.inner.is_world_process_zero() and trainer.ended:
         saving.save(trainer, folder, card(setup, summary, trainer.encoder))
         if curves := setup.data.curves():
             write_whole(folder / FRONTIER, json.dumps(curves))
         write_whole(folder / SUMMARY, json.dumps(summary, indent=1, default=str))
-    trainer.accelerator.wait_for_everyone()
+    trainer.inner.accelerator.wait_for_everyone()
     return summary
 
 
@@ -277,7 +279,7 @@ def _unused(folder: Path) -> list[str]:
     return list(folders.read(path).get("unused", [])) if path.exists() else []
 
 
-def summary_of(folder: Path) -> dict[str, Any] | None:
+def summary_of(folder: Path) -> Document | None:
     """What a finished run says of itself; None where there is none."""
     path = folder / SUMMARY
     return dict(folders.read(path)) if path.exists() else None

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -43,20 +42,20 @@ def raw(units: Sequence[Unit]) -> float | None:
     return float(np.mean(shares)) if shares else None
 
 
-def cohen(said: Sequence[tuple[Any, ...]]) -> float | None:
+def cohen(pairs: Sequence[tuple[object, ...]]) -> float | None:
     """kappa = (p_o - p_e) / (1 - p_e) of two raters, p_e from what each says how often (Cohen 1960, A coefficient of agreement
     for nominal scales, eq. 1). None where both always say one and the same."""
-    values, n = {value for pair in said for value in pair}, max(len(said), 1)
-    says = [Counter(pair[rater] for pair in said) for rater in (0, 1)]
+    values, n = {value for pair in pairs for value in pair}, max(len(pairs), 1)
+    says = [Counter(pair[rater] for pair in pairs) for rater in (0, 1)]
     expected = sum(says[0][value] * says[1][value] for value in values) / n**2
-    return _beyond_chance(sum(a == b for a, b in said) / n, expected)
+    return _beyond_chance(sum(a == b for a, b in pairs) / n, expected)
 
 
-def fleiss(said: Sequence[Sequence[Any]]) -> float | None:
+def fleiss(units: Sequence[Sequence[float]]) -> float | None:
     """kappa = (P - P_e) / (1 - P_e) of any n raters a unit, not the same ones necessarily (Fleiss 1971, Measuring nominal scale
     agreement among many raters, eq. 2 to 7). None where all always say one and the same."""
-    values = sorted({value for unit in said for value in unit})
-    counts = np.array([[list(unit).count(value) for value in values] for unit in said], dtype=float).reshape(len(said), -1)
+    values = sorted({value for unit in units for value in unit})
+    counts = np.array([[list(unit).count(value) for value in values] for unit in units], dtype=float).reshape(len(units), -1)
     if not counts.size:
         return None
     n = counts.sum(1)[0]
@@ -64,11 +63,11 @@ def fleiss(said: Sequence[Sequence[Any]]) -> float | None:
     return _beyond_chance(float(observed.mean()), float(((counts.sum(0) / counts.sum()) ** 2).sum()))
 
 
-def krippendorff(said: Sequence[Sequence[float]], level: Level) -> float | None:
+def krippendorff(ratings: Sequence[Sequence[float]], level: Level) -> float | None:
     """alpha = 1 - D_o / D_e, from how different the values of a unit are, and all values that were paired; units may have
     different numbers of raters (Krippendorff 2011, Computing Krippendorff's alpha-reliability, section E). None where all
     say one and the same."""
-    units = [np.asarray(unit, dtype=float) for unit in said if len(unit) > 1]
+    units = [np.asarray(unit, dtype=float) for unit in ratings if len(unit) > 1]
     if not units:
         return None
     every = np.concatenate(units)

@@ -54,12 +54,12 @@ def reliability(margins: Floats, bins: int = BINS) -> list[Bin]:
     sure, correct = 1 / (1 + np.exp(-np.abs(margins))), right(margins)
     edges = np.linspace(0.5, 1, bins + 1)
     place = np.clip(np.searchsorted(edges, sure, side="right") - 1, 0, bins - 1)
-    found = []
+    diagram = []
     for i, (low, high) in enumerate(pairwise(edges.tolist())):
         inside = place == i
         if count := int(inside.sum()):
-            found.append(Bin(low, high, count, float(sure[inside].mean()), float(correct[inside].mean())))
-    return found
+            diagram.append(Bin(low, high, count, float(sure[inside].mean()), float(correct[inside].mean())))
+    return diagram
 
 
 def expected_calibration_error(margins: Floats, bins: int = BINS) -> float:

@@ -9,7 +9,7 @@ from math import ceil, comb, inf, log2, sqrt
 
 import numpy as np
 
-from alignzoo.statistics.intervals import mean_interval, within
+from alignzoo.statistics.intervals import Ends, mean_interval, within
 
 LEVEL = 0.05
 EXACT_SEEDS = 40  # two halves of 2^20 sums each; more are tested on random signs
@@ -23,15 +23,26 @@ class Comparison:
     second: str
     seeds: int
     difference: float
-    interval: tuple[float, float] | None
+    interval: Ends | None
     p: float
     corrected: float
     improvement: float
-    improvement_interval: tuple[float, float] | None
+    improvement_interval: Ends | None
 
     @property
     def separated(self) -> bool:
         return self.corrected <= LEVEL
+
+    def turned(self) -> Comparison:
+        """The second against the first."""
+
+        def ends(interval: Ends | None, about: float) -> Ends | None:
+            return None if interval is None else (about - interval[1], about - interval[0])
+
+        return Comparison(
+            self.second, self.first, self.seeds, -self.difference, ends(self.interval, 0.0), self.p, self.corrected,
+            1 - self.improvement, ends(self.improvement_interval, 1.0),
+        )  # fmt: skip
 
 
 def compare(
@@ -43,12 +54,12 @@ def compare(
     A pair without a common seed has p = 1. Holm's correction is over all pairs compared.
     """
     chosen = list(combinations(scores, 2)) if pairs is None else list(pairs)
-    found = []
+    differences = []
     for first, second in chosen:
         common = sorted(scores[first].keys() & scores[second].keys())
         sides = (np.array([scores[name][seed] for seed in common], dtype=np.float64) for name in (first, second))
-        found.append((first, second, _apart(*sides)))
-    ps = [sign_flip_p(differences) for *_, differences in found]
+        differences.append((first, second, _apart(*sides)))
+    ps = [sign_flip_p(d) for *_, d in differences]
     corrected = holm(ps)
     return [
         Comparison(
@@ -56,7 +67,7 @@ def compare(
             within(mean_interval(d), (-most, most)) if len(d) > 1 else None, p, q,
             *probability_of_improvement(list(scores[first].values()), list(scores[second].values())),
         )
-        for (first, second, d), p, q in zip(found, ps, corrected, strict=True)
+        for (first, second, d), p, q in zip(differences, ps, corrected, strict=True)
     ]  # fmt: skip
 
 
@@ -164,14 +175,6 @@ def _crossing(share: float, z: float, m: int, n: int) -> float:
     return high
 
 
-def performance_profile(scores: Sequence[float], thresholds: Sequence[float]) -> list[float]:
-    """The share of runs that score at least each threshold (Agarwal et al., 2021, "Deep reinforcement learning at the edge of
-    the statistical precipice").
-    """
-    values = np.asarray(scores, dtype=np.float64)
-    return [float((values >= threshold).mean()) for threshold in thresholds]
-
-
 @dataclass(frozen=True)
 class Reached:
     """What reaching a threshold took, over runs, of which `censored` stopped short of it. Of those it is known only that they
@@ -198,23 +201,13 @@ def to_threshold(curves: Sequence[tuple[Sequence[float], Sequence[float]]], thre
     first = [next((x for x, y in zip(*curve, strict=True) if y >= threshold), inf) for curve in curves]
     latest = sorted(first)
     earliest = sorted(cost[-1] if x == inf else x for (cost, _), x in zip(curves, first, strict=True))
-    low, high = _median(earliest), _median(latest)
+    low, high = float(np.median(earliest)), float(np.median(latest))
     rank = _median_rank(len(first))
     interval = (earliest[rank - 1], latest[-rank]) if rank else None
     return Reached(high if low == high else inf, low, interval, len(first), sum(x == inf for x in first))
 
 
-def _median(ordered: Sequence[float]) -> float:
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-
 def _median_rank(count: int, confidence: float = 0.95) -> int:
     """The largest k for which the k-th least and the k-th largest of `count` hold the median; 0 where even the ends don't."""
-    missed, rank = 0.0, 0
-    while rank <= count:
-        missed += 2 * comb(count, rank) / 2**count
-        if missed > 1 - confidence:
-            break
-        rank += 1
-    return rank
+    below = np.cumsum([comb(count, rank) / 2**count for rank in range(count + 1)])
+    return int(np.searchsorted(2 * below, 1 - confidence, side="right"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,20 +13,25 @@ from torch import Tensor
 from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Sampling, Scores
 from alignzoo.functional import entropy, selective_log_softmax
+from alignzoo.testing.reshape import ragged
 
 
 class TablePolicy:
-    """A bigram model: the logits of a token are the row of the token before it. It "samples" what it is told to."""
+    """A bigram model: the logits of a token are the row of the token before it. It "samples" what it is told to, for a purpose
+    that has some, those."""
 
-    def __init__(self, table: Tensor, samples: Completions | None = None, greedy: Completions | None = None) -> None:
-        self.table, self.samples, self.greedy = table, samples, greedy
+    def __init__(
+        self, table: Tensor, samples: Completions | None = None, greedy: Completions | None = None, **by_purpose: Completions
+    ) -> None:
+        self.table, self.samples, self.greedy, self.by_purpose = table, samples, greedy, by_purpose
 
     def logits(self, c: Completions) -> Tensor:
         last = c.prompts.ids[c.prompt_of, -1:]
         return self.table[torch.cat([last, c.ids[:, :-1]], 1)]
 
     def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Any] = ()) -> Tensor:
-        columns = [p.logits(c)[c.scored] for p in (self, *beside)] + [x[c.scored] for x in aligned]
+        read = [p if isinstance(p, tuple) else (p, c) for p in (self, *beside)]
+        columns = [p.logits(records)[records.scored] for p, records in read] + [x[c.scored] for x in aligned]
         result = fn(*columns)
         return result.new_zeros(*c.scored.shape, *result.shape[1:]).index_put((c.scored,), result)
 
@@ -36,11 +41,14 @@ class TablePolicy:
     def entropy(self, c: Completions) -> Tensor:
         return self.tokens(c, entropy)
 
-    def generate(self, prompts: Prompts, sampling: Sampling, adjust: Any = None) -> Completions:
-        made = self.greedy if sampling.temperature == 0 else self.samples
-        assert made is not None
-        keep = torch.isin(made.row, prompts.row)
-        return replace(made.take(keep), prompts=prompts) if keep.any() else made.take(keep)
+    def generate(
+        self, prompts: Prompts, sampling: Sampling, adjust: Callable[..., Tensor] | None = None,
+        beside: Sequence[TablePolicy] = (), purpose: str = "",
+    ) -> Completions:  # fmt: skip
+        samples = self.greedy if sampling.temperature == 0 else self.by_purpose.get(purpose, self.samples)
+        assert samples is not None
+        keep = torch.isin(samples.row, prompts.row)
+        return replace(samples.take(keep), prompts=prompts) if keep.any() else samples.take(keep)
 
 
 @dataclass
@@ -55,15 +63,25 @@ class TableValue:
 
 @dataclass
 class FakeModels:
-    """`contracts.Models` in one process; `score` maps completions to scores, `uniforms` rows to numbers."""
+    """`contracts.Models` in one process; `score` maps completions to scores, `uniforms` rows to numbers, or to lists, one a
+    token; `others` are networks of other roles, by name."""
 
     policy: TablePolicy
-    reference: Any = None
-    value: Any = None
-    teacher: Any = None
+    reference: TablePolicy | None = None
+    value: TableValue | None = None
+    teacher: TablePolicy | None = None
     score: Callable[[Completions], Scores] | None = None
     sampling: Sampling = field(default_factory=lambda: Sampling(samples=2))
-    uniforms: dict[int, float] = field(default_factory=dict)
+    uniforms: Mapping[int, float | list[float]] = field(default_factory=dict)
+    others: dict[str, Any] = field(default_factory=dict)
+    more: Callable[[int], Prompts] | None = None  # what `more_prompts` gives
+    tokenizer: Any = None
+
+    def __getattr__(self, role: str) -> Any:
+        try:
+            return self.__dict__["others"][role]
+        except KeyError:
+            raise AttributeError(role) from None
 
     def reward(self, c: Completions) -> Scores:
         assert self.score is not None
@@ -74,8 +92,12 @@ class FakeModels:
 
     any = gather = sum
 
-    def uniform(self, purpose: str, row: Tensor) -> Tensor:
-        return torch.tensor([self.uniforms[r] for r in row.tolist()])
+    def more_prompts(self, n: int) -> Prompts:
+        assert self.more is not None
+        return self.more(n)
+
+    def uniform(self, purpose: str, row: Tensor, tokens: int | None = None) -> Tensor:
+        return torch.tensor([self.uniforms[r] for r in row.tolist()])[..., :tokens]
 
 
 def biased(vocabulary: int = 4) -> Tensor:
@@ -93,21 +115,18 @@ def prompts(*last: int) -> Prompts:
 
 def completions(of: Prompts, prompt_of: list[int], ids: list[list[int]], scored: list[list[int]] | None = None) -> Completions:
     """Rows padded with 0 to the longest; `scored` as ones and zeros, default every token that was given."""
-    width = max(len(row) for row in ids)
-    attended = torch.tensor([[i < len(row) for i in range(width)] for row in ids])
-    marks = attended if scored is None else torch.tensor([row + [0] * (width - len(row)) for row in scored]).bool()
-    index = torch.tensor(prompt_of)
+    padded, attended = ragged(ids, "right")
+    marks = attended if scored is None else ragged(scored, "right")[0].bool()
+    index, truncated = torch.tensor(prompt_of), torch.zeros(len(ids), dtype=torch.bool)
     return Completions(
-        prompts=of, prompt_of=index, ids=torch.tensor([row + [0] * (width - len(row)) for row in ids]), attended=attended,
-        scored=marks, truncated=torch.zeros(len(ids), dtype=torch.bool), row=of.row[index],
-    )  # fmt: skip
+        prompts=of, prompt_of=index, ids=padded, attended=attended, scored=marks, truncated=truncated, row=of.row[index]
+    )
 
 
 def table(seed: int, vocabulary: int = 4) -> Tensor:
     """A random bigram table, float64, that takes gradient."""
-    return torch.randn(
-        vocabulary, vocabulary, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    ).requires_grad_()
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(vocabulary, vocabulary, generator=generator, dtype=torch.float64).requires_grad_()
 
 
 def constant(values: list[float] | list[list[float]], valid: list[bool] | None = None) -> Callable[[Completions], Scores]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from alignzoo.engine.trainer import named_terms, weight_of
+from alignzoo.batch import Batch
+from alignzoo.engine.objective import named_terms, weight_of
 from alignzoo.models.networks import PolicyNetwork
 from alignzoo.models.roles import main_role
 from alignzoo.setup import RunConfig
@@ -20,7 +21,7 @@ ROWS, PROMPTS = 8, 4
 
 
 @dataclass
-class Objective:
+class Minimised:
     """What the engine minimises on some micro-batches: its value, gradient by role, and what the last of them returned."""
 
     value: float
@@ -58,69 +59,65 @@ class Lab:
     @torch.no_grad()
     def scale(self, factor: float) -> None:
         """Multiply the logits of every policy, by the norm before its head."""
-        modules: set[Any] = {v.module for v in self.trainer.roles.networks.values() if isinstance(v, PolicyNetwork)}
-        for module in modules:
-            module.model.norm.weight.mul_(factor)
+        for module in {v.module for v in self.trainer.roles.networks.values() if isinstance(v, PolicyNetwork)}:
+            module.get_parameter("model.norm.weight").mul_(factor)
 
-    def inputs(self) -> Any:
+    def inputs(self) -> Batch:
         """What the loader reads for one rollout, or for one optimizer step."""
         return self.trainer.loader.order.records(0, PROMPTS if self.online else ROWS)
 
-    def rollout(self, inputs: Any) -> Any:
-        return self.trainer.sample(0, inputs)
+    def rollout(self, inputs: Batch | None = None) -> Batch:
+        return self.trainer.sample(0, self.inputs() if inputs is None else inputs)
 
-    @cached_property
-    def records(self) -> Any:
+    def fresh_records(self) -> Batch:
         """What `loss` is given: the data, or the experience of one rollout."""
-        if not self.online:
-            return self.inputs()
-        made = self.rollout(self.inputs())
-        if not self.still:
-            self.stir(2)
-        return made
+        return self.rollout() if self.online else self.inputs()
 
     @cached_property
-    def plain(self) -> Objective:
+    def records(self) -> Batch:
+        records = self.fresh_records()
+        if self.online and not self.still:
+            self.stir(2)
+        return records
+
+    @cached_property
+    def plain(self) -> Minimised:
         return self.objective(self.records)
 
-    def objective(self, *batches: Any) -> Objective:
-        """The engine's objective over these micro-batches of one optimizer step."""
+    def objective(self, batch: Batch) -> Minimised:
+        """The engine's objective over one optimizer step of these records."""
         trainer = self.trainer
-        batches, sums = trainer.get_batch_samples(iter(batches), len(batches), trainer.args.device)
+        (batch,), sums = trainer.get_batch_samples(iter([batch]), 1, trainer.args.device)
         trainer.trained.zero_grad()
-        for module in self.frozen():
+        for module in self.frozen().values():
             module.zero_grad()
         trainer.step_meter.clear()
-        value = 0.0
-        for batch in batches:
-            total = trainer.compute_loss(trainer.trained, batch, num_items_in_batch=sums)
-            if total.requires_grad:
-                total.backward()
-            value += total.item()
-        last, terms = trainer.step_terms[-1]
-        trainer.step_terms.clear()
+        total = trainer.compute_loss(trainer.trained, batch, num_items_in_batch=sums)
+        if total.requires_grad:
+            total.backward()
+        last, terms = trainer.step_terms.pop()
         weights = trainer.weights(last)
-        read = {n: torch.where(weight_of(n, x, weights, sums)[0] > 0, x, 0).double() for n, x in terms.items()}
-        gradients = {name: _gradient(module) for name, module in trainer.trained.roles.items()}
-        return Objective(value, gradients, read, trainer.step_meter.means())
+        counted = {n: torch.where(weight_of(n, x, weights, sums)[0] > 0, x, 0).double() for n, x in terms.items()}
+        gradients = {name: flat_gradient(module.parameters()) for name, module in trainer.trained.roles.items()}
+        return Minimised(total.item(), gradients, counted, trainer.step_meter.means())
 
-    def terms(self, batch: Any, gradient: bool = False) -> dict[str, Tensor]:
+    def terms(self, batch: Batch, gradient: bool = False) -> dict[str, Tensor]:
         """What `loss` returns, before the engine looks at it."""
-        algorithm, models = self.setup.algorithm, self.trainer.views[""]
+        algorithm, models = self.trainer.algorithm, self.trainer.views[""]
         with torch.no_grad():
             (batch,) = algorithm.prepare(models, [batch])
         with torch.set_grad_enabled(gradient):
             return named_terms(algorithm.loss(models, batch))[0]
 
-    def frozen(self) -> list[Any]:
+    def frozen(self) -> dict[str, nn.Module]:
         """The modules of roles that are not trained, made to accept gradients, so that one that reaches them shows."""
         networks = {n: v for n, v in self.trainer.roles.networks.items() if n not in self.trainer.trained.roles}
-        return [network.module.requires_grad_(True) for network in networks.values() if hasattr(network, "module")]
+        return {n: network.module.requires_grad_(True) for n, network in networks.items() if hasattr(network, "module")}
 
 
-def _gradient(module: Any) -> Tensor:
-    parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in module.parameters()]
-    return torch.cat([part.detach().flatten() for part in parts])
+def flat_gradient(parameters: Iterable[Tensor]) -> Tensor:
+    """(n,): 0 where there is none."""
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).detach().flatten() for p in parameters])
 
 
 def distance(a: Tensor, b: Tensor) -> float:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import random
-from typing import Any
+import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from alignzoo.batch import Completions
+from alignzoo.batch import Batch, Completions
 from alignzoo.contracts import Couples
 from alignzoo.settings import Generation
 from alignzoo.testing import reshape
-from alignzoo.testing.lab import Objective, distance
+from alignzoo.testing.expect import expect, expect_finite, no_draw, untouched
+from alignzoo.testing.lab import Minimised, distance
 from alignzoo.testing.probe import listening, references, texts
-from alignzoo.testing.subject import Subject, expect
+from alignzoo.testing.subject import Subject
 
 TOLERANCE = 1e-5
 AT_THE_START = {"ratio": 1.0, "approximate_kl": 0.0, "clip_fraction": 0.0, "rewards/chosen": 0.0, "rewards/rejected": 0.0}
@@ -24,23 +23,21 @@ AT_THE_START = {"ratio": 1.0, "approximate_kl": 0.0, "clip_fraction": 0.0, "rewa
 def shapes(subject: Subject) -> None:
     """Every term has one finite value a record, or one a token."""
     value = subject.lab.plain.value  # the engine refuses other shapes
-    expect(bool(np.isfinite(value)), "a finite loss", f"{value}", "a logarithm or division of 0")
+    expect(math.isfinite(value), "a finite loss", f"{value}", "a logarithm or division of 0")
 
 
 def gradients(subject: Subject) -> None:
     """Every trained role gets a finite gradient, and no other role gets any."""
     lab = subject.lab
-    found = lab.objective(lab.records)
-    declared = {name for name, role in subject.algorithm.roles().items() if role.trained}
-    for name in sorted(declared):
-        gradient = found.gradients.get(name, torch.zeros(1))
-        expect(bool(gradient.isfinite().all()), f"a finite gradient in {name}", "NaN or Inf", "log 0, or 0 * inf behind a mask")
+    by_role = lab.objective(lab.records).gradients
+    for name in sorted(name for name, role in subject.algorithm.roles().items() if role.trained):
+        gradient = by_role.get(name, torch.zeros(1))
+        expect_finite(gradient, f"a finite gradient in {name}", "log 0, or 0 * inf behind a mask")
         cause = f"`loss` does not use {name}, detaches what it gives, or divides it by itself: old log-probs are to be detached"
-        expect(bool(gradient.any()), f"a gradient in {name}", "none", cause)
-    for module in lab.frozen():
-        reached = any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
-        names = [n for n, v in lab.trainer.roles.networks.items() if getattr(v, "module", None) is module]
-        expect(not reached, f"no gradient in {', '.join(names)}", "one", "`loss` goes around `models`, which detaches it")
+        expect(gradient.any(), f"a gradient in {name}", "none", cause)
+    for name, module in lab.frozen().items():
+        reached = any(p.grad is not None and p.grad.any() for p in module.parameters())
+        expect(not reached, f"no gradient in {name}", "one", "`loss` goes around `models`, which detaches it")
 
 
 def padding(subject: Subject) -> None:
@@ -63,95 +60,73 @@ def rows_alone(subject: Subject) -> None:
     if subject.algorithm.couples is not Couples.ROW:
         return
     lab = subject.lab
-    together = lab.plain.terms
+    cause = "a mean or variance over the batch inside `loss`: declare couples = Couples.STEP and compute it in `prepare`"
     for rows in reshape.units(lab.records)[:3]:
         alone = lab.objective(lab.records.take(rows)).terms
-        for name, values in together.items():
-            off = (alone[name].sum() - values[rows].sum()).abs().item()
+        for name, values in lab.plain.terms.items():
+            among = values[rows].sum()
+            off = (alone[name].sum() - among).abs().item()
+            same = off <= TOLERANCE * max(1.0, among.abs().item())
             expect(
-                off <= TOLERANCE * max(1.0, values[rows].sum().abs().item()),
-                f"record {rows[0]} to have the same {name!r} alone as among others", f"a difference of {off:.1e}",
-                "a mean or variance over the batch inside `loss`: declare couples = Couples.STEP and compute it in `prepare`",
-            )  # fmt: skip
+                same, f"record {rows[0]} to have the same {name!r} alone as among others", f"a difference of {off:.1e}", cause
+            )
 
 
 def context_only(subject: Subject) -> None:
     """Tokens that are attended but not scored count as context, as if they stood in the prompt."""
     lab = subject.lab
     records = reshape.partly_written(lab.records) if lab.online and isinstance(lab.records, Completions) else lab.records
-    given, moved = lab.objective(records), lab.objective(reshape.absorbed(records))
+    beside, moved = lab.objective(records), lab.objective(reshape.absorbed(records))
     cause = "`attended` is used where `scored` is meant"
-    _same(given, moved, "tokens the policy did not write are moved into the prompt", cause)
+    _same(beside, moved, "tokens the policy did not write are moved into the prompt", cause)
 
 
 def nothing_scored(subject: Subject) -> None:
     """A record with nothing scored is finite and has no weight."""
-    lab, last = subject.lab, reshape.units(subject.lab.records)[-1]
-    blank = lab.objective(reshape.without(lab.records, last))
-    finite = np.isfinite(blank.value) and bool(blank.gradient.isfinite().all())
-    expect(finite, "a finite loss and gradient", "NaN or Inf", "a division by the number of scored tokens: use `c.mean`")
+    lab, records = subject.lab, subject.lab.records
+    last = reshape.units(records)[-1]
+    rest = records.take([row for row in range(len(records)) if row not in last])
+    blank = lab.objective(type(records).cat([rest, records.take(last).blank()]))
+    cause = "a division by the number of scored tokens: use `c.mean`"
+    expect_finite(torch.cat([torch.tensor([blank.value]), blank.gradient]), "a finite loss and gradient", cause)
     if subject.algorithm.couples is not Couples.MICROBATCH:
-        rest = lab.objective(lab.records.take([row for row in range(len(lab.records)) if row not in last]))
-        _same(rest, blank, "a record with nothing scored is added", "`weights` counts it: multiply by `batch.counted`")
+        cause = "`weights` counts it: multiply by `batch.counted`"
+        _same(lab.objective(rest), blank, "a record with nothing scored is added", cause)
 
 
 def single_tokens(subject: Subject) -> None:
     """A completion of one token is learned from."""
     lab = subject.lab
-    found = lab.objective(reshape.one_token(lab.records))
-    finite = bool(found.gradient.isfinite().all())
-    expect(finite, "a finite gradient from completions of one token", "NaN or Inf", "a variance or a division by length - 1")
+    short = lab.objective(reshape.one_token(lab.records))
+    cause = "a variance or a division by length - 1"
+    expect_finite(short.gradient, "a finite gradient from completions of one token", cause)
     cause = "log-probs and mask are off by one against each other"
-    expect(bool(found.gradients[lab.main].any()), "a gradient from completions of one token", "none", cause)
+    expect(short.gradients[lab.main].any(), "a gradient from completions of one token", "none", cause)
 
 
 def unchanged(subject: Subject) -> None:
     """The records that `loss` and `experience` are given stay as they were."""
     lab = subject.lab
-    before = reshape.snapshot(lab.records)
-    lab.objective(lab.records)
-    _unchanged(before, lab.records, "loss")
+    with untouched(lab.records, "`loss`"):
+        lab.objective(lab.records)
     if lab.online:
         inputs = lab.inputs()
-        before = reshape.snapshot(inputs)
-        lab.rollout(inputs)
-        _unchanged(before, inputs, "experience")
-
-
-def _unchanged(before: dict[str, Tensor], batch: Any, method: str) -> None:
-    changed = [path for path, x in reshape.tensors(batch) if not torch.equal(x, before[path])]
-    expect(
-        not changed,
-        f"`{method}` to leave its records alone",
-        f"{', '.join(changed)} changed",
-        "an operation in place (x += ..., x[...] = ...)",
-    )
+        with untouched(inputs, "`experience`"):
+            lab.rollout(inputs)
 
 
 def random_streams(subject: Subject) -> None:
     """Nothing is drawn from the global random streams of torch, numpy and Python."""
     lab = subject.lab
-    before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
-    if lab.online:
-        lab.rollout(lab.inputs())
-    lab.objective(lab.records)
-    drawn = {
-        "torch": not torch.equal(torch.get_rng_state(), before[0]),
-        "numpy": str(np.random.get_state()) != before[1],
-        "random": random.getstate() != before[2],
-    }
-    names = ", ".join(name for name, moved in drawn.items() if moved)
     remedy = "use models.uniform(purpose, row)"
-    expect(not names, "no draw from a global random stream", f"one from {names}", remedy)
-    records = [lab.rollout(lab.inputs()) if lab.online else lab.records for _ in range(2)]
-    once, again = (lab.objective(made) for made in records)
+    with no_draw(remedy):
+        if lab.online:
+            lab.rollout()
+        lab.objective(lab.records)
+    once, again = (lab.objective(lab.rollout() if lab.online else lab.records) for _ in range(2))
     same = once.value == again.value and torch.equal(once.gradient, again.gradient)
-    expect(
-        same,
-        "the same loss and gradient when done again",
-        f"{once.value} and {again.value}",
-        f"randomness of its own: {remedy}",
-    )
+    cause = f"randomness of its own: {remedy}"
+    expect(same, "the same loss and gradient when done again", f"{once.value} and {again.value}", cause)
 
 
 def at_the_start(subject: Subject) -> None:
@@ -168,12 +143,11 @@ def at_the_start(subject: Subject) -> None:
     nought = kl is None or bool((kl.abs() <= TOLERANCE).all())
     expect(nought, "a KL of 0 at the start", f"{kl}", "policy and reference are given different tokens")
     of_policy = {text for answer in answers.of("policy") for text in texts(answer.c)}
+    cause = "tokens or prompts are shifted, or changed, for one of the two"
     for role in references(subject.algorithm.roles()):
         strange = [text for answer in answers.of(role) for text in texts(answer.c) if text not in of_policy]
-        expect(
-            not of_policy or not strange, f"{role} to be asked of the completions that the policy is asked of",
-            f"{len(strange)} others", "tokens or prompts are shifted, or changed, for one of the two",
-        )  # fmt: skip
+        expected = f"{role} to be asked of the completions that the policy is asked of"
+        expect(not of_policy or not strange, expected, f"{len(strange)} others", cause)
 
 
 def temperature(subject: Subject) -> None:
@@ -181,18 +155,18 @@ def temperature(subject: Subject) -> None:
     roles = subject.algorithm.roles().values()
     if subject.lab.main != "policy" or any(role.shares for role in roles):
         return
-    found = []
-    for degrees in (1.0, 2.0):
-        lab = subject.build(still=True, generation=Generation(max_new_tokens=6, temperature=degrees))
-        lab.stir(1)
-        if degrees == 1:
-            lab.scale(0.5)
-        found.append(lab.plain)
+    halved, hotter = (_terms_at(subject, *how) for how in ((1.0, 0.5), (2.0, 1.0)))
     cause = "logits are read around `models`, or at a temperature of their own"
-    for name, term in found[0].terms.items():
-        other = found[1].terms[name]
-        same = term.shape == other.shape and torch.allclose(term, other, atol=TOLERANCE)
+    for name, term in halved.items():
+        same = term.shape == hotter[name].shape and torch.allclose(term, hotter[name], atol=TOLERANCE)
         expect(same, f"the same {name!r} at twice the temperature as with half the logits", "another", cause)
+
+
+def _terms_at(subject: Subject, temperature: float, scale: float) -> dict[str, Tensor]:
+    lab = subject.build(still=True, generation=Generation(max_new_tokens=6, temperature=temperature))
+    lab.stir(1)
+    lab.scale(scale)
+    return lab.plain.terms
 
 
 def samples(subject: Subject) -> None:
@@ -201,38 +175,40 @@ def samples(subject: Subject) -> None:
     inputs = lab.inputs()
     plain = _by_row(lab.rollout(inputs))
     variants = {"padding is added to": reshape.padded(inputs), "the order is changed of": inputs.take([2, 0, 3, 1])}
+    cause = "`experience` relates prompts by their place, or draws randomness by place and not by row"
     for what, variant in variants.items():
-        found = _by_row(lab.rollout(variant))
-        unlike = [
-            path
-            for path, x in plain.items()
-            if x.shape != found[path].shape or not torch.allclose(x, found[path], atol=TOLERANCE)
-        ]
-        expect(
-            not unlike, f"the same experience when {what} the prompts", f"another {', '.join(unlike[:3])}",
-            "`experience` relates prompts by their place, or draws randomness by place and not by row",
-        )  # fmt: skip
+        columns = _by_row(lab.rollout(variant))
+        same = {n: x.shape == columns[n].shape and torch.allclose(x, columns[n], atol=TOLERANCE) for n, x in plain.items()}
+        unlike = ", ".join([name for name in same if not same[name]][:3])
+        expect(not unlike, f"the same experience when {what} the prompts", f"another {unlike}", cause)
 
 
-def _by_row(batch: Any) -> dict[str, Tensor]:
+def _by_row(batch: Batch) -> dict[str, Tensor]:
     """What was made of each sample, ordered by row; per-token columns summed over scored tokens."""
-    place = batch.row.argsort(stable=True)
-    found = {}
-    for path, x in reshape.tensors(batch):
+    columns, place = reshape.tensors(batch), reshape.completions(batch)[0].row.argsort(stable=True)
+    summed = {}
+    for path, x in columns.items():
         if "." in path or len(x) != len(batch) or path == "prompt_of":
             continue
         if x.dim() == 2:
-            x = torch.where(batch.scored, x, 0).double() @ torch.arange(1.0, x.shape[1] + 1).double()
-        found[path] = x[place].double()
-    return found
+            x = torch.where(columns["scored"], x, 0).double() @ torch.arange(1.0, x.shape[1] + 1).double()
+        summed[path] = x[place].double()
+    return summed
 
 
-def _same(a: Objective, b: Objective, when: str, cause: str) -> None:
-    off = abs(a.value - b.value) / max(1.0, abs(a.value))
-    expect(off <= TOLERANCE, f"the same loss when {when}", f"a change of {off:.1e}", cause)
-    off = distance(a.gradient, b.gradient)
-    expect(off <= TOLERANCE, f"the same gradient when {when}", f"a relative change of {off:.1e}", cause)
-    off = max(
-        (abs(a.metrics[n] - b.metrics.get(n, float("inf"))) / max(1.0, abs(a.metrics[n])) for n in a.metrics), default=0.0
-    )
-    expect(off <= TOLERANCE, f"the same metrics when {when}", f"a change of {off:.1e}", cause)
+def _same(a: Minimised, b: Minimised, when: str, cause: str) -> None:
+    def off(x: float, y: float) -> float:
+        return abs(x - y) / max(1.0, abs(x))
+
+    change = off(a.value, b.value)
+    expect(change <= TOLERANCE, f"the same loss when {when}", f"a change of {change:.1e}", cause)
+    change = distance(a.gradient, b.gradient)
+    expect(change <= TOLERANCE, f"the same gradient when {when}", f"a relative change of {change:.1e}", cause)
+    change = max((off(value, b.metrics.get(name, math.inf)) for name, value in a.metrics.items()), default=0.0)
+    expect(change <= TOLERANCE, f"the same metrics when {when}", f"a change of {change:.1e}", cause)
+
+
+CHECKS = (
+    shapes, gradients, padding, order, rows_alone, context_only, nothing_scored, single_tokens, unchanged, random_streams,
+    at_the_start,
+)  # fmt: skip

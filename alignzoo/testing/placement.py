@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alignzoo.batch import Pairs
-from alignzoo.contracts import Algorithm, Kind, Models, Role
-from alignzoo.functional import dpo_loss
+from alignzoo.testing import toys
+from alignzoo.testing.expect import expect
 from alignzoo.testing.lab import Lab
-from alignzoo.testing.subject import Subject, expect
+from alignzoo.testing.subject import Subject
 
 MAKERS = {
     torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.tensor, torch.as_tensor, torch.linspace, torch.eye,
@@ -27,14 +24,15 @@ MAKERS = {
 }  # fmt: skip
 MOVERS = {Tensor.cpu, Tensor.cuda}
 CORE = ("alignzoo.", "torch.", "transformers.")
+Arguments = tuple[object, ...]
 OPERATIONS, BYTES, GROWTH = 5.0, 5.0, 1.5  # times DPO's
 
 
 def dtype(subject: Subject) -> None:
     """Terms are of the networks' own precision."""
     lab = subject.lab
+    cause = "a dtype is hard-coded (.float(), dtype=torch.float32)"
     for name, term in lab.terms(lab.records).items():
-        cause = "a dtype is hard-coded (.float(), dtype=torch.float32)"
         expect(term.dtype == torch.float64, f"the term {name!r} in float64, as the networks are", str(term.dtype), cause)
 
 
@@ -43,15 +41,11 @@ def device(subject: Subject) -> None:
     lab = subject.lab
     with Watch() as watch:
         if lab.online:
-            lab.rollout(lab.inputs())
+            lab.rollout()
         lab.objective(lab.records)
-    found = "; ".join(dict.fromkeys(watch.found))
-    expect(
-        not found,
-        "tensors on the device of the records",
-        found,
-        "a device is hard-coded: give device=x.device, or use x.new_zeros",
-    )
+    calls = "; ".join(dict.fromkeys(watch.calls))
+    cause = "a device is hard-coded: give device=x.device, or use x.new_zeros"
+    expect(not calls, "tensors on the device of the records", calls, cause)
 
 
 class Watch(TorchFunctionMode):
@@ -59,89 +53,77 @@ class Watch(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.calls: list[str] = []
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, made = kwargs or {}, None
-        made = func(*args, **kwargs)
-        caller = sys._getframe(1)
-        if not str(caller.f_globals.get("__name__", "")).startswith(CORE) and self._wrong(func, args, kwargs, made):
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: Arguments = (), kwargs: dict[str, object] | None = None
+    ) -> object:
+        kwargs = kwargs or {}
+        result, caller = func(*args, **kwargs), sys._getframe(1)
+        if not str(caller.f_globals.get("__name__", "")).startswith(CORE) and self._wrong(func, args, kwargs, result):
             name = getattr(func, "__name__", str(func))
-            self.found.append(f"{name} in {Path(caller.f_code.co_filename).name}, line {caller.f_lineno}")
-        return made
+            self.calls.append(f"{name} in {Path(caller.f_code.co_filename).name}, line {caller.f_lineno}")
+        return result
 
-    def _wrong(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], made: Any) -> bool:
+    def _wrong(self, func: Callable[..., object], args: Arguments, kwargs: dict[str, object], result: object) -> bool:
         if func in MOVERS:
             return True
         named = isinstance(kwargs.get("device"), str) or (func is Tensor.to and any(_is_device(a) for a in args[1:]))
         unsaid = func in MAKERS and "device" not in kwargs and not any(isinstance(a, Tensor) for a in args)
-        return isinstance(made, Tensor) and (named or (unsaid and made.dim() > 0))
+        return isinstance(result, Tensor) and (named or (unsaid and result.dim() > 0))
 
 
-def _is_device(value: Any) -> bool:
+def _is_device(value: object) -> bool:
     return isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda", "mps", "xpu")
 
 
 def speed(subject: Subject) -> None:
     """A loss takes about as many operations and as much memory as DPO's, and no more operations for more records."""
-    own, dpo = account(subject.lab), yardstick()
+    work, growth = workload(subject.lab)
+    dpo, dpo_growth = yardstick()
     cause = "a loop over records or tokens: write it for the whole batch"
-    found = own.operations / dpo.operations
-    expect(found <= OPERATIONS, f"at most {OPERATIONS:g} times DPO's operations", f"{found:.1f} times", cause)
-    found = own.growth / dpo.growth
-    expect(found <= GROWTH, "twice the records to take as many operations", f"{found:.1f} times as many", cause)
-    found = own.bytes / dpo.bytes
+    times = work.operations / dpo.operations
+    expect(times <= OPERATIONS, f"at most {OPERATIONS:g} times DPO's operations", f"{times:.1f} times", cause)
+    times = growth / dpo_growth
+    expect(times <= GROWTH, "twice the records to take as many operations", f"{times:.1f} times as many", cause)
+    times = work.bytes / dpo.bytes
     cause = "a tensor over the vocabulary or over pairs of tokens: use `policy.tokens`, which goes chunk by chunk"
-    expect(found <= BYTES, f"at most {BYTES:g} times DPO's memory traffic", f"{found:.1f} times", cause)
+    expect(times <= BYTES, f"at most {BYTES:g} times DPO's memory traffic", f"{times:.1f} times", cause)
 
 
-@dataclass
-class Account(TorchDispatchMode):
-    """Operations and bytes written, of a loss and its gradient."""
+class Workload(TorchDispatchMode):
+    """Operations and bytes written, of what is computed inside."""
 
-    operations: int = 0
-    bytes: int = 0
-    growth: float = field(default=1.0)
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        self.operations = self.bytes = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
+    def __torch_dispatch__(
+        self, func: Callable[..., object], types: object, args: Arguments = (), kwargs: dict[str, object] | None = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
         self.operations += 1
-        parts = made if isinstance(made, tuple | list) else [made]
+        parts = result if isinstance(result, tuple | list) else [result]
         self.bytes += sum(x.numel() * x.element_size() for x in parts if isinstance(x, Tensor) and x._base is None)
-        return made
+        return result
 
 
-def account(lab: Lab) -> Account:
+def workload(lab: Lab) -> tuple[Workload, float]:
+    """Of a loss and its gradient; and how many times as many operations twice the records take."""
     lab.objective(lab.records)  # once before: what is done at the first call only is not counted
-    twice = type(lab.records).cat([lab.records, lab.records])
-    found, double = Account(), Account()
-    with found:
+    work, double = Workload(), Workload()
+    with work:
         lab.objective(lab.records)
     with double:
-        lab.objective(twice)
-    found.growth = double.operations / found.operations
-    return found
-
-
-@dataclass(kw_only=True)
-class Yardstick(Algorithm):
-    """DPO, as the measure of speed."""
-
-    data = Pairs
-
-    def roles(self) -> dict[str, Role]:
-        return {"policy": Role(kind=Kind.POLICY, trained=True), "reference": Role(kind=Kind.POLICY, start="reference")}
-
-    def loss(self, models: Models, batch: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
-        both = batch.both
-        chosen, rejected = both.sum(models.policy.logprobs(both) - models.reference.logprobs(both)).chunk(2)
-        return dpo_loss(chosen, rejected, 0.1), {}
+        lab.objective(type(lab.records).cat([lab.records, lab.records]))
+    return work, double.operations / work.operations
 
 
 @cache
-def yardstick() -> Account:
+def yardstick() -> tuple[Workload, float]:
+    """DPO's."""
     with TemporaryDirectory() as folder:
-        return account(Subject("dpo", Yardstick(), Path(folder)).build())
+        return workload(Subject("dpo", toys.ToyDPO(), Path(folder)).build())
+
+
+CHECKS = (dtype, device, speed)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +28,7 @@ class Answer:
 
 
 @dataclass
-class Answers:
+class AnswerLog:
     heard: list[Answer] = field(default_factory=list)
 
     def of(self, role: str, *methods: str) -> list[Answer]:
@@ -37,24 +36,24 @@ class Answers:
 
     def pulls(self) -> dict[Text, float]:
         """The gradient of the objective by the policy's log-prob of each completion."""
-        found: dict[Text, float] = {}
+        sums: dict[Text, float] = {}
         for a in self.of("policy", "logprobs"):
             if a.values.grad is not None:
                 for text, pull in zip(texts(a.c), a.c.sum(a.values.grad).tolist(), strict=True):
-                    found[text] = found.get(text, 0.0) + pull
-        return found
+                    sums[text] = sums.get(text, 0.0) + pull
+        return sums
 
 
 @contextmanager
-def listening(lab: Lab, shift: Callable[..., Tensor] | None = None) -> Iterator[Answers]:
+def listening(lab: Lab, shift: Callable[[Completions], Tensor] | None = None) -> Iterator[AnswerLog]:
     """Notes every answer of the networks inside. `shift` (B,) is added to the references' log-probs of each completion."""
-    answers, networks = Answers(), lab.trainer.views[""].networks
+    answers, networks = AnswerLog(), lab.trainer.views[""].networks
     shifted = references(lab.setup.algorithm.roles()) if shift else []
 
-    def heard(role: str, method: str, answer: Callable[..., Any]) -> Callable[..., Any]:
-        def call(c: Any, *rest: Any, **options: Any) -> Any:
+    def noting(role: str, method: str, answer: Callable[..., Tensor | Completions]) -> Callable[..., Tensor | Completions]:
+        def call(c: Completions, *rest: object, **options: object) -> Tensor | Completions:
             values = answer(c, *rest, **options)
-            if method == "generate":
+            if isinstance(values, Completions):
                 answers.heard.append(Answer(role, method, values, values.ids))
                 return values
             if shift and role in shifted and method == "logprobs":
@@ -66,14 +65,14 @@ def listening(lab: Lab, shift: Callable[..., Tensor] | None = None) -> Iterator[
 
         return call
 
-    wrapped = [(n, m) for n, v in networks.items() for m in METHODS if hasattr(v, m)]
-    for name, method in wrapped:
-        setattr(networks[name], method, heard(name, method, getattr(networks[name], method)))
+    wrapped = [(networks[name], name, method) for name in networks for method in METHODS if hasattr(networks[name], method)]
+    for network, name, method in wrapped:
+        setattr(network, method, noting(name, method, getattr(network, method)))
     try:
         yield answers
     finally:
-        for name, method in wrapped:
-            delattr(networks[name], method)
+        for network, _, method in wrapped:
+            delattr(network, method)
 
 
 class Signs:
@@ -92,11 +91,6 @@ class Signs:
             self.by_text[text] = 1.0 - 2.0 * ((order.index(text[0]) + prompts.count(text[0])) % 2)
         return self.by_text[text]
 
-    def compared(self) -> dict[Text, float]:
-        """The signs of completions that have others of their prompt beside them."""
-        prompts = [prompt for prompt, _ in self.by_text]
-        return {text: sign for text, sign in self.by_text.items() if prompts.count(text[0]) > 1}
-
 
 def texts(c: Completions) -> list[Text]:
     prompts = [tuple(ids[mask].tolist()) for ids, mask in zip(c.prompts.ids, c.prompts.attended, strict=True)]
@@ -104,15 +98,18 @@ def texts(c: Completions) -> list[Text]:
     return list(zip([prompts[p] for p in c.prompt_of.tolist()], written, strict=True))
 
 
-def references(roles: Any) -> list[str]:
-    """The roles that the policy is compared with: policies that are not trained, and no teachers of a task or config."""
-    declared: dict[str, Role] = dict(roles)
-    return [n for n, r in declared.items() if r.kind is Kind.POLICY and not r.trained and r.start != "config"]
+def references(roles: Mapping[str, Role]) -> list[str]:
+    """The roles that the policy is compared with: policies that are not trained, and no teachers."""
+    policies = {n: r for n, r in roles.items() if r.kind is Kind.POLICY and not r.trained and r.start != "config"}
+    return [n for n in policies if n != "teacher"]
 
 
-def plant(lab: Lab, score: Callable[..., Tensor], valid: Callable[..., Tensor] | None = None) -> None:
+def plant(lab: Lab, score: Callable[[Completions], Tensor], valid: Callable[[Completions], Tensor] | None = None) -> None:
     """Another reward, from here on."""
-    lab.trainer.roles.score = lambda c: Scores(
-        total=score(c), valid=valid(c) if valid else torch.ones_like(c.row, dtype=torch.bool)
-    )
-    lab.trainer.views = lab.trainer.make_views()
+
+    def planted(c: Completions) -> Scores:
+        return Scores(total=score(c), valid=valid(c) if valid else None)
+
+    for models in (lab.trainer.roles, *lab.trainer.views.values()):
+        if models.has_reward:
+            models.score = planted

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from alignzoo.testing.conformance import Part, Property
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,52 +21,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = config.getoption("alignzoo")
-    if not wanted:
+    if not (targets := config.getoption("alignzoo")):
         return
     from alignzoo.errors import UserError
+    from alignzoo.testing import conformance
 
+    factory = getattr(config, "_tmp_path_factory", None)
+    folder = factory.mktemp("alignzoo") if factory else Path(".")
     try:
-        for target in wanted:
-            plugin = Conformance.from_parent(session, name=f"alignzoo[{target}]", target=target)
-            items += plugin.collect()
+        for subject in (subject for target in targets for subject in conformance.subjects(target, folder)):
+            for prop in conformance.asked(subject, config.getoption("alignzoo_skip")):
+                items.append(Holds.from_parent(session, name=f"{subject.name}-{prop.name}", subject=subject, prop=prop))
     except UserError as error:
         raise pytest.UsageError(str(error)) from error
-
-
-class Conformance(pytest.Collector):
-    """The properties asked of what `target` names."""
-
-    def __init__(self, target: str, **rest: Any) -> None:
-        super().__init__(**rest)
-        self.target = target
-
-    def collect(self) -> Iterable[pytest.Item]:
-        from alignzoo.testing import conformance
-
-        skipped = self.config.getoption("alignzoo_skip")
-        factory = getattr(self.config, "_tmp_path_factory", None)
-        folder = factory.mktemp("alignzoo") if factory else Path(".")
-        for subject in conformance.subjects(self.target, folder):
-            for prop in conformance.asked(subject, skipped):
-                yield Holds.from_parent(self, name=f"{subject.name}-{prop.name}", subject=subject, prop=prop)
 
 
 class Holds(pytest.Item):
     """One property of one plugin."""
 
-    def __init__(self, subject: Any, prop: Any, **rest: Any) -> None:
+    def __init__(self, subject: Part[object], prop: Property, **rest: Any) -> None:
         super().__init__(**rest)
         self.subject, self.prop = subject, prop
 
     def runtest(self) -> None:
         from alignzoo.testing import conformance
 
-        failure = conformance.failure(self.prop, self.subject)
-        if failure is not None:
+        if (failure := conformance.failure(self.prop, self.subject)) is not None:
             raise failure
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
         return f"{self.prop.meaning}\n{excinfo.value}"
 
     def reportinfo(self) -> tuple[Path, int, str]:

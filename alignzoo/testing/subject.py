@@ -1,16 +1,18 @@
-"""What is checked: one instance of an algorithm, and the toy runs made of it."""
+"""What is checked: one instance of a plugin, and the toy runs made of it."""
 
 from __future__ import annotations
 
 import copy
 import gc
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
 
-from alignzoo.config.registry import Plugin, Registry
+from omegaconf import OmegaConf
+
+from alignzoo.config.registry import Plugin
 from alignzoo.contracts import Algorithm, OnlineAlgorithm
 from alignzoo.settings import Dtype, Model
 from alignzoo.setup import RunConfig
@@ -18,43 +20,35 @@ from alignzoo.testing import toys
 from alignzoo.testing.lab import Lab
 
 STARTS_FROM_A_MODEL = ("reward", "config")
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 
 
-class Broken(AssertionError):
-    """A property that does not hold: what was expected, what was found, and what usually causes it."""
-
-    def __init__(self, expected: str, found: str, cause: str) -> None:
-        super().__init__(f"expected {expected}; found {found}. Likely cause: {cause}")
-        self.expected, self.found, self.cause = expected, found, cause
-
-
-class RepeatedFailure(Broken):
-    """The error that an earlier property ended with."""
-
-    def __init__(self, earlier: str) -> None:
-        super().__init__("no error", f"the one that `{earlier}` ends with", "that one's")
-        self.earlier = earlier
-
-
-def expect(holds: bool, expected: str, found: str, cause: str) -> None:
-    """Raise `Broken` unless `holds`."""
-    if not holds:
-        raise Broken(expected, found, cause)
-
-
-@dataclass
-class Subject:
-    """An algorithm under test. `algorithm` itself is never run, only copies of it; `folder` is where its runs go;
+@dataclass(eq=False)
+class Part(Generic[T_co]):
+    """A plugin under test. `instance`, or a metric's function, is never run, only copies of it; `folder` is where its runs go;
     `errors` are those that properties ended with, and which was the first."""
 
     name: str
-    algorithm: Algorithm
+    group: str
+    instance: T_co
     folder: Path
     plugin: Plugin | None = None
     plugins_dir: Path | None = None
-    overrides: list[str] = field(default_factory=list)
-    runs: dict[str, Any] = field(default_factory=dict)
+    overrides: Sequence[str] = ()
     errors: dict[str, str] = field(default_factory=dict)
+
+    def fresh(self) -> T_co:
+        """An instance of its own, so that checks don't disturb each other."""
+        return copy.deepcopy(self.instance)
+
+
+class Subject(Part[Algorithm]):
+    """An algorithm under test."""
+
+    def __init__(self, name: str, algorithm: Algorithm, folder: Path, *origin: Any) -> None:
+        super().__init__(name, "algorithm", algorithm, folder, *origin)
+        self.algorithm = algorithm
 
     @property
     def online(self) -> bool:
@@ -68,19 +62,24 @@ class Subject:
     def lab(self) -> Lab:
         return self.build()
 
-    def build(self, algorithm: Algorithm | None = None, still: bool = False, **changes: Any) -> Lab:
-        """A run of it, or of `algorithm`, built but not started, with other parts for those in `changes`."""
-        parts = {"model": Model(config=dict(toys.LLAMA), dtype=Dtype.float64), "training": {"max_grad_norm": 0.0}} | changes
-        return Lab(self.setup(algorithm, **parts), self.folder / "lab", self.online, still)
+    def build(self, still: bool = False, **changes: Any) -> Lab:
+        """A run of it, built but not started, with other parts for those in `changes`."""
+        parts: toys.Keywords = {
+            "model": Model(config=dict(toys.LLAMA), dtype=Dtype.float64),
+            "training": {"max_grad_norm": 0.0},
+        } | changes
+        return Lab(self.setup(**parts), self.folder / "lab", self.online, still)
 
     def setup(self, algorithm: Algorithm | None = None, **changes: Any) -> RunConfig:
-        """The toy task around a copy of the algorithm, with models for the roles that want one."""
-        made = copy.deepcopy(algorithm or self.algorithm)
+        """The toy task around a copy of it, or of `algorithm`, with models for the roles that want one."""
+        algorithm = copy.deepcopy(algorithm or self.algorithm)
         source = toys.ToySource()
-        wanted = [n for n, r in made.roles().items() if r.start in STARTS_FROM_A_MODEL and not source.supplies(n)]
-        roles = {name: str(saved_model(self.folder / "model")) for name in wanted}
-        reward = {"reward": toys.CountReward(fails=True)} if self.online else {}
-        return toys.setup(made, self.name, **{"data": source, "roles": roles} | reward | changes)
+        roles = [n for n, r in algorithm.roles().items() if r.start in STARTS_FROM_A_MODEL and not source.supplies(n)]
+        paths = {name: str(saved_model(self.folder / "model")) for name in roles}
+        parts: toys.Keywords = {"data": source, "roles": paths}
+        if self.online:
+            parts["reward"] = toys.CountReward(fails=True)
+        return toys.setup(algorithm, self.name, **parts | changes)
 
 
 @cache
@@ -91,49 +90,42 @@ def light_collections() -> None:
     gc.freeze()
 
 
-def registered(name: str, folder: Path, plugins_dir: Path | None = None, overrides: Sequence[str] = ()) -> Subject:
-    """The subject of a registered name: the defaults of an algorithm, or a preset, with `overrides`."""
-    plugin = Registry(plugins_dir).get("algorithm", name)
-    made = composed([f"algorithm={name}", *overrides], plugins_dir)
-    return Subject(name, made, folder, plugin, plugins_dir, list(overrides))
-
-
-def composed(overrides: list[str], plugins_dir: Path | None) -> Algorithm:
-    """The algorithm that these overrides give."""
-    from alignzoo.config.composition import compose
-    from alignzoo.config.run import instantiate
-
-    local = [f"plugins_dir={plugins_dir}"] if plugins_dir else []
-    return instantiate(compose([*overrides, *local])).algorithm
-
-
 def saved_model(folder: Path) -> Path:
     """A tiny language model on disk, for roles that start from one."""
-    from alignzoo.models import build
+    from alignzoo.models import modules
 
     if not folder.exists():
         settings = Model(config=dict(toys.LLAMA))
-        module: Any = build.policy(settings, build.config(settings, build.tokenizer(settings)), seed=7)
+        module: Any = modules.policy(settings, modules.config(settings, modules.tokenizer(settings)), seed=7)
         module.save_pretrained(folder)
     return folder
 
 
-def leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted path, value, type) of every hyperparameter, those of nested dataclasses included."""
+class Option(NamedTuple):
+    """A hyperparameter, or a dataclass of several."""
+
+    path: str  # dotted
+    value: object
+    kind: object  # its annotation
+    help: str
+
+
+def options(settings: object, prefix: str = "") -> Iterator[Option]:
+    """Every hyperparameter, those of nested dataclasses after the dataclass."""
+    assert is_dataclass(settings)
     hints = get_type_hints(type(settings))
     for f in fields(settings):
         value = getattr(settings, f.name)
+        yield Option(prefix + f.name, value, hints[f.name], f.metadata.get("help", ""))
         if is_dataclass(value):
-            yield from leaves(value, f"{prefix}{f.name}.")
-        else:
-            yield f"{prefix}{f.name}", value, hints[f.name]
+            yield from options(value, f"{prefix}{f.name}.")
 
 
-def varied(settings: Any, changes: Mapping[str, Any]) -> Any:
-    """A fresh instance with the hyperparameters at these dotted paths changed. Raises UserError where it is refused."""
-    nested = {f.name for f in fields(settings) if is_dataclass(getattr(settings, f.name))}
-    given = {path: value for path, value in changes.items() if "." not in path}
-    for name in nested:
-        inner = {path.removeprefix(f"{name}."): v for path, v in changes.items() if path.startswith(f"{name}.")}
-        given[name] = varied(getattr(settings, name), inner)
-    return replace(settings, **given)
+def varied(settings: T, changes: Mapping[str, object]) -> T:
+    """A fresh instance with the hyperparameters at these dotted paths changed. Raises UserError where it is refused, and
+    OmegaConf's errors where a value is of another type."""
+    config = OmegaConf.structured(settings)
+    for path, value in changes.items():
+        OmegaConf.update(config, path, value)
+    instance: Any = OmegaConf.to_object(config)
+    return instance

@@ -21,12 +21,11 @@ from benchmarks.chat.material import conversations, student
 RESULTS = Path(__file__).parents[1] / "results" / "chat"
 PAGE = """# {model} at the first try
 
-{steps} steps by the commands of [docs/chat.md](../../../docs/chat.md), at the default settings; each run was killed once
-(SIGKILL) and went on by the same command. A rollout that is gone through several times has one row; of fewer than ten rows the
-halves are compared.
+By the commands of [docs/chat.md](../../../docs/chat.md), at the default settings; each run was killed once (SIGKILL) and went
+on by the same command. Rows are steps, but for PPO, which takes four steps on a rollout: rollouts.
 
-| algorithm | metric | mean of the first {ends} steps | of the last {ends} | better |
-|---|---|---|---|---|
+| algorithm | steps | metric | mean of the first {ends} rows | of the last {ends} | better |
+|---|---|---|---|---|---|
 {rows}
 
 What `transformers.pipeline` answers to "What is the capital of France?":
@@ -38,7 +37,7 @@ Step {next} on {records} conversations, from the checkpoint of step {before}, he
 | | loss, ours | TRL's | gradient norm, ours | TRL's | apart, of the larger |
 |---|---|---|---|---|---|
 {equals}
-
+{nats}
 `python -m benchmarks.chat MODEL PAIRS`
 """
 
@@ -63,7 +62,8 @@ def main(model: str, pairs: Path, folder: Path) -> int:
 def page(model: str, lines: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     rows = [
-        f"| `{r['run']}` | {r['metric']} | {r['first']:.4g} | {r['last']:.4g} | {'yes' if r['better'] else 'no'} |"
+        f"| `{r['run']}` | {r['steps']} | {r['metric']} | {r['first']:.4g} | {r['last']:.4g} "
+        f"| {'yes' if r['better'] else 'no'} |"
         for r in lines if r["kind"] == "run"
     ]  # fmt: skip
     equals = [
@@ -71,10 +71,15 @@ def page(model: str, lines: list[dict[str, Any]]) -> str:
         f"| {r['theirs']['grad_norm']:.6g} | {_apart(r):.1e} |"
         for r in lines if r["kind"] == "equal"
     ]  # fmt: skip
+    nats = [
+        f"\nOf {r['what']}, {ours['tokens']} tokens are trained here and {theirs['tokens']} in TRL, of together "
+        f"{ours['loss'] * ours['tokens']:.6g} and {theirs['loss'] * theirs['tokens']:.6g} nats.\n"
+        for r in lines if r["kind"] == "equal" and (ours := r["ours"])["tokens"] and (theirs := r["theirs"])
+    ]  # fmt: skip
     answers = [f"- `{r['run']}`: {json.dumps(r['text'].strip())}" for r in lines if r["kind"] == "answer"]
     return PAGE.format(
-        model=model, steps=runs.STEPS, ends=runs.ENDS, before=equal.BEFORE, next=equal.BEFORE + 1, records=equal.ROWS,
-        rows="\n".join(rows), equals="\n".join(equals), answers="\n".join(answers),
+        model=model, ends=runs.ENDS, before=equal.BEFORE, next=equal.BEFORE + 1, records=equal.ROWS,
+        rows="\n".join(rows), equals="\n".join(equals), nats="".join(nats), answers="\n".join(answers),
     )  # fmt: skip
 
 

@@ -104,8 +104,8 @@ def _theirs(name: str, model: str, material: Path) -> dict[str, float]:
     arguments: dict[str, Any] = {"args": config, "train_dataset": data, "processing_class": words}
     if name in ("dpo", "apo_zero_unpaired"):
         arguments["ref_model"] = Location.of(model, "model").network(AutoModelForCausalLM, dtype=torch.float32)
-    made = trainer(model=kind.from_pretrained(start, dtype=torch.float32), **arguments)
-    tokens = sum(label != -100 for row in made.train_dataset["labels"] for label in row) if name == "sft" else 0
-    made.train()
-    row = next(row for row in made.state.log_history if "loss" in row)
+    hosted = trainer(model=kind.from_pretrained(start, dtype=torch.float32), **arguments)
+    tokens = sum(label != -100 for row in hosted.train_dataset["labels"] for label in row) if name == "sft" else 0
+    hosted.train()
+    row = next(row for row in hosted.state.log_history if "loss" in row)
     return {"loss": row["loss"], "grad_norm": row["grad_norm"], "tokens": tokens}

@@ -39,12 +39,12 @@ def student(model: str, folder: Path) -> Path:
     """The model with every second of its layers, as `from_pretrained` loads it."""
     from torch import nn
 
-    from alignzoo.models import build
+    from alignzoo.models import modules
     from alignzoo.settings import Model
 
     settings = Model(path=model)
-    words = build.tokenizer(settings)
-    module: Any = build.policy(settings, build.config(settings, words), seed=0)
+    words = modules.tokenizer(settings)
+    module: Any = modules.policy(settings, modules.config(settings, words), seed=0)
     module.model.layers = nn.ModuleList(list(module.model.layers)[::2])
     module.config.num_hidden_layers = len(module.model.layers)
     if getattr(module.config, "layer_types", None):

@@ -1,4 +1,4 @@
-"""Six algorithms, twenty steps each, by the commands of docs/chat.md; each is killed once and goes on."""
+"""Seven algorithms, twenty steps each (PPO: rollouts), by the commands of docs/chat.md; each is killed once and goes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 STEPS, ENDS = 20, 5  # of which the first and the last so many are compared
 SHARED = [
-    "data=jsonl", "model=hf", f"trainer.max_steps={STEPS}", "trainer.batch=8", "trainer.logging_steps=1",
+    "data=jsonl", "model=hf", "trainer.batch=8", "trainer.logging_steps=1",
     "trainer.save_steps=4", "trainer.eval_prompts=8", "generation.max_new_tokens=32",
 ]  # fmt: skip
 SAMPLED = ["rollout.prompts=4", "rollout.samples=4", "trainer.batch=16"]
@@ -29,6 +29,7 @@ class Run:
     overrides: list[str]
     climbs: str = "loss"
     higher: bool = False
+    steps: int = STEPS
 
 
 def plan(model: str, folder: Path) -> list[Run]:
@@ -42,7 +43,7 @@ def plan(model: str, folder: Path) -> list[Run]:
         Run("kto", ["algorithm=kto", preferences, *lora, "reference=adapter"]),
         Run("bradley_terry", ["algorithm=bradley_terry", preferences, *lora]),
         Run("grpo", ["algorithm=grpo", preferences, *lora, *short, *SAMPLED], "reward", True),
-        Run("ppo", ["algorithm=ppo", preferences, *lora, "reference=adapter", *reward, *SAMPLED], "reward", True),
+        Run("ppo", ["algorithm=ppo", preferences, *lora, "reference=adapter", *reward, *SAMPLED], "reward", True, 4 * STEPS),
         Run("distill", ["algorithm=distill", chats, f"model.path={folder / 'student'}", f"roles.teacher={base[11:]}"]),
     ]
 
@@ -50,7 +51,8 @@ def plan(model: str, folder: Path) -> list[Run]:
 def carry_out(run: Run, folder: Path) -> dict[str, Any]:
     """The run's figures. Killed without warning once its first checkpoint is there, the same command goes on."""
     where = folder / "runs" / run.name
-    command = [sys.executable, "-m", "alignzoo", "train", *SHARED, *run.overrides, f"run_dir={where}"]
+    command = [sys.executable, "-m", "alignzoo", "train", *SHARED, *run.overrides]
+    command += [f"trainer.max_steps={run.steps}", f"run_dir={where}"]
     begun, killed = time.monotonic(), False
     with (folder / f"{run.name}.log").open("ab") as log:
         if not (where / "summary.json").exists():
@@ -68,7 +70,7 @@ def carry_out(run: Run, folder: Path) -> dict[str, Any]:
     better = last > first if run.higher else last < first
     return {
         "kind": "run", "run": run.name, "metric": run.climbs, "code": code, "first": first, "last": last, "better": better,
-        "steps": len(series), "killed": killed, "seconds": time.monotonic() - begun,
+        "steps": run.steps, "killed": killed, "seconds": time.monotonic() - begun,
     }  # fmt: skip
 
 
@@ -77,6 +79,6 @@ def answer(run: Run, folder: Path) -> dict[str, Any]:
     from transformers import pipeline
 
     chat = pipeline("text-generation", model=str(folder / "runs" / run.name / "model"))
-    asked = [{"role": "user", "content": "What is the capital of France?"}]
-    text = chat(asked, max_new_tokens=24, do_sample=False)[0]["generated_text"][-1]["content"]
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    text = chat(question, max_new_tokens=24, do_sample=False)[0]["generated_text"][-1]["content"]
     return {"kind": "answer", "run": run.name, "text": text}

@@ -105,7 +105,7 @@ def ours(job: Job, run: Path) -> None:
     batches, rollouts = list[Any](), list[Any]()
     trainer._record = speed.listening(trainer._record, batches)
     if job.replayed:
-        trainer.loader.sample = speed.recording(trainer.loader.sample, rollouts)
+        trainer.sample = speed.recording(trainer.sample, rollouts)
 
     def work() -> list[list[Group]]:
         if 0 < len(rollouts) <= job.replayed:

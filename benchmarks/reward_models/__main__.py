@@ -50,13 +50,13 @@ def main(name: str, overrides: list[str]) -> None:
         cfg.choices.algorithm: _margins(folder / "model", source, len(heldout)),
     }
     longer = np.array([len(chosen) - len(rejected) for chosen, rejected in tested], dtype=np.float64)
-    found = {model: measures(values) for model, values in margins.items()} | {"longer": measures(longer, log_loss=False)}
+    figures = {model: measures(values) for model, values in margins.items()} | {"longer": measures(longer, log_loss=False)}
     groups = np.unique(prompts, return_inverse=True)[1]
-    bag, own = (calibration.right(values) for values in margins.values())
+    bag, model = (calibration.right(values) for values in margins.values())
     record = {
         "pairs": {"train": len(train), "heldout": len(heldout), "heldout_prompts": len(set(prompts))},
-        **found,
-        "reward model - bag of words": interval(own - bag, groups),
+        **figures,
+        "reward model - bag of words": interval(model - bag, groups),
         "overrides": [text for text in overrides if not text.startswith(("data.path", "run_dir"))],
         "seconds": round(sum(v for k, v in summary.items() if k == "training_seconds"), 1),
     }
@@ -67,11 +67,11 @@ def main(name: str, overrides: list[str]) -> None:
 
 def measures(margins: calibration.Floats, log_loss: bool = True) -> dict[str, float]:
     """Accuracy; and what else there is to say of margins that are log-odds."""
-    found = {"accuracy": calibration.accuracy(margins)}
+    figures = {"accuracy": calibration.accuracy(margins)}
     if log_loss:
         error = calibration.expected_calibration_error(margins)
-        found |= {"log_loss": calibration.log_loss(margins), "calibration_error": error}
-    return {name: round(value, 4) for name, value in found.items()}
+        figures |= {"log_loss": calibration.log_loss(margins), "calibration_error": error}
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 @torch.no_grad()

@@ -45,16 +45,16 @@ class BagOfWords:
 
     def _margins(self, features: tuple[Tensor, Tensor, int]) -> Tensor:
         row, signed, count = features
-        found = self.weight[signed.abs() - 1] * signed.sign()
-        return found.new_zeros(count).index_add(0, row, found)
+        weights = self.weight[signed.abs() - 1] * signed.sign()
+        return weights.new_zeros(count).index_add(0, row, weights)
 
     def _differences(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor, int]:
         """Which row, and which column (from 1), negative for terms that only the rejected one has; the number of rows."""
         entries = [
             (row, sign * (self.column[term] + 1))
             for row, (chosen, rejected) in enumerate(pairs)
-            for sign, own, other in ((1, terms(chosen), terms(rejected)), (-1, terms(rejected), terms(chosen)))
-            for term in sorted(own - other)
+            for sign, here, there in ((1, terms(chosen), terms(rejected)), (-1, terms(rejected), terms(chosen)))
+            for term in sorted(here - there)
             if term in self.column
         ]
         row, signed = torch.tensor(entries, dtype=torch.long).reshape(-1, 2).T

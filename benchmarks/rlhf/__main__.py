@@ -31,20 +31,20 @@ def main(overrides: list[str]) -> int:
     if summaries[-1]["status"] != "finished":
         sys.exit("interrupted: the same command goes on")
     first, last = (Path(summaries[i]["run_dir"]) for i in (0, -1))
-    found = compare.compare(last, first, PROMPTS, ["gold=sentiment"])
+    comparison = compare.compare(last, first, PROMPTS, ["gold=sentiment"])
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "comparison.json").write_text(found.to_json() + "\n", "utf-8")
+    (RESULTS / "comparison.json").write_text(comparison.to_json() + "\n", "utf-8")
     shutil.copy(last.parent / "pipeline.json", RESULTS / "pipeline.json")
     stages = json.loads((last.parent / "pipeline.json").read_text("utf-8"))["stages"]
-    text = page(found, stages, ["python", "-m", "benchmarks.rlhf", *overrides])
+    text = page(comparison, stages, ["python", "-m", "benchmarks.rlhf", *overrides])
     (RESULTS / "README.md").write_text(text, "utf-8")
     print(text)
     return 0
 
 
-def demands(found: compare.Against, seconds: float) -> list[tuple[str, str, bool]]:
+def demands(comparison: compare.Against, seconds: float) -> list[tuple[str, str, bool]]:
     """What is asked, what was measured, whether it holds."""
-    gold, distinct, perplexity = (found[name] for name in ("gold", "distinct_2", "perplexity"))
+    gold, distinct, perplexity = (comparison[name] for name in ("gold", "distinct_2", "perplexity"))
     low = gold.interval[0] if gold.interval else float("-inf")
     return [
         ("mean sentiment at least 0.3 above sft's", f"{gold.compared:+.3f}", gold.compared >= 0.3),
@@ -55,7 +55,7 @@ def demands(found: compare.Against, seconds: float) -> list[tuple[str, str, bool
     ]
 
 
-def page(found: compare.Against, stages: list[dict[str, Any]], command: list[str]) -> str:
+def page(comparison: compare.Against, stages: list[dict[str, Any]], command: list[str]) -> str:
     """The results as Markdown."""
     seconds = sum(stage["seconds"] for stage in stages)
     lines = [
@@ -64,24 +64,24 @@ def page(found: compare.Against, stages: list[dict[str, Any]], command: list[str
         "with Bradley-Terry noise, ppo on that reward model with a KL leash. The policy never sees the judge itself. Made by",
         f"`{' '.join(command)}` on {os.cpu_count()} cores.", "",
         "| demanded | measured | holds |", "|---|---|---|",
-        *(f"| {what} | {value} | {'yes' if holds else '**no**'} |" for what, value, holds in demands(found, seconds)), "",
+        *(f"| {what} | {value} | {'yes' if holds else '**no**'} |" for what, value, holds in demands(comparison, seconds)), "",
         "| stage | seconds | held-out measures |", "|---|---|---|",
         *(f"| {s['name']} | {s['seconds']:.0f} | {measures(s['metrics'])} |" for s in stages), "",
-        f"The policy against the sft model, on {found.prompts} held-out prompts and {found.demonstrations} held-out",
+        f"The policy against the sft model, on {comparison.prompts} held-out prompts and {comparison.demonstrations} held-out",
         "demonstrations; differences of means, and for distinct-n and perplexity ratios, with 95 % intervals:", "",
         "| | policy | sft | compared | interval |", "|---|---|---|---|---|",
         *(
             f"| {m.name} | {m.first:.4g} | {m.second:.4g} | {'x ' if m.ratio else ''}{m.compared:.3f} | {ends(m.interval)} |"
-            for m in found.measures
+            for m in comparison.measures
         ),
-        f"| win rate | | | {found.win_rate:.3f} | {ends(found.win_rate_interval)} |", "",
-        f"## The first {SHOWN} of the {found.prompts}, not chosen", "",
-        *(line for sample in found.samples[:SHOWN] for line in told(sample, found.judge)),
+        f"| win rate | | | {comparison.win_rate:.3f} | {ends(comparison.win_rate_interval)} |", "",
+        f"## The first {SHOWN} of the {comparison.prompts}, not chosen", "",
+        *(line for sample in comparison.samples[:SHOWN] for line in side_by_side(sample, comparison.judge)),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
 
 
-def told(sample: Any, judge: str) -> list[str]:
+def side_by_side(sample: Any, judge: str) -> list[str]:
     sides = (("sft", sample.reference, "reference"), ("policy", sample.policy, "policy"))
     rows = [f"- {name} ({sample.scores[side][judge]:+.2f}): {' '.join(text.split())}" for name, text, side in sides]
     return [f"> {' '.join(sample.prompt.split())}", "", *rows, ""]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.speed.kinds import KINDS
 from benchmarks.speed.material import SIZES
-from benchmarks.speed.measure import RESULTS, WORK, Row, measure, save, told
+from benchmarks.speed.measure import RESULTS, WORK, Row, line, measure, save
 from benchmarks.speed.page import COLUMNS
 
 
@@ -17,10 +17,10 @@ def main() -> None:
     row = Row(
         algorithm=options.algorithm, size=options.size, column=options.column, profile=options.profile, steps=options.steps,
         turn=options.turn, threads=options.threads, waiting=options.waiting, new_tokens=options.new_tokens,
-        overrides=options.override, label=options.label,
+        overrides=options.override, label=options.label, beside=options.beside,
     )  # fmt: skip
     result = measure(row, options.data, options.work, options.rows)
-    print(told(result))
+    print(line(result))
     save(result, options.out)
     sys.exit(0 if result["gate"]["passed"] else 1)
 
@@ -44,6 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--override", action="append", default=[], help="of alignzoo's run, such as model.forward=padded")
     parser.add_argument("--label", default="", help="in the result's name, beside the overrides it stands for")
+    parser.add_argument("--beside", default="", help="a checkout of alignzoo with its .venv, compared with instead of TRL")
     return parser.parse_args()
 
 

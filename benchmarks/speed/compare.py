@@ -26,9 +26,9 @@ def gate(ours: Side, theirs: Side, replayed: bool = False) -> dict[str, Any]:
     return {"steps": steps, "loss": loss, "gradient": gradient, "moved": moved, "replayed": replayed, "passed": passed}
 
 
-def apart(one: float, other: float) -> float:
+def apart(a: float, b: float) -> float:
     """Relatively."""
-    return abs(one - other) / max(abs(other), 1e-12)
+    return abs(a - b) / max(abs(b), 1e-12)
 
 
 def blocks(steps: Sequence[float], size: int, warm_up: int = WARM_UP) -> list[float]:
@@ -44,10 +44,10 @@ def per(amounts: Sequence[float], units: Sequence[float]) -> list[float]:
 def ratios(ours: Side, theirs: Side, unit: str, size: int, clock: str = "cpu") -> list[float]:
     """TRL's time over ours, block by block: a step's, or that of a token of `unit` ("tokens" trained on, or "sampled") where
     the two don't work on the same ones."""
-    mine, other = blocks(ours[clock], size), blocks(theirs[clock], size)
+    our_times, their_times = blocks(ours[clock], size), blocks(theirs[clock], size)
     if unit != "steps":
-        mine, other = per(mine, blocks(ours[unit], size)), per(other, blocks(theirs[unit], size))
-    return per(other, mine)
+        our_times, their_times = per(our_times, blocks(ours[unit], size)), per(their_times, blocks(theirs[unit], size))
+    return per(their_times, our_times)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -56,27 +56,27 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def summary(ours: Side, theirs: Side, unit: str, size: int, clock: str = "cpu") -> dict[str, Any]:
     """All figures of one row. Rates and utilisation count useful work only, and that of the blocks that count."""
-    found: dict[str, Any] = {"ratio": spread(ratios(ours, theirs, unit, size, clock))}
-    found["alternations"] = len(blocks(ours[clock], size))
+    figures: dict[str, Any] = {"ratio": spread(ratios(ours, theirs, unit, size, clock))}
+    figures["alternations"] = len(blocks(ours[clock], size))
     peak = max(ours["peak_flops"], theirs["peak_flops"])
-    found["peak_gflops"] = peak / 1e9
+    figures["peak_gflops"] = peak / 1e9
     share = _share_of_work(ours, theirs, unit, size)
     for name, side, work in (("ours", ours, 1.0), ("theirs", theirs, share)):
         seconds = sum(blocks(side[clock], size))
         flops, tokens = (work * sum(blocks(ours[key], size)) for key in ("useful_flops", "useful_tokens"))
-        found[name] = {
-            "seconds_per_step": seconds / (found["alternations"] * size), "tokens_per_second": tokens / seconds,
+        figures[name] = {
+            "seconds_per_step": seconds / (figures["alternations"] * size), "tokens_per_second": tokens / seconds,
             "utilisation": flops / seconds / peak, "peak_mb": side["peak_mb"], "ready_mb": side["ready_mb"],
             "whole_run_seconds": side[f"total_{clock}"],
         }  # fmt: skip
         if "sampled" in (unit, *(["sampled"] if side.get("sampled") else [])):
-            found[name]["ms_per_sampled_token"] = 1000 * seconds / max(sum(_sampled(side, size)), 1)
-    found["throughput_ratio"] = found["ours"]["tokens_per_second"] / found["theirs"]["tokens_per_second"]
-    found["peak_ratio"] = ours["peak_mb"] / theirs["peak_mb"]
+            figures[name]["ms_per_sampled_token"] = 1000 * seconds / max(sum(_sampled(side, size)), 1)
+    figures["throughput_ratio"] = figures["ours"]["tokens_per_second"] / figures["theirs"]["tokens_per_second"]
+    figures["peak_ratio"] = ours["peak_mb"] / theirs["peak_mb"]
     grown = [side["peak_mb"] - side["ready_mb"] for side in (ours, theirs)]
-    found["peak_over_ready_ratio"] = grown[0] / grown[1] if grown[1] else None
-    found["whole_run_ratio"] = theirs[f"total_{clock}"] / ours[f"total_{clock}"]
-    return found
+    figures["peak_over_ready_ratio"] = grown[0] / grown[1] if grown[1] else None
+    figures["whole_run_ratio"] = theirs[f"total_{clock}"] / ours[f"total_{clock}"]
+    return figures
 
 
 def _share_of_work(ours: Side, theirs: Side, unit: str, size: int) -> float:

@@ -54,8 +54,8 @@ def useful(
         return 3 * (once + bare) + (2 * once + bare) / passes
     if algorithm == "kto":
         flat = [(p, c) for p, cs in groups for c in cs]
-        others = [(p, [flat[i - 1][1]]) for i, (p, _) in enumerate(flat)]
-        return (4 - beforehand) * once + (2 - beforehand) * shape.forward(others, prompts=False)
+        unfit = [(p, [flat[i - 1][1]]) for i, (p, _) in enumerate(flat)]
+        return (4 - beforehand) * once + (2 - beforehand) * shape.forward(unfit, prompts=False)
     if algorithm == "bradley_terry":
         return 3 * shape.forward(groups, head=False)
     return {"sft": 3, "dpo": 4 - beforehand}[algorithm] * once

@@ -26,19 +26,19 @@ class Kind:
     itself: bool = False  # TRL has no such trainer: compared with alignzoo's own padded path
 
     def overrides(self, folder: Path, steps: int, new_tokens: int) -> list[str]:
-        found = [
+        overrides = [
             "model=hf", f"model.path={folder / self.model}", "data=jsonl", f"data.path={folder / f'{self.rows}.jsonl'}",
             "data.heldout=0", f"trainer.max_steps={steps}", f"trainer.batch={self.batch}", f"trainer.micro_batch={self.batch}",
             f"trainer.learning_rate={RATE}", "trainer.logging_steps=1", *(part.format(folder=folder) for part in self.ours),
         ]  # fmt: skip
         if self.samples:
             prompts = self.batch // self.samples
-            found += [
+            overrides += [
                 f"generation.max_new_tokens={new_tokens}",
                 f"rollout.samples={self.samples}",
                 f"rollout.prompts={prompts}",
             ]
-        return found
+        return overrides
 
 
 VOWELS = ("reward=function", "reward.path=benchmarks.speed.rewards.vowels")

@@ -58,9 +58,9 @@ class Load:
         places, whole = torch.arange(self._rows), torch.zeros(self._rows, dtype=torch.bool)
         written = torch.arange(int(right.max())) < right[:, None]
         draw = lambda mask: torch.randint(2, self.vocabulary, mask.shape, generator=source)  # noqa: E731
-        asked = torch.arange(int(left.max())) >= int(left.max()) - left[:, None]
+        attended = torch.arange(int(left.max())) >= int(left.max()) - left[:, None]
         return Completions(
-            prompts=Prompts(ids=draw(asked), attended=asked, row=torch.arange(self.prompts)), ids=draw(written),
+            prompts=Prompts(ids=draw(attended), attended=attended, row=torch.arange(self.prompts)), ids=draw(written),
             prompt_of=places // self.group, attended=written, scored=written, truncated=whole, row=places,
         )  # fmt: skip
 
@@ -137,13 +137,13 @@ def fit(points: Sequence[dict[str, Any]], way: str) -> dict[str, float]:
     }  # fmt: skip
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(sweeps: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 3.2), layout="constrained")
     FigureCanvasSVG(figure)
-    for axes, (name, swept) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+    for axes, (name, swept) in zip(figure.subplots(1, len(sweeps), squeeze=False)[0], sweeps.items(), strict=True):
         x = [point["x"] for point in swept["points"]]
         for way, style in ((Forward.auto.value, "o-"), (Forward.padded.value, "s--")):
             label = "alignzoo" if way == Forward.auto.value else "padded"
@@ -156,7 +156,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def told(found: dict[str, Any]) -> str:
+def markdown(sweeps: dict[str, Any]) -> str:
     head = (
         "swept",
         "from",
@@ -169,11 +169,11 @@ def told(found: dict[str, Any]) -> str:
         "padded",
     )
     body = []
-    for name, swept in found.items():
+    for name, swept in sweeps.items():
         fits = [swept["fits"][way.value] for way in WAYS]
         ends = [str(swept["points"][i][name]) for i in (0, -1)]
         columns = (("slope_us", 2), ("r_squared", 4), ("dearer_at_the_end", 2))
-        body.append((TITLES[name], *ends, *(f"{one[key]:.{digits}f}" for key, digits in columns for one in fits)))
+        body.append((TITLES[name], *ends, *(f"{line[key]:.{digits}f}" for key, digits in columns for line in fits)))
     return table(head, body)
 
 
@@ -185,13 +185,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     about = provenance(0.0)
-    found = {name: sweep(name, SIZES[options.size][:4], options.repeats) for name in SWEEPS}
+    sweeps = {name: sweep(name, SIZES[options.size][:4], options.repeats) for name in SWEEPS}
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "linear.json").write_text(json.dumps({"size": options.size, **about, "sweeps": found}, indent=1) + "\n")
-    draw(found, options.out / "linear.svg")
-    text = TEXT.format(size=options.size, commit=about["commit"], table=told(found))
+    (options.out / "linear.json").write_text(json.dumps({"size": options.size, **about, "sweeps": sweeps}, indent=1) + "\n")
+    draw(sweeps, options.out / "linear.svg")
+    text = TEXT.format(size=options.size, commit=about["commit"], table=markdown(sweeps))
     (options.out / "linear.md").write_text(text)
-    print(told(found))
+    print(markdown(sweeps))
 
 
 if __name__ == "__main__":

@@ -43,19 +43,19 @@ def prepare(folder: Path, size: str, data: Path, rows: int) -> None:
 def rows_of(pairs: list[dict[str, str]], folder: Path) -> None:
     """Write every view of the pairs, in both orders."""
     order = generator(SEED, "order", 0).permutation(len(pairs)).tolist()  # alignzoo reads row `order[place]` at `place`
-    for name, made in views(pairs).items():
-        stored: list[Any] = [None] * len(made)
+    for name, rows in views(pairs).items():
+        stored: list[Any] = [None] * len(rows)
         for place, row in enumerate(order):
-            stored[row] = made[place]
+            stored[row] = rows[place]
         _write(folder / f"{name}.jsonl", stored)
         batch = KINDS["kto"].batch
-        ordered = list(zip(order, made, strict=True))
+        ordered = list(zip(order, rows, strict=True))
         if name == "judged":  # whose completion is whose mismatched one goes by the rows' numbers, within a step
             ordered = [
                 pair for i in range(0, len(ordered), batch) for pair in sorted(ordered[i : i + batch], key=lambda p: p[0])
             ]
-            made = [row | {"label": bool(row["label"])} for _, row in ordered]
-        _write(folder / f"{name}-ordered.jsonl", made)
+            rows = [row | {"label": bool(row["label"])} for _, row in ordered]
+        _write(folder / f"{name}-ordered.jsonl", rows)
 
 
 def views(pairs: list[dict[str, str]]) -> dict[str, list[dict[str, Any]]]:
@@ -98,15 +98,15 @@ def byte_pairs(texts: list[str], vocabulary: int) -> Any:
     from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast
 
-    made = Tokenizer(BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     special = ["<pad>", "<eos>"]
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    made.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<eos>")
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
 
 
 def models(folder: Path, size: str, tokenizer: Any, pairs: list[dict[str, str]]) -> None:
@@ -119,15 +119,15 @@ def models(folder: Path, size: str, tokenizer: Any, pairs: list[dict[str, str]])
     policy = LlamaForCausalLM(config(*SIZES[size], tokenizer))
     scorer = LlamaForSequenceClassification(config(*SIZES[size], tokenizer, num_labels=1))
     scorer.model.load_state_dict(policy.model.state_dict())
-    made: dict[str, Any] = {"model": policy, "scorer": scorer}
+    modules: dict[str, Any] = {"model": policy, "scorer": scorer}
     if size in TEACHERS:
-        made["teacher"] = LlamaForCausalLM(config(*TEACHERS[size], SIZES[size][4], tokenizer))
+        modules["teacher"] = LlamaForCausalLM(config(*TEACHERS[size], SIZES[size][4], tokenizer))
     sampler = copy.deepcopy(policy)
     lengths = [len(tokenizer(pair["chosen"])["input_ids"]) + 1 for pair in pairs]
     prompts = [tokenizer(pair["prompt"])["input_ids"] for pair in pairs[:8]]
     end_after(sampler, tokenizer.eos_token_id, sum(lengths) / len(lengths), prompts)
-    made["sampler"] = sampler
-    for name, module in made.items():
+    modules["sampler"] = sampler
+    for name, module in modules.items():
         module.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
 
@@ -143,16 +143,16 @@ def end_after(module: Any, end: int, length: float, prompts: list[list[int]]) ->
     states = []
     with torch.no_grad():
         for prompt in prompts:
-            asked = torch.tensor([prompt])
-            written = module.generate(asked, attention_mask=torch.ones_like(asked), do_sample=True, top_k=0, **FORTY)
+            ids = torch.tensor([prompt])
+            written = module.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, **FORTY)
             states.append(module.model(written).last_hidden_state[0, len(prompt) :])
         rows = torch.cat(states)
-        others = (rows @ weight.T).index_fill(1, torch.tensor([end]), -torch.inf).logsumexp(1)
+        rest = (rows @ weight.T).index_fill(1, torch.tensor([end]), -torch.inf).logsumexp(1)
         low, high = -20.0, 20.0
         for _ in range(40):
             middle = (low + high) / 2
             logit = rows @ weight[end] + middle * rows[:, 0]
-            low, high = (low, middle) if (logit - others).sigmoid().mean() > 1 / length else (middle, high)
+            low, high = (low, middle) if (logit - rest).sigmoid().mean() > 1 / length else (middle, high)
     weight[end, 0] += low
 
 

@@ -42,6 +42,7 @@ class Row:
     new_tokens: int = 128
     overrides: list[str] = field(default_factory=list)
     label: str = ""  # tells rows apart that differ in overrides
+    beside: str = ""  # a checkout of alignzoo, set up, that is the other program instead of TRL
 
     def __post_init__(self) -> None:
         if self.steps % self.turn:
@@ -54,6 +55,11 @@ class Row:
         return "-".join([self.algorithm, self.profile, self.size, self.column, *more])
 
     @property
+    def itself(self) -> bool:
+        """Whether both programs are alignzoo."""
+        return bool(self.beside) or KINDS[self.algorithm].itself
+
+    @property
     def clock(self) -> str:
         """CPU time says nothing of threads that wait for each other."""
         return "wall" if self.threads > 1 else "cpu"
@@ -61,11 +67,10 @@ class Row:
     @property
     def unit(self) -> str:
         """Per what times are compared: a step, where both do the same work in it."""
-        kind = KINDS[self.algorithm]
-        if kind.samples and not kind.itself:
+        if KINDS[self.algorithm].samples and not self.itself:
             return "sampled"
-        others = self.column == "best" and self.algorithm in ("sft", "bradley_terry")  # packing, and batches by length
-        return "tokens" if others else "steps"
+        packed = self.column == "best" and self.algorithm in ("sft", "bradley_terry")  # packing, and batches by length
+        return "tokens" if packed else "steps"
 
 
 def measure(row: Row, data: Path, work: Path = WORK, rows: int = 400) -> dict[str, Any]:
@@ -75,9 +80,9 @@ def measure(row: Row, data: Path, work: Path = WORK, rows: int = 400) -> dict[st
     load = os.getloadavg()[0]
     with cores(row.threads):
         ours, theirs = pair(row, folder)
-        found = compare.summary(ours, theirs, row.unit, row.turn, row.clock)
-        found["gate"] = gated(row, folder, ours, theirs)
-    return asdict(row) | {"name": row.name, "unit": row.unit} | found | provenance(load) | {
+        figures = compare.summary(ours, theirs, row.unit, row.turn, row.clock)
+        figures["gate"] = gated(row, folder, ours, theirs)
+    return asdict(row) | {"name": row.name, "unit": row.unit} | figures | provenance(load) | {
         "runs": {"ours": {k: v for k, v in ours.items() if k != "rollouts"}, "theirs": theirs}
     }  # fmt: skip
 
@@ -122,10 +127,10 @@ def replayed(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both programs on the completions that alignzoo samples; where both are alignzoo, each samples them."""
     with tempfile.TemporaryDirectory() as scratch:
         for side in ("ours", "theirs"):
-            given = side == "theirs" and not KINDS[row.algorithm].itself
+            replays = side == "theirs" and not row.itself
             what = job(
                 row, folder, side, Path(scratch) / f"{side}.json", steps=min(compare.GATED, row.steps), replay=True,
-                completions=str(Path(scratch) / "ours.json") if given else "",
+                completions=str(Path(scratch) / "ours.json") if replays else "",
             )  # fmt: skip
             program = command(row, side, what, Path(scratch) / "job.json")
             ended = subprocess.run(program, env=environment(row), capture_output=True, text=True)
@@ -140,24 +145,27 @@ def replayed(row: Row, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def job(row: Row, folder: Path, side: str, out: Path, **more: Any) -> Job:
-    """What one side is to do: of what TRL hasn't got, the other side is alignzoo's padded path."""
-    padded = KINDS[row.algorithm].itself and side == "theirs"
+    """What one side is to do: of what TRL hasn't got, the other side is alignzoo's padded path, or that of another checkout."""
+    padded = row.itself and side == "theirs" and not row.beside
     return Job(
         folder=str(folder), out=str(out), algorithm=row.algorithm, column="padded" if padded else row.column,
-        new_tokens=row.new_tokens, overrides=row.overrides if side == "ours" else [], **more,
+        new_tokens=row.new_tokens, overrides=row.overrides if side == "ours" or row.beside else [], **more,
     )  # fmt: skip
 
 
 def command(row: Row, side: str, what: Job, path: Path) -> list[str]:
     """What runs this side, with the job in a file of its own."""
-    program = "ours" if KINDS[row.algorithm].itself else side
-    return [sys.executable, "-m", f"benchmarks.speed.{program}", str(what.save(path))]
+    python, program = [sys.executable], "ours" if row.itself else side
+    if row.beside and side == "theirs":
+        checkout = Path(row.beside).resolve()
+        python = ["env", "-C", str(checkout), str(checkout / ".venv/bin/python")]
+    return [*python, "-m", f"benchmarks.speed.{program}", str(what.save(path))]
 
 
 def environment(row: Row) -> dict[str, str]:
-    own = {"OMP_NUM_THREADS": str(row.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    return others | own | ({"OMP_WAIT_POLICY": "PASSIVE"} if row.waiting == "passive" else {})
+    fixed = {"OMP_NUM_THREADS": str(row.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    return inherited | fixed | ({"OMP_WAIT_POLICY": "PASSIVE"} if row.waiting == "passive" else {})
 
 
 def provenance(load: float) -> dict[str, Any]:
@@ -170,13 +178,13 @@ def provenance(load: float) -> dict[str, Any]:
 
 
 def commit() -> str:
-    found = subprocess.run(
+    described = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
     )
-    return found.stdout.strip() or "unknown"
+    return described.stdout.strip() or "unknown"
 
 
-def told(result: dict[str, Any]) -> str:
+def line(result: dict[str, Any]) -> str:
     ratio, gate = result["ratio"], result["gate"]
     apart = f"loss apart {gate['loss']:.1e}" if "loss" in gate else "no gate of its own"
     return (

@@ -66,7 +66,7 @@ class Meter(TrainerCallback):
         return {
             "cpu": self.cpu, "wall": self.wall, "tokens": tokens, "loss": [float(row["loss"]) for row in rows],
             "grad_norm": [float(row.get("grad_norm") or 0.0) for row in rows],
-            "length": [float(found) for row in rows if (found := row.get("completions/mean_length", row.get("length")))],
+            "length": [float(length) for row in rows if (length := row.get("completions/mean_length", row.get("length")))],
             "total_cpu": self.total[0], "total_wall": self.total[1], "peak_mb": self.highest, "ready_mb": self.ready,
             "peak_flops": peak(), "moved": moved(module, start), **more,
         }  # fmt: skip

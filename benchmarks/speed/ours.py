@@ -22,18 +22,17 @@ def run(job: Job) -> dict[str, Any]:
     kind, folder = job.kind, Path(job.folder)
     beforehand = kind.refers and job.column == "best"
     more = [*PADDED] * (job.column == "padded") + ["reference=cached"] * beforehand + [*GATE["ours"]] * job.replay
-    made = lambda: instantiate(compose([*kind.overrides(folder, job.steps, job.new_tokens), *more, *job.overrides]))  # noqa: E731
+    setup = lambda: instantiate(compose([*kind.overrides(folder, job.steps, job.new_tokens), *more, *job.overrides]))  # noqa: E731
     with tempfile.TemporaryDirectory() as run:
         if beforehand:  # a first run on the same rows fills the cache
-            trainer_of(made(), Path(run) / "first", Path(run)).train()
-        trainer = trainer_of(made(), Path(run) / "timed", Path(run))
+            trainer_of(setup(), Path(run) / "first", Path(run)).train()
+        trainer = trainer_of(setup(), Path(run) / "timed", Path(run))
         meter, batches, rollouts = Meter(job.block), list[Any](), list[Any]()
         meter.count = lambda: trainer.cost.counts["trained_tokens"]
         trainer.callback_handler.callbacks.insert(0, meter)  # before the engine's own, whose evaluation is no part of a step
         trainer._record = listening(trainer._record, batches)
         if kind.samples:
-            loader: Any = trainer.loader
-            loader.sample = recording(loader.sample, rollouts)
+            trainer.sample = recording(trainer.sample, rollouts)
         trainer.train()
     groups = [groups_of(batch) for batch in batches]
     shape = Shape.of(trainer.trained.main.config)

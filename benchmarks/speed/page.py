@@ -68,8 +68,8 @@ def write(folder: Path) -> Path:
 
 
 def results(folder: Path) -> list[Result]:
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    rows = [row for row in found if "ratio" in row and row["algorithm"] in NAMES]
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    rows = [row for row in results if "ratio" in row and row["algorithm"] in NAMES]
     place = lambda row: (  # noqa: E731
         row["profile"] != "hh", SIZES.index(row["size"]), row["threads"], COLUMNS.index(row["column"]),
         list(NAMES).index(row["algorithm"]), row["label"],
@@ -77,13 +77,13 @@ def results(folder: Path) -> list[Result]:
     return sorted(rows, key=place)
 
 
-def page(rows: Sequence[Result], others: Sequence[str] = (), folder: Path | None = None) -> str:
+def page(rows: Sequence[Result], pages: Sequence[str] = (), folder: Path | None = None) -> str:
     parts = [INTRODUCTION, "## Against what was asked for\n", targets(rows), "## Every row\n", READING, every(rows)]
     plots = sorted(folder.glob("*.svg")) if folder else []
     if plots:
         parts += ["## Cost against useful tokens\n", *(f"![{plot.stem}]({plot.name})\n" for plot in plots)]
-    if others:
-        parts += ["## More\n", "".join(f"- [{name.removesuffix('.md')}]({name})\n" for name in others)]
+    if pages:
+        parts += ["## More\n", "".join(f"- [{name.removesuffix('.md')}]({name})\n" for name in pages)]
     return "\n".join(parts)
 
 
@@ -95,18 +95,18 @@ def targets(rows: Sequence[Result]) -> str:
     )  # fmt: skip
     body = []
     for name, target in TARGETS.items():
-        mine = {
+        rows_by_column = {
             (row["size"], row["column"]): row
             for row in rows
             if row["algorithm"] == name and row["profile"] == "hh" and row["threads"] == 1 and not row["label"]
         }
-        tuned = [mine.get((size, "tuned")) for size in SIZES]
+        tuned = [rows_by_column.get((size, "tuned")) for size in SIZES]
         speeds = [judged(figure(row, "ratio"), target.reach, "x") for row in tuned]
-        best = [judged(figure(mine.get((size, "best")), "ratio"), target.best or 0, "x") for size in SIZES[:2]]
-        single = [judged(figure(mine.get((size, "accumulated")), "ratio"), 0, "x") for size in SIZES[:2]]
+        best = [judged(figure(rows_by_column.get((size, "best")), "ratio"), target.best or 0, "x") for size in SIZES[:2]]
+        single = [judged(figure(rows_by_column.get((size, "accumulated")), "ratio"), 0, "x") for size in SIZES[:2]]
         memory = [judged(figure(row, "peak_ratio"), target.memory, "", most=True) for row in tuned]
-        asked = [f"{target.reach:g}x / {target.aim:g}x", f"{target.best:g}x" if target.best else "-"]
-        body.append((NAMES[name], *speeds, asked[0], *best, asked[1], *single, *memory, f"<= {target.memory:.2f}"))
+        wanted = [f"{target.reach:g}x / {target.aim:g}x", f"{target.best:g}x" if target.best else "-"]
+        body.append((NAMES[name], *speeds, wanted[0], *best, wanted[1], *single, *memory, f"<= {target.memory:.2f}"))
     return (
         table(head, body)
         + "\nIn bold: short of the target. A dash: not measured, or its gate failed (below), which voids it.\n"
@@ -115,15 +115,15 @@ def targets(rows: Sequence[Result]) -> str:
 
 def figure(row: Result | None, name: str) -> float | None:
     """Nothing where the row's gate has failed: its ratio counts for nothing."""
-    found = row[name] if row and row["gate"]["passed"] else None
-    return found["median"] if isinstance(found, dict) else found
+    value = row[name] if row and row["gate"]["passed"] else None
+    return value["median"] if isinstance(value, dict) else value
 
 
 def judged(value: float | None, target: float, unit: str, most: bool = False) -> str:
     if value is None:
         return "-"
-    told = f"{value:.2f}{unit}"
-    return told if (value <= target if most else value >= target) else f"**{told}**"
+    text = f"{value:.2f}{unit}"
+    return text if (value <= target if most else value >= target) else f"**{text}**"
 
 
 def every(rows: Sequence[Result]) -> str:
@@ -151,12 +151,12 @@ def line(row: Result) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def gate(found: Result) -> str:
-    if not found["steps"]:
-        return f"as {found['see']}"
-    told = f"{found['loss']:.1e}{'†' if found['replayed'] else ''}"
-    more = f", gradient norms {found['gradient']:.1e}, way moved {found['moved']:.1e}"
-    return told if found["passed"] else f"**failed: {told}{more}**"
+def gate(outcome: Result) -> str:
+    if not outcome["steps"]:
+        return f"as {outcome['see']}"
+    text = f"{outcome['loss']:.1e}{'†' if outcome['replayed'] else ''}"
+    more = f", gradient norms {outcome['gradient']:.1e}, way moved {outcome['moved']:.1e}"
+    return text if outcome["passed"] else f"**failed: {text}{more}**"
 
 
 def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.speed import page
-from benchmarks.speed.measure import RESULTS, WORK, Row, measure, save, told
+from benchmarks.speed.measure import RESULTS, WORK, Row, line, measure, save
 
 SAMPLING = ("rloo", "grpo", "distill")
 OFFLINE = ("dpo", "sft", "bradley_terry", "kto")
@@ -65,7 +65,7 @@ def main() -> None:
             print(f"{row.name} failed:\n{error}", flush=True)
             continue
         save(result, options.out)
-        print(told(result), flush=True)
+        print(line(result), flush=True)
         page.write(options.out)
 
 

@@ -117,14 +117,14 @@ def step(folder: Path, algorithm: str, new_tokens: int = 128) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told(found: dict[str, Any], size: str) -> str:
+def section(step: dict[str, Any], size: str) -> str:
     """One step's table."""
-    whole = found["profiled_seconds"]
-    body = [(name, f"{1000 * s:.1f}", f"{s / whole:.0%}") for name, s in sorted(found["parts"].items(), key=lambda p: -p[1])]
+    whole = step["profiled_seconds"]
+    body = [(name, f"{1000 * s:.1f}", f"{s / whole:.0%}") for name, s in sorted(step["parts"].items(), key=lambda p: -p[1])]
     return STEP.format(
-        name=NAMES[found["algorithm"]], size=size, ms=1000 * found["seconds"], count=TIMED, gigaflop=found["gigaflop"],
-        peak=found["peak_gflops"], floor=1000 * found["floor"], share=found["floor"] / found["seconds"], whole=1000 * whole,
-        its_floor=1000 * found["profiled_floor"], table=table(("part", "ms", "share"), body),
+        name=NAMES[step["algorithm"]], size=size, ms=1000 * step["seconds"], count=TIMED, gigaflop=step["gigaflop"],
+        peak=step["peak_gflops"], floor=1000 * step["floor"], share=step["floor"] / step["seconds"], whole=1000 * whole,
+        its_floor=1000 * step["profiled_floor"], table=table(("part", "ms", "share"), body),
     )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def main() -> None:
         f"{name}-{folder.name}": step(folder, name) for folder in options.folders for name in options.algorithms.split(",")
     }
     (options.out / "profile.json").write_text(json.dumps({**about, "steps": steps}, indent=1) + "\n")
-    text = "\n".join(told(found, name.split("-", 1)[1].replace("-", " ")) for name, found in steps.items())
+    text = "\n".join(section(step, name.split("-", 1)[1].replace("-", " ")) for name, step in steps.items())
     head = HEAD.format(commit=about["commit"], load=about["load"][1])
     (options.out / "profile.md").write_text(head + text)
     print(text)

@@ -34,9 +34,9 @@ def run(job: Job) -> dict[str, Any]:
         losses = _replay(trainer, job) if job.completions else []
         trainer.add_callback(meter)
         trainer.train()
-        found = meter.found(trainer.model, Path(model(job)))
+        figures = meter.found(trainer.model, Path(model(job)))
     size = job.kind.batch
-    return found | {"sampled": [length * size for length in found["length"]]} | ({"loss": losses} if losses else {})
+    return figures | {"sampled": [length * size for length in figures["length"]]} | ({"loss": losses} if losses else {})
 
 
 def arguments(job: Job, folder: str) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def rows(job: Job, every: bool = False) -> Any:
     """The rows of as many steps, or all of them."""
     from datasets import load_dataset
 
-    found = load_dataset("json", data_files=str(Path(job.folder) / f"{job.kind.rows}-ordered.jsonl"), split="train")
-    return found if every else found.select(range(min(len(found), job.steps * job.kind.batch)))
+    data = load_dataset("json", data_files=str(Path(job.folder) / f"{job.kind.rows}-ordered.jsonl"), split="train")
+    return data if every else data.select(range(min(len(data), job.steps * job.kind.batch)))
 
 
 def model(job: Job) -> str:
@@ -162,10 +162,10 @@ def _compact() -> None:
 def _replay(trainer: Any, job: Job) -> list[float]:
     """Give it the completions that alignzoo sampled; returns the list that its losses will be written into, where it logs
     another one than ours."""
-    given = iter(json.loads(Path(job.completions).read_text())["rollouts"])
+    rollouts = iter(json.loads(Path(job.completions).read_text())["rollouts"])
 
     def generate(prompts: list[list[int]], *_: Any, **__: Any) -> Any:
-        rollout = next(given)
+        rollout = next(rollouts)
         if rollout["prompts"] != prompts:
             raise ValueError("the two programs read other prompts")
         return (rollout["completions"], None) if job.algorithm == "grpo" else rollout["completions"]
@@ -183,10 +183,10 @@ def _score_function(trainer: Any) -> list[float]:
     def compute(network: Any, inputs: dict[str, Any]) -> Any:
         seen: list[Any] = []
 
-        def listen(*given: Any, **keywords: Any) -> Any:
-            found = log_probs(*given, **keywords)
-            seen.append(found[0].detach())
-            return found
+        def listen(*arguments: Any, **keywords: Any) -> Any:
+            outputs = log_probs(*arguments, **keywords)
+            seen.append(outputs[0].detach())
+            return outputs
 
         trainer._get_per_token_logps_and_entropies = listen
         loss = inner(network, inputs)

@@ -64,8 +64,8 @@ def trimmed(scores: np.ndarray) -> tuple[float, float]:
 
 def bootstrap(method: str, statistic: Callable[..., Any] = np.mean) -> Interval:
     def interval(scores: np.ndarray) -> tuple[float, float]:
-        found = stats.bootstrap((scores,), statistic, method=method, n_resamples=2000, rng=0, vectorized=True)
-        return found.confidence_interval.low, found.confidence_interval.high
+        estimate = stats.bootstrap((scores,), statistic, method=method, n_resamples=2000, rng=0, vectorized=True)
+        return estimate.confidence_interval.low, estimate.confidence_interval.high
 
     return interval
 
@@ -111,8 +111,8 @@ def of_improvement() -> Iterator[list[str]]:
             rng, true = np.random.default_rng(seeds), stats.norm.cdf(ahead / math.sqrt(2))
             held = 0
             for _ in range(4000):
-                found = probability_of_improvement(rng.normal(ahead, 1, seeds), rng.normal(0, 1, seeds))[1]
-                held += found is not None and found[0] <= true <= found[1]
+                interval = probability_of_improvement(rng.normal(ahead, 1, seeds), rng.normal(0, 1, seeds))[1]
+                held += interval is not None and interval[0] <= true <= interval[1]
             cells.append(f"{held / 4000:.1%}")
         yield ["normal", str(seeds), *cells]
 

@@ -34,11 +34,11 @@ FEW = 24  # stories of each source that are watched during training
 
 
 def main() -> None:
-    given = arguments()
-    recipe = Recipe(**{field.name: getattr(given, field.name) for field in fields(Recipe)})
-    given.out.mkdir(parents=True, exist_ok=True)
-    stories, heldout = read(given.data / "train.jsonl.gz"), read(given.data / "valid.jsonl.gz")
-    tokenizer = vocabulary(given.out / "tokenizer", stories, recipe.vocabulary)
+    options = arguments()
+    recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
+    options.out.mkdir(parents=True, exist_ok=True)
+    stories, heldout = read(options.data / "train.jsonl.gz"), read(options.data / "valid.jsonl.gz")
+    tokenizer = vocabulary(options.out / "tokenizer", stories, recipe.vocabulary)
     model = fresh(recipe, tokenizer)
     print(f"{model.num_parameters():,} parameters, {len(stories):,} stories", flush=True)
     sources = sorted({story.source for story in heldout})
@@ -48,13 +48,13 @@ def main() -> None:
     def report(step: int, row: dict[str, float]) -> None:
         now = perplexity(model, tokenizer, watched, recipe.context)
         row = {"step": step, **row} | {f"perplexity/{source}": round(of["perplexity"], 2) for source, of in now.items()}
-        with (given.out / "progress.jsonl").open("a") as file:
+        with (options.out / "progress.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(row, flush=True)
 
-    checkpoint = given.out / "checkpoint.pt"
-    train(model, encode(stories, tokenizer), recipe, tokenizer, checkpoint, given.save_every, given.compile, report)
-    finish(model, tokenizer, heldout, recipe, given.out)
+    checkpoint = options.out / "checkpoint.pt"
+    train(model, encode(stories, tokenizer), recipe, tokenizer, checkpoint, options.save_every, options.compile, report)
+    finish(model, tokenizer, heldout, recipe, options.out)
 
 
 def vocabulary(folder: Path, stories: list[Story], size: int) -> PreTrainedTokenizerFast:

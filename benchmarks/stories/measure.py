@@ -36,9 +36,9 @@ def perplexity(model: Any, tokenizer: Any, stories: Sequence[Story], length: int
             labels[row, scored : len(window)] = ids[row, scored : len(window)]
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
         nll = F.cross_entropy(logits.transpose(1, 2), labels[:, 1:], ignore_index=IGNORED, reduction="none").sum(-1)
-        for (source, _, _), row, own in zip(chunk, nll.tolist(), labels, strict=True):
+        for (source, _, _), row, targets in zip(chunk, nll.tolist(), labels, strict=True):
             loss[source] += row
-            tokens[source] += int((own != IGNORED).sum())
+            tokens[source] += int((targets != IGNORED).sum())
     loss["all"], tokens["all"], characters["all"] = sum(loss.values()), sum(tokens.values()), sum(characters.values())
     return {
         source: {
@@ -59,7 +59,7 @@ def samples(model: Any, tokenizer: Any, prompts: Sequence[str], temperature: flo
     texts = []
     for prompt in prompts:
         ids = tokenizer([prompt], return_tensors="pt")["input_ids"]
-        made = model.generate(
+        ids_of_story = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             do_sample=True,
@@ -68,5 +68,5 @@ def samples(model: Any, tokenizer: Any, prompts: Sequence[str], temperature: flo
             top_p=1.0,
             max_length=length,
         )
-        texts.append(tokenizer.decode(made[0], skip_special_tokens=True))
+        texts.append(tokenizer.decode(ids_of_story[0], skip_special_tokens=True))
     return texts

@@ -75,19 +75,19 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 def passages(story: Story) -> Iterator[Row]:
     """Sentences with what follows each: the opening, and in long stories the beginnings of paragraphs of the middle."""
-    found = sentences(story.text)
-    paragraphs = [place for place, (start, _) in enumerate(found) if start == 0 or story.text[start - 1] == "\n"]
+    spans = sentences(story.text)
+    paragraphs = [place for place, (start, _) in enumerate(spans) if start == 0 or story.text[start - 1] == "\n"]
     wanted = [i * len(paragraphs) // PASSAGES for i in range(PASSAGES)] if len(story.text) > LONG else [0]
     for first in [paragraphs[number] for number in wanted if number < len(paragraphs)]:
-        row = _passage(story, found[first:])
+        row = _passage(story, spans[first:])
         if row:
             yield row | {"kind": "opening" if first == 0 else "middle"}
 
 
-def _passage(story: Story, found: list[tuple[int, int]]) -> Row | None:
-    if len(found) < 2 or not OPENING[0] <= found[0][1] - found[0][0] <= OPENING[1]:
+def _passage(story: Story, spans: list[tuple[int, int]]) -> Row | None:
+    if len(spans) < 2 or not OPENING[0] <= spans[0][1] - spans[0][0] <= OPENING[1]:
         return None
-    (start, cut), rest = found[0], found[1:]
+    (start, cut), rest = spans[0], spans[1:]
     ends = [end for _, end in rest if CONTINUATION[0] <= end - cut <= CONTINUATION[1]]
     if not ends:
         return None
@@ -116,8 +116,8 @@ def titles(data: Path, train: list[Story], heldout: list[Story]) -> tuple[list[R
     """The titles of old tales with how each begins, parted as the tales are."""
     with gzip.open(data / "fairytaleqa_qa.jsonl.gz", "rt", encoding="utf-8") as lines:
         begins = {row["story"]: row["context"] for row in reversed([json.loads(line) for line in lines])}
-    made: tuple[list[Row], list[Row]] = ([], [])
-    for rows, stories in zip(made, (train, heldout), strict=True):
+    parts: tuple[list[Row], list[Row]] = ([], [])
+    for rows, stories in zip(parts, (train, heldout), strict=True):
         tales = {_letters(s.text)[:60]: s for s in stories if s.source == "fairytaleqa"}
         for name, context in sorted(begins.items()):
             tale = tales.get(_letters(context)[:60])
@@ -125,7 +125,7 @@ def titles(data: Path, train: list[Story], heldout: list[Story]) -> tuple[list[R
             if tale and ends:
                 title = name.lower().replace("-", " ") + "\n"
                 rows.append(_row("fairytaleqa") | {"prompt": title, "completion": tale.text[: ends[-1]], "kind": "title"})
-    return made
+    return parts
 
 
 def _letters(text: str) -> str:
@@ -151,9 +151,9 @@ def make(data: Path, seed: int) -> dict[str, list[Row]]:
     named = titles(data, *stories)
     files: dict[str, list[Row]] = {}
     for heldout, name in ((True, "heldout"), (False, "train")):
-        told = [row for story in stories[heldout] for row in passages(story)] + named[heldout]
-        files[f"continuations_{name}"] = unique(told, files.get("continuations_heldout", []))
-        openings = [{k: v for k, v in row.items() if k != "completion"} for row in told if row["kind"] == "opening"]
+        continuations = [row for story in stories[heldout] for row in passages(story)] + named[heldout]
+        files[f"continuations_{name}"] = unique(continuations, files.get("continuations_heldout", []))
+        openings = [{k: v for k, v in row.items() if k != "completion"} for row in continuations if row["kind"] == "opening"]
         tales = [{k: v for k, v in row.items() if k != "completion"} for row in named[heldout]]
         rng.shuffle(openings)
         rng.shuffle(tales)
@@ -175,11 +175,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder of train.jsonl.gz, valid.jsonl.gz and fairytaleqa_qa.jsonl.gz")
     parser.add_argument("out", type=Path, help="the folder of the files made")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in make(given.data, given.seed).items():
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, rows in make(options.data, options.seed).items():
         text = "".join(json.dumps(dict(sorted(row.items())), ensure_ascii=False) + "\n" for row in rows)
-        (given.out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        (options.out / f"{name}.jsonl").write_text(text, encoding="utf-8")
         print(f"{name}: {len(rows)} rows, {len(text) / 1e6:.2f} MB")
 
 

@@ -67,9 +67,9 @@ def fresh(recipe: Recipe, tokenizer: Any) -> LlamaForCausalLM:
 def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024), its updates scaled to the size of AdamW's, and AdamW for embeddings and norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "layers" not in name]
+    vectors = [p for name, p in model.named_parameters() if p.ndim != 2 or "layers" not in name]
     muon = torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW(others, lr=recipe.learning_rate, weight_decay=0.0, betas=(0.9, 0.95), fused=True)
+    adamw = torch.optim.AdamW(vectors, lr=recipe.learning_rate, weight_decay=0.0, betas=(0.9, 0.95), fused=True)
     return [muon, adamw]
 
 
@@ -96,21 +96,21 @@ def train(
     report: Callable[[int, dict[str, float]], None],
 ) -> None:
     """Trains in place up to `recipe.steps`, from the checkpoint if there is one."""
-    made = optimizers(model, recipe)
+    optimizers_of_model = optimizers(model, recipe)
     forward: Any = torch.compile(model) if compiled else model
     model.train()
-    first = _restore(checkpoint, model, made, recipe)
+    first = _restore(checkpoint, model, optimizers_of_model, recipe)
     losses, began = [], time.monotonic()
     for step, rows in zip(range(first, recipe.steps), batches(stories, recipe, tokenizer, first), strict=False):
         torch.manual_seed(recipe.seed * 1_000_000 + step)  # for dropout: the same, resumed or not
         loss = _loss(forward, rows, tokenizer.pad_token_id)
         loss.backward()
         losses.append(loss.item())
-        _update(model, made, recipe.learning_rate * recipe.rate(step))
+        _update(model, optimizers_of_model, recipe.learning_rate * recipe.rate(step))
         if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
             speed = len(losses) * rows.numel() / (time.monotonic() - began)
             report(step + 1, {"loss": sum(losses) / len(losses), "tokens_per_second": round(speed)})
-            _save(checkpoint, model, made, recipe, step + 1)
+            _save(checkpoint, model, optimizers_of_model, recipe, step + 1)
             model.train()
             losses, began = [], time.monotonic()
 
@@ -121,28 +121,28 @@ def _loss(forward: Any, rows: Tensor, pad: int) -> Tensor:
     return loss
 
 
-def _update(model: nn.Module, made: list[torch.optim.Optimizer], rate: float) -> None:
+def _update(model: nn.Module, optimizers: list[torch.optim.Optimizer], rate: float) -> None:
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optimizer in made:
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
 
 
-def _save(path: Path, model: nn.Module, made: list[torch.optim.Optimizer], recipe: Recipe, step: int) -> None:
+def _save(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], recipe: Recipe, step: int) -> None:
     state = {
         "step": step,
         "recipe": asdict(recipe),
         "model": model.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in made],
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
     aside = path.with_suffix(".partial")
     torch.save(state, aside)
     aside.replace(path)
 
 
-def _restore(path: Path, model: nn.Module, made: list[torch.optim.Optimizer], recipe: Recipe) -> int:
+def _restore(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], recipe: Recipe) -> int:
     """The steps done. A checkpoint may be continued for longer than it was meant to, but not past the beginning of its fall."""
     if not path.exists():
         return 0
@@ -155,6 +155,6 @@ def _restore(path: Path, model: nn.Module, made: list[torch.optim.Optimizer], re
         done = f"{path} is at step {state['step']}"
         raise SystemExit(f"{done}, where the learning rate falls already: --steps and --decay must stay as they were")
     model.load_state_dict(state["model"])
-    for optimizer, saved in zip(made, state["optimizers"], strict=True):
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return int(state["step"])

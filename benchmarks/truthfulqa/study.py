@@ -119,9 +119,9 @@ def _features(rows: list[Row], column: dict[str, int]) -> Tensor:
     return features
 
 
-def _difference(one: Tensor, other: Tensor, groups: np.ndarray) -> list[float]:
+def _difference(first: Tensor, second: Tensor, groups: np.ndarray) -> list[float]:
     """The difference of accuracies, and its 95 % interval by a paired bootstrap over prompts."""
-    gain = (one.float() - other.float()).numpy()
+    gain = (first.float() - second.float()).numpy()
     sums, counts = np.bincount(groups, gain), np.bincount(groups)
     draws = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
     means = sums[draws].sum(1) / counts[draws].sum(1)

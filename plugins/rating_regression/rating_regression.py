@@ -46,8 +46,8 @@ class RatingRegression(Algorithm):
         score = models.scorer.scores(batch)
         rating = (batch.rating.to(score.dtype) - self.low) / (self.high - self.low)
         formula = rating_squared_error if self.fit is Fit.squared else rating_cross_entropy
-        said = score.detach() if self.fit is Fit.squared else score.detach().sigmoid()
-        return formula(score, rating), {"score": score, "rating_error": (said - rating).abs() * (self.high - self.low)}
+        predicted = score.detach() if self.fit is Fit.squared else score.detach().sigmoid()
+        return formula(score, rating), {"score": score, "rating_error": (predicted - rating).abs() * (self.high - self.low)}
 
     def _check(self, batch: Rated) -> None:
         """Raises UserError for a rating outside the scale."""

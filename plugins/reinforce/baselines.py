@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Models
-from alignzoo.functional import leave_one_out, masked_mean
+from alignzoo.functional import leave_one_out, length_weighted_baseline, masked_mean
 
 
 class Baseline(Enum):
@@ -17,6 +17,7 @@ class Baseline(Enum):
     mean = "mean"  # of the rollout
     moving_average = "moving_average"  # of past rollouts
     leave_one_out = "leave_one_out"  # of the prompt's other samples: RLOO
+    length_weighted = "length_weighted"  # mean of the prompt's samples, by their tokens: OPO
     greedy = "greedy"  # the reward of the greedy completion: ReMax
 
 
@@ -33,6 +34,8 @@ def baseline(
         return _greedy(models, c, usable)
     if kind is Baseline.leave_one_out:
         return leave_one_out(returns, c.prompt_of, usable), usable
+    if kind is Baseline.length_weighted:
+        return length_weighted_baseline(returns, c.length, c.prompt_of, usable), usable
     if kind is Baseline.moving_average and average is not None:
         return torch.full_like(returns, average), usable
     return masked_mean(returns, usable, models.sum).expand_as(returns), usable

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Kind, Models, OnlineAlgorithm, Role, Search, require
-from alignzoo.functional import discounted_returns, k1, reinforce
+from alignzoo.functional import discounted_returns, reinforce
+from alignzoo.kl import Estimator, FlatKL
 
 from .baselines import Baseline, baseline
 
@@ -33,6 +34,7 @@ class Reinforce(OnlineAlgorithm):
         default=0.05,
         metadata={"help": "KL coefficient in the reward; 0 needs no reference", "search": Search(0.01, 1.0, log=True)},
     )
+    kl_estimator: Estimator = field(default=Estimator.k1, metadata={"help": "of the KL of one token"})
     baseline: Baseline = field(default=Baseline.leave_one_out, metadata={"help": "what is subtracted from the return"})
     reward_to_go: bool = field(default=False, metadata={"help": "weigh a token by what follows it, not by the whole return"})
     decay: float = field(
@@ -41,6 +43,9 @@ class Reinforce(OnlineAlgorithm):
 
     def __post_init__(self) -> None:
         require(self.beta >= 0, "algorithm.beta", self.beta, ">= 0")
+        used = self.beta > 0 or self.kl_estimator is Estimator.k1
+        require(used, "algorithm.kl_estimator", self.kl_estimator.value, "left at k1 where algorithm.beta=0")
+        self.kl = FlatKL(beta=self.beta, estimator=self.kl_estimator)
         require(0 <= self.decay < 1, "algorithm.decay", self.decay, "in [0, 1)")
         used = self.baseline is Baseline.moving_average or self.decay == 0.9
         require(used, "algorithm.decay", self.decay, "left at 0.9 unless algorithm.baseline=moving_average")
@@ -52,18 +57,19 @@ class Reinforce(OnlineAlgorithm):
         return {"policy": policy, "reward": Role(kind=Kind.REWARD), **reference}
 
     def least_samples(self) -> int:
-        return 2 if self.baseline is Baseline.leave_one_out else 1
+        return 2 if self.baseline in (Baseline.leave_one_out, Baseline.length_weighted) else 1
 
     def experience(self, models: Models, batch: Prompts) -> Weighed:
         c = models.policy.generate(batch, models.sampling)
         scores = models.reward(c)
         reward = c.at_last(scores.total)  # (B, T)
-        kl = k1(models.policy.logprobs(c), models.reference.logprobs(c)) if self.beta else None
-        penalised = reward if kl is None else reward - self.beta * kl
+        penalised, kl = reward, None
+        if self.beta:
+            logprobs, reference = models.policy.logprobs(c), models.reference.logprobs(c)
+            penalised, kl = reward - self.kl.penalty(logprobs, reference), c.sum(logprobs - reference)
         total = c.sum(penalised)
         subtracted, usable = baseline(self.baseline, models, c, total, scores.usable, self.average)
         returns = discounted_returns(penalised, c.scored) if self.reward_to_go else total[:, None].expand_as(reward)
-        kl = None if kl is None else c.sum(kl)
         return Weighed(**vars(c), advantages=returns - subtracted[:, None], reward=c.sum(reward), kl=kl).take(usable)
 
     def loss(self, models: Models, batch: Weighed) -> tuple[Tensor, dict[str, Tensor]]:

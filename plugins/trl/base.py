@@ -69,11 +69,11 @@ class Hosted(TrainerPlugin):
         model = hosting.settings.model
         # what Trainer has under the same name in both is given by `arguments`; the rest are TRL's own defaults undone
         ours = {"gradient_checkpointing": model.gradient_checkpointing, "disable_dropout": False}
-        known = {field.name for field in dataclasses.fields(kind)}
-        given = hosting.arguments | {name: value for name, value in ours.items() if name in known} | self.options(hosting)
-        if missing := sorted(set(given) - known):
+        names = {field.name for field in dataclasses.fields(kind)}
+        options = hosting.arguments | {name: value for name, value in ours.items() if name in names} | self.options(hosting)
+        if missing := sorted(set(options) - names):
             raise UserError(f"TRL {metadata.version('trl')} has no {kind.__name__}.{missing[0]}: pip install trl==1.16")
-        return kind(**given)
+        return kind(**options)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -88,10 +88,10 @@ class Reading(Hosted):
     def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
         """Reads the training records in the order in which our own loader has them, one item each."""
         count = hosting.arguments["max_steps"] * hosting.settings.training.batch
-        given = {"ref_model": hosting.modules["reference"]} if "reference" in self.roles() else {}
+        reference = {"ref_model": hosting.modules["reference"]} if "reference" in self.roles() else {}
         return in_order(trainer)(
             hosting.policy, args=config, train_dataset=dataset(hosting.records, count, self.columns),
-            processing_class=hosting.tokenizer, **given,
+            processing_class=hosting.tokenizer, **reference,
         )  # fmt: skip
 
 
@@ -118,11 +118,11 @@ def confine(module: Any, support: Tensor) -> Callable[[], None]:
 def _head(hosting: Hosting) -> Callable[..., None]:
     """A hook that tells the account of the head's product, which TRL makes outside of the network's own forward."""
 
-    def told(module: nn.Module, inputs: Any, keywords: dict[str, Any], output: Any) -> None:
+    def report(module: nn.Module, inputs: Any, keywords: dict[str, Any], output: Any) -> None:
         if keywords.get("fused_lm_head"):
             hosting.multiplied(module, output.log_probs, output.label_mask.numel())
 
-    return told
+    return report
 
 
 def _quiet(trainer: Any, afterwards: list[Callable[[], None]]) -> Any:
@@ -142,8 +142,8 @@ def _quiet(trainer: Any, afterwards: list[Callable[[], None]]) -> Any:
             warnings.simplefilter("ignore", FutureWarning)
             return trainer.train(self, *arguments, **keywords)
 
-    own = {"_send_telemetry": nothing, "create_model_card": nothing, "_prepare_dataset": as_it_is, "train": train}
-    return type(trainer.__name__, (trainer,), own)
+    methods = {"_send_telemetry": nothing, "create_model_card": nothing, "_prepare_dataset": as_it_is, "train": train}
+    return type(trainer.__name__, (trainer,), methods)
 
 
 def in_order(trainer: type) -> type:

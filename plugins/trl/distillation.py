@@ -67,10 +67,11 @@ class TRLDistillation(Sampled):
         return self.generation(hosting) | {"beta": LIMITS.get(self.divergence, self.beta)}
 
     def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
-        prompter, given = Prompter(hosting), hosting.modules["teacher"]
-        teacher = given if hasattr(given, "get_output_embeddings") else Teacher(given, hosting.policy.config)
+        prompter, teacher = Prompter(hosting), hosting.modules["teacher"]
+        if not hasattr(teacher, "get_output_embeddings"):
+            teacher = Teacher(teacher, hosting.policy.config)
         data = prompter.dataset(hosting.arguments["max_steps"], hosting.settings.rollout.samples)
-        return _counted(prompter.asked(trainer), hosting)(
+        return _counted(prompter.prompted(trainer), hosting)(
             hosting.policy, teacher_model=teacher, args=config, train_dataset=data, processing_class=hosting.tokenizer
         )
 
@@ -79,11 +80,11 @@ def _counted(trainer: Any, hosting: Hosting) -> Any:
     """The trainer, telling the account of the heads' products, which it makes by itself."""
 
     def compute(self: Any, student: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
-        found = trainer._compute_loss(self, student, inputs, *arguments, **keywords)
+        losses = trainer._compute_loss(self, student, inputs, *arguments, **keywords)
         teacher = self.accelerator.unwrap_model(self.teacher_model)
         for network in [student] if isinstance(teacher, Teacher) else [student, teacher]:
-            hosting.multiplied(network, found[0], inputs["completion_mask"].sum().item())
-        return found
+            hosting.multiplied(network, losses[0], inputs["completion_mask"].sum().item())
+        return losses
 
     return type(trainer.__name__, (trainer,), {"_compute_loss": compute})
 

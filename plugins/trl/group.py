@@ -58,7 +58,7 @@ class Grouped(Sampled):
         prompter = Prompter(hosting)
         rollout, steps = hosting.settings.rollout, hosting.arguments["max_steps"]
         rollouts = math.ceil(steps * hosting.settings.training.batch / (rollout.prompts * rollout.samples * self.epochs))
-        made = prompter.asked(trainer)(
+        instance = prompter.prompted(trainer)(
             hosting.policy, reward_funcs=prompter.reward, args=config, train_dataset=prompter.dataset(rollouts),
             processing_class=hosting.tokenizer,
         )  # fmt: skip
@@ -67,6 +67,6 @@ class Grouped(Sampled):
 
             reference: Any = hosting.modules["reference"]
             add_fused_lm_head(reference, temperature=config.temperature)
-            made.beta = config.beta = self.beta
-            made.ref_model = made.accelerator.prepare_model(reference, evaluation_mode=True)
-        return made
+            instance.beta = config.beta = self.beta
+            instance.ref_model = instance.accelerator.prepare_model(reference, evaluation_mode=True)
+        return instance

@@ -46,10 +46,10 @@ class TRLKTO(Reading):
         return judged(records, self.threshold)
 
     def make(self, trainer: type, config: Any, hosting: Hosting) -> Any:
-        made = super().make(trainer, config, hosting)
-        collate = made.data_collator
-        made.data_collator = lambda examples: collate(mismatched(examples))
-        return made
+        instance = super().make(trainer, config, hosting)
+        collate = instance.data_collator
+        instance.data_collator = lambda examples: collate(mismatched(examples))
+        return instance
 
 
 def mismatched(examples: list[Row]) -> list[Row]:

@@ -17,19 +17,19 @@ def dataset(records: Callable[[int, int], Any], size: int, columns: Callable[[An
     from datasets import Dataset
 
     def look_up(positions: dict[str, list[int]]) -> dict[str, list[Any]]:
-        found = [row for i in positions["position"] for row in columns(records(i, i + 1))]
-        return {name: [row[name] for row in found] for name in found[0]}
+        rows = [row for i in positions["position"] for row in columns(records(i, i + 1))]
+        return {name: [row[name] for row in rows] for name in rows[0]}
 
     return Dataset.from_dict({"position": range(min(size, MOST))}).with_transform(look_up)
 
 
 def demonstrations(c: Completions) -> list[Row]:
     """For SFT: ids of prompt and completion, labels where the policy wrote."""
-    made = []
+    rows = []
     for prompt, ids, scored in _tokens(c):
         labels = [token if mark else -100 for token, mark in zip(ids, scored, strict=True)]
-        made.append({"input_ids": prompt + ids, "labels": [-100] * len(prompt) + labels})
-    return made
+        rows.append({"input_ids": prompt + ids, "labels": [-100] * len(prompt) + labels})
+    return rows
 
 
 def pairs(batch: Pairs) -> list[Row]:
@@ -41,20 +41,21 @@ def pairs(batch: Pairs) -> list[Row]:
 def compared(batch: Pairs, margin: float) -> list[Row]:
     """For reward models, with `margin` times the data's margins where it is not 0."""
     sides = zip(_tokens(batch.chosen), _tokens(batch.rejected), strict=True)
-    found: list[Row] = [{"chosen_ids": c[0] + c[1], "rejected_ids": r[0] + r[1]} for c, r in sides]
+    rows: list[Row] = [{"chosen_ids": c[0] + c[1], "rejected_ids": r[0] + r[1]} for c, r in sides]
     if margin and batch.margin is None:
         raise UserError(
             f"algorithm.margin={margin} takes the pairs' margins, and the data has none: "
             "say which column holds them with ++data.columns.margin=NAME, or leave algorithm.margin at 0"
         )
-    given = batch.margin.tolist() if margin and batch.margin is not None else []
-    return [row | {"margin": margin * m} for row, m in zip(found, given, strict=True)] if given else found
+    if not margin or batch.margin is None:
+        return rows
+    return [row | {"margin": margin * m} for row, m in zip(rows, batch.margin.tolist(), strict=True)]
 
 
 def judged(batch: Rated, threshold: float) -> list[Row]:
     """For KTO: labels are whether a rating is above the threshold."""
-    found = zip(_tokens(_whole(batch)), (batch.rating > threshold).tolist(), batch.row.tolist(), strict=True)
-    return [{"prompt_ids": t[0], "completion_ids": t[1], "label": label, "row": row} for t, label, row in found]
+    records = zip(_tokens(_whole(batch)), (batch.rating > threshold).tolist(), batch.row.tolist(), strict=True)
+    return [{"prompt_ids": t[0], "completion_ids": t[1], "label": label, "row": row} for t, label, row in records]
 
 
 def _tokens(c: Completions) -> list[tuple[list[int], list[int], list[bool]]]:
@@ -66,9 +67,9 @@ def _tokens(c: Completions) -> list[tuple[list[int], list[int], list[bool]]]:
 
 def _whole(c: Completions) -> Completions:
     """Raises UserError where part of a completion is not the policy's: TRL scores whole completions."""
-    other = (c.attended & ~c.scored).any(1)
-    if bool(other.any()):
-        row = int(c.row[other][0])
+    foreign = (c.attended & ~c.scored).any(1)
+    if bool(foreign.any()):
+        row = int(c.row[foreign][0])
         raise UserError(
             f"row {row}: its completion has tokens that the policy did not write (another turn, tool output), and this trainer "
             "of TRL scores whole completions: choose other data, or our own algorithm"

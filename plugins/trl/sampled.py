@@ -72,9 +72,7 @@ class Prompter:
     def reward(self, prompts: list[str], completion_ids: list[list[int]], **ignored: Any) -> list[float | None]:
         """Our reward of TRL's samples; None where no score can be had."""
         c = self.completions(prompts, completion_ids)
-        scores = self.hosting.reward(c)
-        total = scores.total if scores.total.dim() == 1 else c.sum(scores.total)
-        return [value if ok else None for value, ok in zip(total.tolist(), scores.usable.tolist(), strict=True)]
+        return self.hosting.reward(c).numbers(c)
 
     def completions(self, names: Sequence[str], completion_ids: list[list[int]]) -> Completions:
         prompts, prompt_of = self.prompts(names)
@@ -85,7 +83,7 @@ class Prompter:
             truncated=torch.tensor([ids[-1] not in self.ends for ids in completion_ids]),
         ).to(self.device)  # fmt: skip
 
-    def asked(self, trainer: Any) -> Any:
+    def prompted(self, trainer: Any) -> Any:
         """The trainer, given the tokens of our prompts, and in step with its rollouts when it is resumed."""
         prompter = self
 
@@ -94,10 +92,10 @@ class Prompter:
 
         def generate(self: Any, prompt_ids: list[list[int]], *arguments: Any, **keywords: Any) -> Any:
             with prompter.hosting.rollout():
-                made = trainer._generate_single_turn(self, prompt_ids, *arguments, **keywords)
-                completion_ids = made[0] if isinstance(made, tuple) else made
+                output = trainer._generate_single_turn(self, prompt_ids, *arguments, **keywords)
+                completion_ids = output[0] if isinstance(output, tuple) else output
                 prompter.hosting.sampled(sum(map(len, prompt_ids)), sum(map(len, completion_ids)))
-            return made
+            return output
 
         def train(self: Any, resume_from_checkpoint: Any = None, **keywords: Any) -> Any:
             if resume_from_checkpoint:  # TRL counts micro-batches from the start of the process
@@ -105,5 +103,5 @@ class Prompter:
                 self._step = step * self.args.gradient_accumulation_steps
             return trainer.train(self, resume_from_checkpoint=resume_from_checkpoint, **keywords)
 
-        own = {"_tokenize_prompts": tokenize, "_generate_single_turn": generate, "train": train}
-        return type(trainer.__name__, (trainer,), own)
+        methods = {"_tokenize_prompts": tokenize, "_generate_single_turn": generate, "train": train}
+        return type(trainer.__name__, (trainer,), methods)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from alignzoo.bench import job
-from alignzoo.bench.plan import plan
+from alignzoo.bench import forked, job
+from alignzoo.bench.grid import plan
 from alignzoo.bench.request import parse
 from alignzoo.runs import single
 
@@ -59,7 +59,8 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Si
     script.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(job.sys, "executable", str(script))
-    report = importlib.import_module("alignzoo.report.main")
+    monkeypatch.setattr(forked, "able", lambda: False)
+    report = importlib.import_module("alignzoo.report.report")
     monkeypatch.setattr(report, "write", lambda folders, out, metric, command: out / "report.html")
 
     def calls() -> list[str]:

@@ -15,10 +15,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from alignzoo.bench import launch
-from alignzoo.bench import main as bench
+from alignzoo.bench import bench, launch
 from alignzoo.bench.job import INTERRUPTED, STOP, note
-from alignzoo.bench.progress import watching
+from alignzoo.bench.launch import watching
 from alignzoo.cli import main as cli
 from alignzoo.settings import UserError
 
@@ -121,6 +120,7 @@ def test_a_file_of_somebody_else_is_told_before_any_run(pretend: Pretend, name: 
     assert (started(pretended), path.read_text()) == ([], "mine")
 
 
+@pytest.mark.usefixtures("no_nohup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_bench_that_is_stopped_goes_on_by_the_same_command(
     pretend: Pretend, capsys: pytest.CaptureFixture[str], number: signal.Signals
@@ -148,7 +148,8 @@ def interrupt(begun: Path, number: signal.Signals) -> None:
 def test_a_bench_that_is_killed_goes_on_with_what_is_missing(pretend: Pretend) -> None:
     """Its run lives on; the next bench waits for it rather than start it a second time."""
     pretended = pretend(ARGV, {"dpo-1": "wait"})
-    program = "import sys; sys.executable = sys.argv.pop(1); from alignzoo.bench import main; main.main(sys.argv[1:])"
+    program = "import sys; sys.executable = sys.argv.pop(1); from alignzoo.bench import bench, forked; "
+    program += "forked.able = lambda: False; bench.main(sys.argv[1:])"
     first = subprocess.Popen([pretended.python, "-c", program, str(pretended.script), *ARGV])
     while not (pretended.home / "dpo-1.begun").exists():
         assert first.poll() is None

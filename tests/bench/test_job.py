@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from alignzoo.bench.grid import plan
 from alignzoo.bench.job import INTERRUPTED, STOP, Job, journal
-from alignzoo.bench.plan import plan
 from alignzoo.bench.request import parse
 from tests.limits import HANG
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo.bench import main as bench
-from alignzoo.bench import plan
+from alignzoo.bench import bench, grid
 from alignzoo.errors import UserError
 
 GRID = [
@@ -26,8 +25,8 @@ def test_the_plan_is_printed_and_nothing_is_composed_twice_or_written(tmp_path, 
     monkeypatch.chdir(tmp_path)
     Path("here/data.beta=0.1/dpo-7").mkdir(parents=True)
     Path("here/data.beta=0.1/dpo-7/summary.json").write_text("{}")
-    composed, compose = [], plan.compose
-    monkeypatch.setattr(plan, "compose", lambda overrides: composed.append(overrides) or compose(overrides))
+    composed, compose = [], grid.compose
+    monkeypatch.setattr(grid, "compose", lambda overrides: composed.append(overrides) or compose(overrides))
     before = sorted(Path().rglob("*"))
     assert bench.main([*GRID, "dry_run=true"]) == 0
     assert capsys.readouterr().out == PLAN
@@ -44,3 +43,13 @@ def test_tuning_is_counted(tmp_path, monkeypatch, capsys):
 def test_a_mistake_is_one_here_too():
     with pytest.raises(UserError, match="suite has several values"):
         bench.main([*GRID, "dry_run=true", "data.beta=0.3"])
+
+
+def test_a_folder_of_suites_of_ones_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("conf/suite").mkdir(parents=True)
+    Path("conf/suite/short.yaml").write_text("defaults: [exact, _self_]\nalgorithms: [dpo]\nseeds: 2\n")
+    assert bench.main(["--config-dir", "conf", "suite=short", "dry_run=true"]) == 0
+    assert capsys.readouterr().out.startswith("short: 2 runs in runs/bench")
+    with pytest.raises(UserError, match="--config-dir=nowhere is not a folder"):
+        bench.main(["--config-dir=nowhere", "suite=short"])

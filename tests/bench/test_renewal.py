@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from alignzoo.bench import main as bench
-from alignzoo.bench.plan import plan
+from alignzoo.bench import bench
+from alignzoo.bench.grid import plan
 from alignzoo.bench.request import parse
 from alignzoo.config import instantiate
+from alignzoo.errors import UserError
 from alignzoo.runs import made_of, results, single
 
 LOSS = """
@@ -83,7 +84,7 @@ def test_an_unfinished_run_is_made_again_unless_it_is_running(
     runs = plan(parse([*ARGV, "seeds=1"]))
     with Path("here/mine-0.log").open("ab") as log:  # as a run that outlived its bench holds it
         fcntl.flock(log, fcntl.LOCK_EX)
-        from alignzoo.bench.renewal import renew
+        from alignzoo.bench.bench_folder import renew
 
         renew(parse([*ARGV, "seeds=1"]), runs)
     assert Path("here/mine-0").exists() and capsys.readouterr().err == ""
@@ -103,6 +104,6 @@ def test_runs_of_before_are_kept_and_told_in_a_line(one_seed: SimpleNamespace, c
 def test_a_seed_edited_in_config_yaml_is_refused(one_seed: SimpleNamespace) -> None:
     path = Path("here/mine-0/config.yaml")
     path.write_text(path.read_text().replace("\nseed: 0\n", "\nseed: 7\n"))
-    with pytest.raises(bench.record.UserError, match=r"mine-0 holds a run with other settings \(seed: 7 there, 0 asked for\)"):
+    with pytest.raises(UserError, match=r"mine-0 holds a run with other settings \(seed: 7 there, 0 asked for\)"):
         bench.main([*ARGV, "seeds=1"])
     assert json.loads(Path("here/mine-0/fingerprint.json").read_text())["items"]["config"]

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo.bench.overrides import take_overrides
-from alignzoo.bench.request import parse
+from alignzoo.bench.request import parse, take_overrides
 from alignzoo.bench.suite import grid, labelled, seeds_of
 from alignzoo.cli import main as cli
-from alignzoo.config.overrides import split_list
+from alignzoo.config.quoting import split_list
 from alignzoo.settings import UserError
 
 MINE = """\
@@ -35,7 +34,7 @@ def mine(tmp_path: Path) -> str:
 def test_without_a_task_it_is_the_exact_one() -> None:
     made = parse(["trainer.max_steps=3"])
     assert (made.suite_name, made.suite.overrides[0], made.overrides) == ("exact", "experiment=exact", ["trainer.max_steps=3"])
-    assert (made.threads, made.folder, made.jobs) == (1, Path("runs/bench"), None)
+    assert (made.bench.threads, made.folder, made.jobs) == (1, Path("runs/bench"), None)
     assert set(made.algorithms) == {"dpo", "ppo", "distill", "reinforce"}
     assert made.command == ["alignzoo", "bench", "trainer.max_steps=3"]
 
@@ -51,7 +50,7 @@ def test_a_task_of_ones_own_takes_nothing_of_a_suite(task: str) -> None:
 def test_a_suite_of_ones_own_is_a_file(mine: str) -> None:
     made = parse([mine])
     assert (made.suite_name, made.algorithms, made.seeds) == ("mine", {"reinforce": "reinforce", "half": "reinforce"}, [3, 4])
-    assert (made.vary, made.sweep, made.suite.threshold) == ({"data.beta": [0.1, 0.5]}, {}, 0.8)
+    assert (made.suite.vary, made.suite.sweep, made.suite.threshold) == ({"data.beta": [0.1, 0.5]}, {}, 0.8)
     assert made.suite.override == {"half": ["trainer.learning_rate=5e-4"]}
 
 
@@ -66,18 +65,18 @@ def test_a_suite_of_ones_own_may_be_in_the_search_path_and_build_on_another(tmp_
 
 def test_the_user_has_the_last_word(mine: str) -> None:
     made = parse([mine, "seeds=1", "algorithms=half:reinforce", "suite.vary.data.beta=[1]", "suite.threshold=0.5"])
-    assert (made.seeds, made.algorithms, made.vary, made.suite.threshold) == (
+    assert (made.seeds, made.algorithms, made.suite.vary, made.suite.threshold) == (
         [0],
         {"half": "reinforce"},
         {"data.beta": [1]},
         0.5,
     )
-    assert parse(["suite.sweep.data.beta=[0.1,1]"]).sweep == {"data.beta": [0.1, 1]}
+    assert parse(["suite.sweep.data.beta=[0.1,1]"]).suite.sweep == {"data.beta": [0.1, 1]}
 
 
 def test_overrides_of_one() -> None:
     argv = ["bench.override.ppo=[algorithm.kl.beta=0.2,trainer.batch=8]", "trainer.max_steps=3"]
-    assert parse(argv).override == {"ppo": ["algorithm.kl.beta=0.2", "trainer.batch=8"]}
+    assert parse(argv).bench.override == {"ppo": ["algorithm.kl.beta=0.2", "trainer.batch=8"]}
     assert take_overrides([*argv, "bench.override.ppo=seed=3"])[0]["ppo"][-1] == "seed=3"
 
 
@@ -140,7 +139,7 @@ def test_seeds() -> None:
 )
 def test_mistakes(argv: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        assert parse(argv).vary
+        assert parse(argv).suite.vary
 
 
 @pytest.mark.parametrize(
@@ -157,7 +156,7 @@ def test_a_suite_that_says_nonsense(tmp_path: Path, text: str, message: str) -> 
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        assert parse([f"suite={path}"]).vary
+        assert parse([f"suite={path}"]).suite.vary
 
 
 def test_a_file_does_not_hide_behind_a_name_that_is_taken(tmp_path: Path) -> None:

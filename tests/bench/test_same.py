@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from alignzoo.bench import main as bench
+from alignzoo.bench import bench
 from alignzoo.cli import main as cli
 
 TINY = [

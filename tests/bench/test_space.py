@@ -10,7 +10,8 @@ import pytest
 
 from alignzoo import config
 from alignzoo.bench import space as spaces
-from alignzoo.bench.space import Dimension, Space, given, read, space
+from alignzoo.bench.space import Dimension, Space, by_label, read, space
+from alignzoo.bench.suite import flat_ranges
 from alignzoo.settings import Search, UserError, searches
 
 RATE = Dimension("trainer.learning_rate", Search(1e-5, 1e-1, log=True), 1e-3)
@@ -52,14 +53,22 @@ def test_the_settings_of_nested_dataclasses_are_found_by_their_dotted_keys() -> 
     assert "discount" not in found
 
 
-def test_a_share_of_a_range_is_a_value() -> None:
-    assert [RATE.at(share) for share in (0, 0.25, 0.5, 0.999999)] == [1e-5, 1e-4, 1e-3, 0.1]
-    assert [CLIP.at(share) for share in (0, 0.5, 0.123456)] == [0.1, 0.3, 0.1494]
-    assert [EPOCHS.at(share) for share in (0, 0.249, 0.25, 0.5, 0.75, 0.999)] == [1, 1, 2, 3, 4, 4]
-    layers = Dimension("k", Search(1, 127, log=True), 8)
-    assert [layers.at(share) for share in (0, 0.5, 0.999999)] == [1, 11, 127], "sqrt(1 * 128) = 11.3"
-    options = Dimension("k", Search(options=(None, 0.5, Kind.fancy)), None)
-    assert [options.at(share) for share in (0.1, 0.4, 0.9)] == [None, 0.5, "fancy"]
+def test_what_is_drawn_is_in_the_range_and_can_be_typed_again() -> None:
+    layers = Dimension("layers", Search(1, 127, log=True), 8)
+    options = Dimension("options", Search(options=(None, 0.5, Kind.fancy)), None)
+    trials = Space([RATE, CLIP, EPOCHS, layers, options]).trials(33, 10_000, "ppo")[1:]
+    for d, kind in ((RATE, float), (CLIP, float), (EPOCHS, int), (layers, int)):
+        assert all(isinstance(trial[d.key], kind) and trial[d.key] in d.search for trial in trials)
+    assert all(float(f"{trial[RATE.key]:.4g}") == trial[RATE.key] for trial in trials)
+    assert np.bincount([trial[EPOCHS.key] for trial in trials])[1:].tolist() == [8, 8, 8, 8]
+    low = sum(trial["layers"] <= 11 for trial in trials)
+    assert 14 <= low <= 18, "about half lie below sqrt(1 * 127) = 11.3"
+    assert {trial["options"] for trial in trials} == {None, 0.5, "fancy"}
+
+
+def test_a_rounded_value_stays_in_the_range() -> None:
+    narrow = Dimension("narrow", Search(0.12344, 0.2), 0.15)
+    assert [narrow.readable(x) for x in (0.123441, 0.15, 0.1500049)] == [0.12344, 0.15, 0.15]
 
 
 def test_every_decade_of_a_range_in_logarithms_gets_as_many_trials() -> None:
@@ -164,7 +173,7 @@ def test_ranges_of_every_algorithm_and_of_one() -> None:
         "trainer.learning_rate": [1e-4, 1e-2], "ppo": {"algorithm": {"clip": [0.1, 0.3]}}, "trainer": {"weight_decay": None},
         "dpo": {"algorithm.beta": {"low": 1, "high": 2}},
     }  # fmt: skip
-    everyone, single = given(node, ["ppo", "dpo"])
+    everyone, single = by_label(flat_ranges(node), ["ppo", "dpo"])
     assert everyone == {"trainer.learning_rate": [1e-4, 1e-2], "trainer.weight_decay": None}
     assert single == {"ppo": {"algorithm.clip": [0.1, 0.3]}, "dpo": {"algorithm.beta": {"low": 1, "high": 2}}}
 

@@ -16,16 +16,15 @@ import pytest
 from omegaconf import DictConfig
 
 from alignzoo import config
-from alignzoo.bench import job, launch, tuning
-from alignzoo.bench import main as bench
-from alignzoo.bench.plan import Run, plan
+from alignzoo.bench import bench, job, launch, tuning
+from alignzoo.bench.grid import BenchRun, plan
 from alignzoo.bench.request import parse
 from alignzoo.runs import single
 from alignzoo.settings import UserError
 
 RATE = "trainer.learning_rate"
 COMPOSE, TIED = config.compose, config.tied
-Gap = Callable[[Run], float | None]
+Gap = Callable[[BenchRun], float | None]
 
 
 @cache
@@ -62,15 +61,15 @@ def bench_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., S
     """
 
     def made(argv: Sequence[str], gap: Gap = lambda r: 0.5, interrupt: bool = False) -> SimpleNamespace:
-        done: list[Run] = []
+        done: list[BenchRun] = []
 
-        def execute(runs: Sequence[Run], request: Any) -> list[int]:
+        def execute(runs: Sequence[BenchRun], request: Any) -> list[int]:
             waiting = [r for r in runs if not r.finished]
             done.extend(waiting)
             return [job.INTERRUPTED if interrupt else _pretend(r, request.folder, gap(r)) for r in waiting]
 
         monkeypatch.setattr(launch, "execute", execute)
-        report = importlib.import_module("alignzoo.report.main")
+        report = importlib.import_module("alignzoo.report.report")
         monkeypatch.setattr(report, "write", lambda folders, out, *_: out / "report.html")
         code = bench.main(["experiment=exact", *argv, f"folder={tmp_path}/b"])
         said = json.loads((tmp_path / "b" / "bench.json").read_text())["tuning"]
@@ -79,7 +78,7 @@ def bench_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., S
     return made
 
 
-def _pretend(r: Run, folder: Path, gap: float | None) -> int:
+def _pretend(r: BenchRun, folder: Path, gap: float | None) -> int:
     if gap is None:
         job.note(folder, {"run": str(r.folder), "code": 1, "seconds": 1.0, "error": "out of memory"})
         return 1
@@ -97,7 +96,7 @@ def _pretend(r: Run, folder: Path, gap: float | None) -> int:
     return 0
 
 
-def rate(r: Run) -> float:
+def rate(r: BenchRun) -> float:
     return float(r.config.trainer.learning_rate)
 
 
@@ -224,7 +223,7 @@ def test_what_is_configured_stays_where_nothing_is_better(bench_of: Callable[...
 
 
 def test_the_mean_over_tuning_seeds_decides(bench_of: Callable[..., SimpleNamespace]) -> None:
-    def gap(r: Run) -> float:
+    def gap(r: BenchRun) -> float:
         return {"0-10000": 0.5, "0-10001": 0.5, "1-10000": 0.9, "1-10001": 0.0, "2-10000": 0.4, "2-10001": 0.7}.get(
             r.folder.name, 0
         )
@@ -237,7 +236,7 @@ def test_the_mean_over_tuning_seeds_decides(bench_of: Callable[..., SimpleNamesp
 def test_a_trial_that_fails_is_the_worst_and_is_told(
     bench_of: Callable[..., SimpleNamespace], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def gap(r: Run) -> float | None:
+    def gap(r: BenchRun) -> float | None:
         return None if r.folder.name == "1-10000" else math.nan if r.folder.name == "2-10000" else -5.0
 
     b = bench_of(["algorithms=[sft]", "seeds=1", "bench.tune=4"], gap)

@@ -57,13 +57,13 @@ def test_the_next_step_from_a_saved_network_is_trls(
 
 def test_the_page() -> None:
     lines = [
-        {"kind": "run", "run": "dpo", "metric": "loss", "first": 0.7, "last": 0.6, "better": True},
+        {"kind": "run", "run": "dpo", "steps": 20, "metric": "loss", "first": 0.7, "last": 0.6, "better": True},
         {"kind": "answer", "run": "dpo", "text": "Paris."},
         {"kind": "equal", "what": "dpo", "ours": {"loss": 0.5, "grad_norm": 2.0, "tokens": 0},
          "theirs": {"loss": 0.5, "grad_norm": 2.002, "tokens": 0}},
     ]  # fmt: skip
     page = command.page("tiny", lines)
-    assert "| `dpo` | loss | 0.7 | 0.6 | yes |" in page and '- `dpo`: "Paris."' in page
+    assert "| `dpo` | 20 | loss | 0.7 | 0.6 | yes |" in page and '- `dpo`: "Paris."' in page
     assert "| dpo | 0.5 | 0.5 | 2 | 2.002 | 1.0e-03 |" in page
 
 

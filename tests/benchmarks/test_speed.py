@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from benchmarks.speed import compare, linear, ours, page, plan, theirs
 from benchmarks.speed.floor import Shape, useful
 from benchmarks.speed.job import Job
 from benchmarks.speed.material import prepare, views
-from benchmarks.speed.measure import Row, save
+from benchmarks.speed.measure import Row, command, save
+from benchmarks.speed.measure import job as side_job
 from benchmarks.speed.profile import part_of
 from benchmarks.speed.turns import alternate
 
@@ -220,6 +222,18 @@ def test_turns_are_whole() -> None:
         Row(algorithm="dpo", steps=10)
 
 
+def test_another_checkout_runs_from_its_own_place(tmp_path: Path) -> None:
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").symlink_to("/bin/pwd")
+    row = Row(algorithm="rloo", beside=str(tmp_path))
+    assert row.unit == "steps"  # both sample alike
+    sides = {side: side_job(row, tmp_path, side, tmp_path / "out", steps=4) for side in ("ours", "theirs")}
+    assert sides["ours"] == sides["theirs"]
+    there = command(row, "theirs", sides["theirs"], tmp_path / "job.json")
+    assert there[-2:] == ["benchmarks.speed.ours", str(tmp_path / "job.json")]
+    assert subprocess.check_output(there[:4], text=True) == f"{tmp_path.resolve()}\n"
+
+
 def test_only_missing_rows_are_run(tmp_path: Path) -> None:
     assert len({row.name for row in plan.ROWS}) == len(plan.ROWS) == len(plan.missing(tmp_path))
     (tmp_path / f"{plan.ROWS[3].name}.json").write_text("{}")
@@ -244,7 +258,7 @@ def test_padding_costs_what_it_adds(tmp_path: Path) -> None:
     assert many["padded"] > 2 * many["auto"], "sixteen copies of a long prompt"
     linear.draw(found, tmp_path / "linear.svg")
     assert "alignzoo" in (tmp_path / "linear.svg").read_text() and few["auto"] > 0
-    assert linear.told(found).splitlines()[2].startswith("| completions of a prompt | 1 | 16 |")
+    assert linear.markdown(found).splitlines()[2].startswith("| completions of a prompt | 1 | 16 |")
 
 
 @pytest.mark.parametrize(

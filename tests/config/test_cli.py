@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from alignzoo import config
-from alignzoo.cli import completion
+from alignzoo.cli import completion, train_command
 from alignzoo.cli import main as cli
 from alignzoo.runs import single
 from alignzoo.settings import UserError
@@ -70,9 +70,10 @@ def test_an_unknown_option_is_refused_before_torch_is_imported() -> None:
 
 def test_list_shows_plugins_presets_and_yaml_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list"]) == 0
-    shown = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr().out
+    shown = [line.split()[:3] for line in printed.splitlines()]
     assert ["algorithm", "dpo", "preference"] in shown
-    assert ["algorithm", "rloo", "preset"] in shown
+    assert re.search("algorithm +rloo +policy gradient +as reinforce, or less +REINFORCE leave-one-out", printed)
     assert ["data", "jsonl", "JSON"] in shown
     assert [row[:2] for row in shown if row[:1] == ["model"]] == [["model", name] for name in ("hf", "small", "stories")]
 
@@ -82,6 +83,33 @@ def test_list_of_one_group(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[:2] for line in capsys.readouterr().out.split("\n")[1:3]] == [["peft", "lora"], ["peft", "none"]]
     assert cli.main(["list", "pefd"]) == 2
     assert capsys.readouterr().err.startswith("alignzoo: no group 'pefd'. Did you mean 'peft'? Available: algorithm, data, ")
+
+
+def test_algorithms_by_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the settings of presets: dapo's KL is 0."""
+    assert cli.main(["list", "--needs", "prompts", "--without", "reference"]) == 0
+    rows = [re.split("  +", line.strip())[:3] for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["family", "name", "needs"] and ["policy gradient", "dapo", "prompts, reward"] in rows
+    assert "grpo" not in [name for _, name, *_ in rows]
+    assert cli.main(["list", "algorithm", "--family", "supervised", "--needs", "completions"]) == 0
+    assert "supervised  sft" in capsys.readouterr().out
+    assert cli.main(["list", "--without", "referenc"]) == 2
+    assert "no algorithm needs 'referenc'. Did you mean 'reference'?" in capsys.readouterr().err
+    assert cli.main(["list", "data", "--family", "supervised"]) == 2
+    assert capsys.readouterr().err == "alignzoo: --family, --needs and --without are of algorithms: leave data out\n"
+
+
+def test_cards_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["card", "--compare", "dpo", "cdpo", "simpo"]) == 0
+    printed = capsys.readouterr().out
+    assert "\n    L = - log sigma( beta (l_chosen - l_rejected) - gamma )" in printed
+    rows = {line.split()[0]: re.split("  +", line.strip())[1:] for line in printed.splitlines() if line.strip()}
+    assert rows["needs"] == ["pairs, reference", "pairs, reference", "pairs"]
+    assert rows["beta"] == ["0.1", "0.1", "2.0"] and rows["label_smoothing"] == ["0.0", "0.1"]
+    assert cli.main(["card", "dpo", "--compare", "nothing"]) == 2
+    assert capsys.readouterr().err.startswith("alignzoo: no algorithm 'nothing'.")
+    assert cli.main(["card"]) == 2
+    assert capsys.readouterr().err == "alignzoo: alignzoo card NAME: which? `alignzoo list` shows all names\n"
 
 
 def test_a_card_shows_where_an_algorithm_is_from(capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,12 +255,12 @@ def test_optuna_goes_by_the_metric_and_not_by_runs_that_fail(runs: list[DictConf
 
 
 def test_a_sweeper_hears_of_the_metric_that_was_asked_for(runs: list[DictConfig]) -> None:
-    outcome = cli._one_of_several(None, lambda: config.compose(["seed=1"]))
+    outcome = train_command.one_of_several(None, lambda: config.compose(["seed=1"]))
     assert (outcome, outcome.code) == (0.25, 0)
-    failed = cli._one_of_several(None, lambda: config.compose(["seed=13"]))
+    failed = train_command.one_of_several(None, lambda: config.compose(["seed=13"]))
     assert math.isnan(failed) and failed.code == 2
     with pytest.raises(UserError, match=r"--objective=rewrad: the run has no such metric. Did you mean 'reward'"):
-        cli._one_of_several("rewrad", lambda: config.compose(["seed=1"]))
+        train_command.one_of_several("rewrad", lambda: config.compose(["seed=1"]))
 
 
 def test_multirun_goes_on_after_a_mistake_and_stops_at_an_interrupt(
@@ -298,14 +326,14 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     ("line", "expected"),
     [
         ("alignzoo tr", ["train"]),
-        ("alignzoo train algorithm=dp", ["algorithm=dpo"]),
-        ("alignzoo train -m algorithm=sft,dp", ["algorithm=sft,dpo"]),
+        ("alignzoo train algorithm=dp", ["algorithm=dpo", "algorithm=dpop", "algorithm=dppo"]),
+        ("alignzoo train -m algorithm=sft,plac", ["algorithm=sft,plackett_luce"]),
         ("alignzoo train algorithm=ppo algorithm.cl", ["algorithm.clip="]),
         ("alignzoo train algorithm.be", ["algorithm.beta="]),  # of the default algorithm
         ("alignzoo train trainer.max_s", ["trainer.max_steps="]),
         ("alignzoo train model=", ["model=hf", "model=small", "model=stories"]),
         ("alignzoo train see", ["seed="]),
-        ("alignzoo card rein", ["reinforce"]),
+        ("alignzoo card rein", ["reinforce", "reinforce_pp", "reinforce_pp_baseline"]),
         ("alignzoo list pe", ["peft"]),
     ],
 )

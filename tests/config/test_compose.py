@@ -75,6 +75,15 @@ def test_a_run_s_config_comes_back_as_it_was(tmp_path: Path) -> None:
     assert OmegaConf.get_type(loaded.algorithm) is OmegaConf.get_type(cfg.algorithm)
 
 
+def test_what_earlier_versions_had_is_passed_over_in_a_run_s_config(tmp_path: Path) -> None:
+    cfg = config.compose()
+    folder = saved(cfg, tmp_path / "run")
+    kept = OmegaConf.load(folder / "config.yaml")
+    kept.trainer.keep_memory, kept.generation.decoding = False, "continuous"
+    OmegaConf.save(kept, folder / "config.yaml")
+    assert OmegaConf.to_container(config.load_run(folder)) == OmegaConf.to_container(cfg)
+
+
 def test_resuming_takes_the_run_s_own_config(tmp_path: Path) -> None:
     cfg = config.compose(["algorithm=sft", "seed=4", "debug=fast"])
     folder = saved(cfg, tmp_path / "run")

@@ -65,6 +65,11 @@ CASES = {
         ["peft.target_modules=[q_proj,v_proj]"],
         "peft.target_modules must be a text, not a list: write 'peft.target_modules=\"q_proj,v_proj\"'",
     ),
+    "a list among texts": (["metrics=[[1],[2]]"], "metrics[0]=[1] must be a text"),
+    "a mapping among a reward's texts": (
+        ["reward=constraints", "reward.include=[a,{b: 1}]"],
+        "reward.include[1]={'b': 1} must be a text",
+    ),
     "a flag": (["--lr=1"], "no option '--lr=1': overrides are key=value: trainer.learning_rate=1"),
     "another loss's name": (["algorithm=reward"], "no algorithm 'reward': write algorithm=bradley_terry"),
     "a file for data": (["data=chats.jsonl"], "no data 'chats.jsonl': write data=jsonl data.path=chats.jsonl"),
@@ -119,6 +124,14 @@ def test_what_a_name_of_others_is_said_to_be_is_there(text: str) -> None:
     for key in re.findall(r"\b[a-z]+\.\w+|^resume$", text):
         group, _, name = key.rpartition(".")
         assert name in (cfg[group] if group else cfg)
+
+
+@pytest.mark.parametrize(("setting", "remedy"), foreign_names.REMOVED.items())
+def test_what_earlier_versions_had_is_refused_with_what_does_the_same(setting: str, remedy: str) -> None:
+    override = setting if "=" in setting else f"{setting}=true"
+    with pytest.raises(UserError) as caught:
+        config.compose([override])
+    assert str(caught.value) == f"there is no {setting} any more: {remedy}"
 
 
 def test_an_unknown_option_names_the_nearest_and_lists_all() -> None:

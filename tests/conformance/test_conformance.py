@@ -9,13 +9,27 @@ from typing import Any
 import pytest
 import torch
 
+from alignzoo.config.registry import Registry
+from alignzoo.contracts import Algorithm, OnlineAlgorithm
 from alignzoo.settings import Model
 from alignzoo.testing import conformance, reshape, toys
 from alignzoo.testing.subject import varied
 from alignzoo.testing.training import train
 
-QUESTIONS = conformance.questions()
+REGISTRY = Registry()
 BY_NAME = {prop.name: prop for prop in conformance.PROPERTIES}
+
+
+def questions():
+    """Every registered algorithm and preset with each property asked of it. Hosted trainers have a suite of their own."""
+    for name in REGISTRY.names("algorithm"):
+        kind, plugin = REGISTRY.load("algorithm", name), REGISTRY.get("algorithm", name)
+        for prop in conformance.PROPERTIES if issubclass(kind, Algorithm) else ():
+            if prop.scope.holds(plugin, issubclass(kind, OnlineAlgorithm)):
+                yield name, prop
+
+
+QUESTIONS = list(questions())
 
 
 @pytest.fixture(scope="module")

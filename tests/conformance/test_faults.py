@@ -19,7 +19,7 @@ from alignzoo.functional import dpo_loss, whiten
 from alignzoo.settings import UserError
 from alignzoo.testing import conformance, toys
 from alignzoo.testing.conformance import Broken, Subject
-from alignzoo.testing.subject import RepeatedFailure
+from alignzoo.testing.expect import RepeatedFailure
 from alignzoo.testing.toys import EOS
 
 POLICY = Role(kind=Kind.POLICY, trained=True)
@@ -336,6 +336,11 @@ class PreferenceReversed(Preferring):
 
 
 @dataclass(kw_only=True)
+class SaidToLeadAway(Preferring):
+    leads_away = "it does not"
+
+
+@dataclass(kw_only=True)
 class RewardReversed(Averaging):
     def loss(self, models, batch):
         return batch.advantage * batch.sum(models.policy.logprobs(batch)), {}
@@ -608,6 +613,7 @@ FAULTS = [
     (Misspelt, "roles", "a misspelt need"),
     (WrongSign, "direction", "the sign of the loss is wrong"),
     (PreferenceReversed, "direction", "a cosine of -1.000"),
+    (SaidToLeadAway, "direction", "`leads_away` is not true"),
     (RewardReversed, "direction", "a step towards what is better"),
     (SumForTokens, "shapes", r"has shape \(8,\), its weights \(8, \d\): return one value a record"),
     (OldNotDetached, "gradients", "old log-probs are to be detached"),

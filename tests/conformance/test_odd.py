@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rated
-from alignzoo.contracts import EMA, Algorithm, Couples, Kind, OnlineAlgorithm, Reward, Role, Scores
+from alignzoo.contracts import EMA, Algorithm, Couples, Kind, LearningReward, OnlineAlgorithm, Reward, Role, Scores
 from alignzoo.functional import dpo_loss, leave_one_out
 from alignzoo.testing import conformance
 from alignzoo.testing.conformance import Part, Subject
@@ -356,7 +356,7 @@ def test_odd_but_correct(algorithm: Algorithm, tmp_path):
 
 
 @dataclass(kw_only=True)
-class Discriminator(Reward):
+class Discriminator(LearningReward):
     """A reward that learns: it tells samples by a score, and is trained towards giving none."""
 
     def roles(self) -> Mapping[str, Role]:

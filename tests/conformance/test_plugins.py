@@ -73,7 +73,7 @@ def test_new_refuses_what_there_is_not(tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(UserError, match=r"reward 'mine' exists: in .*mine\.py"):
         scaffold.make("mine", "reward", tmp_path)
     assert main(["plugin", "check", "doo"]) == 2
-    assert "no plugin, file or package 'doo'. Did you mean 'dpo'" in capsys.readouterr().err
+    assert "no plugin, file or package 'doo'. Did you mean 'opo' or 'dpo'" in capsys.readouterr().err
 
 
 def test_check_prints_what_is_wrong_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

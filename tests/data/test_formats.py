@@ -404,12 +404,12 @@ def test_a_file_may_hold_rows_of_several_formats(source):
 
 
 def test_a_made_row_is_written_with_its_tools(tmp_path):
+    from alignzoo.making.draws import Draw, ScoredCompletion
+    from alignzoo.making.label_rows import line
     from alignzoo.making.labels import Label
-    from alignzoo.making.rows import line
-    from alignzoo.making.samples import Draw, Sample
 
     prompt = row({"messages": [Q], "api": [WEATHER]}, tools="api")
-    sample = Sample("The sky.", [1], False, 0.5)
+    sample = ScoredCompletion("The sky.", [1], False, 0.5)
     written = line(Label(draw=Draw(0, 0, [sample]), samples=[sample], marks=[], rater=0), prompt, 1)
     (tmp_path / "made.jsonl").write_text(json.dumps(written))
     read, _, _ = JsonLines(path=str(tmp_path / "made.jsonl"), heldout=0.0).rows()

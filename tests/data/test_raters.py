@@ -3,10 +3,10 @@
 import math
 
 import pytest
-import torch
 
+from alignzoo import compose
 from alignzoo.batch import Pairs, Rankings, Rated
-from alignzoo.data.raters import Votes, settled
+from alignzoo.data.raters import settled
 from alignzoo.data.repeats import Repeated
 from alignzoo.data.rows import UnusableRow, canonical
 from alignzoo.settings import UserError
@@ -39,61 +39,43 @@ def texts(made):
     ],
 )
 def test_the_majority_of_votes_on_a_pair(votes, expected):
-    made, told = settled(rows({**A, "votes": votes}, {**A, "prompt": "q", "votes": [1, 0]}), Votes.majority)
+    made, told = settled(rows({**A, "votes": votes}, {**A, "prompt": "q", "votes": [1, 0]}))
     assert texts(made) == expected
     assert told["raters"]["ties_dropped"] == 1
     assert all(set(row.values) == {"prompt", "chosen", "rejected"} for row in made)
 
 
 def test_a_row_for_each_rater_whichever_side_is_first():
-    made, told = settled(by_raters(A, B, B), Votes.majority)
+    made, told = settled(by_raters(A, B, B))
     assert texts(made) == [("b", "a")]
     assert told["raters"] | {"names": ["x", "y", "z"], "votes": 3, "rated": 1, "rated_by_several": 1} == told["raters"]
     assert told["raters"]["raw_agreement"] == pytest.approx(1 / 3)
 
 
 def test_who_votes_twice_has_one_vote_the_last():
-    made, _ = settled(rows({**A, "rater": "x"}, {**A, "rater": "y"}, *({**B, "rater": r} for r in "xyx")), Votes.majority)
+    made, _ = settled(rows({**A, "rater": "x"}, {**A, "rater": "y"}, *({**B, "rater": r} for r in "xyx")))
     assert texts(made) == [("b", "a")]
 
 
-def test_shares_are_label_smoothing():
-    """Two of three prefer a: the loss of the three rows is that of label smoothing with epsilon = 1/3."""
-    made, told = settled(rows({**A, "votes": [1, 1, 0]}, {**A, "prompt": "q", "votes": [0, 1]}), Votes.shares)
-    assert sorted(texts(made)) == sorted([("a", "b")] * 2 + [("b", "a")] + [("a", "b"), ("b", "a")])
-    assert "ties_dropped" not in told["raters"]
-    score = {"a": 0.7, "b": -0.2}
-    loss = -torch.tensor([score[c] - score[r] for c, r in texts(made)[:3]]).sigmoid().log().mean()
-    margin = torch.tensor(0.9)
-    smoothed = -(2 / 3) * margin.sigmoid().log() - (1 / 3) * (-margin).sigmoid().log()
-    assert loss.item() == pytest.approx(smoothed.item(), abs=1e-6)
-
-
-def test_a_row_becomes_no_more_than_twenty():
-    made, _ = settled(rows({**A, "votes": [0.911]}), Votes.shares)
-    assert len(made) <= 20
-    assert sum(row["chosen"] == "a" for row in made) / len(made) == pytest.approx(0.911, abs=0.01)
-
-
 def test_margins_are_averaged_by_side():
-    made, _ = settled(by_raters({**A, "margin": 3}, {**B, "margin": 1}, {**A, "margin": 1}), Votes.majority)
+    made, _ = settled(by_raters({**A, "margin": 3}, {**B, "margin": 1}, {**A, "margin": 1}))
     assert (texts(made), made[0]["margin"]) == ([("a", "b")], 1.0)
 
 
 def test_ratings_are_averaged_and_labels_of_yes_and_no_voted():
     rated = {"prompt": "p", "completion": "c"}
-    made, told = settled(by_raters({**rated, "label": 2}, {**rated, "label": 5}), Votes.majority)
+    made, told = settled(by_raters({**rated, "label": 2}, {**rated, "label": 5}))
     assert [row["label"] for row in made] == [3.5]
     assert "krippendorffs_alpha" in told["raters"]
     votes = [{**rated, "votes": [True, True, False]}, {**rated, "prompt": "q", "votes": [0, 0, 1]}]
-    made, _ = settled(rows(*votes, {**rated, "prompt": "r", "votes": [1, 0]}), Votes.majority)
+    made, _ = settled(rows(*votes, {**rated, "prompt": "r", "votes": [1, 0]}))
     assert [row["label"] for row in made] == [1, 0]
 
 
 def test_rankings_are_by_mean_rank_whatever_the_order_of_the_completions():
     one = {"prompt": "p", "completions": ["a", "b", "c"], "ranks": [1, 2, 3]}
     other = {"prompt": "p", "completions": ["c", "a", "b"], "ranks": [2, 3, 1]}
-    made, told = settled(by_raters(one, other, one), Votes.majority)
+    made, told = settled(by_raters(one, other, one))
     assert made[0]["completions"] == ["a", "b", "c"]
     assert made[0]["ranks"] == pytest.approx([5 / 3, 5 / 3, 8 / 3])
     # a before b for 2 of 3, a before c for 2 of 3, b before c for all
@@ -102,22 +84,22 @@ def test_rankings_are_by_mean_rank_whatever_the_order_of_the_completions():
 
 def test_to_agree_on_every_pair_is_not_chance_though_the_chosen_is_always_first():
     pairs = [{**A, "prompt": f"p{n}", "votes": [1, 1]} for n in range(40)]
-    _, told = settled(rows(*pairs), Votes.majority)
+    _, told = settled(rows(*pairs))
     assert told["raters"]["cohens_kappa"] == told["raters"]["krippendorffs_alpha"] == 1.0
-    _, same = settled(rows(*({**row, "chosen": "b", "rejected": "a", "votes": [0, 0]} for row in pairs)), Votes.majority)
+    _, same = settled(rows(*({**row, "chosen": "b", "rejected": "a", "votes": [0, 0]} for row in pairs)))
     assert same == told
 
 
 def test_what_nobody_voted_on_stays():
     plain = rows({"prompt": "p", "completion": "c"}, A)
-    assert settled(plain, Votes.majority) == (plain, {})
-    made, _ = settled(rows({**A, "rater": "x"}, {"prompt": "p", "completion": "c"}), Votes.majority)
+    assert settled(plain) == (plain, {})
+    made, _ = settled(rows({**A, "rater": "x"}, {"prompt": "p", "completion": "c"}))
     assert [row.where for row in made] == ["f, line 1", "f, line 2"]
 
 
 def test_conversations_too():
     pair = {"prompt": [{"role": "user", "content": "q"}], "chosen": MESSAGE, "rejected": [{**MESSAGE[0], "content": "n"}]}
-    made, _ = settled(rows({**pair, "votes": [0, 0]}), Votes.majority)
+    made, _ = settled(rows({**pair, "votes": [0, 0]}))
     assert made[0]["rejected"] == MESSAGE
 
 
@@ -144,20 +126,23 @@ def test_a_source_settles_them_and_reports(source, context):
     assert len(made.train) == 1
     assert made.report["raters"]["ties_dropped"] == 1
     assert made.report["raters"]["names"] == ["rater 1", "rater 2", "rater 3"]
-    shared = source([{**A, "votes": [1, 0, 0]}], votes=Votes.shares).tables(Pairs, context)
-    assert len(shared.train) == 3
+
+
+def test_shares_are_refused_with_what_there_is():
+    with pytest.raises(UserError, match=r"data\.votes.*shares.*majority"):
+        compose(["data=jsonl", "data.path=x", "data.votes=shares"])
 
 
 def test_votes_are_no_repeated_rows(source, context):
     votes = [{**A, "rater": "x"}, {**A, "rater": "y"}, {**B, "rater": "z"}]
-    made = source(votes, votes=Votes.shares, duplicates=Repeated.drop, contradictions=Repeated.drop).tables(Pairs, context)
-    assert len(made.train) == 3
+    made = source(votes, duplicates=Repeated.drop, contradictions=Repeated.drop).tables(Pairs, context)
+    assert len(made.train) == 1
     assert not any("duplicate" in name or "contradictory" in name for name in made.report)
 
 
 def test_one_raters_tie_is_a_vote_on_a_ranking():
     ranking = {"prompt": "p", "completions": ["a", "b"], "ranks": [1, 1]}
-    made, told = settled(by_raters(ranking, {**ranking, "ranks": [2, 1]}), Votes.majority)
+    made, told = settled(by_raters(ranking, {**ranking, "ranks": [2, 1]}))
     assert made[0]["ranks"] == [1.5, 1.0]
     assert told["raters"]["votes"] == 2
 

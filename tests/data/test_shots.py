@@ -6,7 +6,7 @@ import pytest
 
 from alignzoo.batch import Completions, Pairs
 from alignzoo.rewards.answers import ExactMatch, Numeric, Regex
-from alignzoo.rewards.texts import Written
+from alignzoo.rewards.text_reward import Written
 from alignzoo.settings import UserError
 
 ROWS = [{"prompt": f"{i}+1=", "completion": f" {i + 1}"} for i in range(6)]
@@ -106,7 +106,7 @@ def test_formats_that_are_none(source, settings, said):
 
 def test_rewards_find_the_answer_that_the_reasoning_format_asks_for():
     def one(text):
-        return Written(text, "", {"reference": "Paris", "answer": "6 x 7 = 42\n#### 42"}, 1, False)
+        return Written(text, "", {"reference": "Paris", "answer": "6 x 7 = 42\n#### 42"}, 1)
 
     reasoned = "France has 1 capital.\n#### Paris"
     assert ExactMatch(marker="####").rate(one(reasoned)) == 1

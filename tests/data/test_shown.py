@@ -6,9 +6,9 @@ import pytest
 
 from alignzoo.batch import Completions, Pairs
 from alignzoo.data.encode import Encoder
-from alignzoo.data.shown import PROBES, Shown
+from alignzoo.data.render import template
+from alignzoo.data.shown import PROBES, TemplateCheck
 from alignzoo.data.source import Unusable
-from alignzoo.data.templates import template
 from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import UserError
 from tests.data.test_templates import CHATML, FAMILIES, TURNS, assistant, user
@@ -31,7 +31,7 @@ def wide(context):
 
 
 def lost(text, **settings):
-    return Shown(Encoder(tokenizer=byte_level(), template=text, **settings)).lost
+    return TemplateCheck(Encoder(tokenizer=byte_level(), template=text, **settings)).lost
 
 
 @pytest.mark.parametrize(

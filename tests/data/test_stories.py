@@ -9,27 +9,27 @@ import torch
 from alignzoo.batch import Completions, Pairs, Prompts
 from alignzoo.contracts import Context
 from alignzoo.data.rows import Row
-from alignzoo.data.stories import FOLDER, Part, Stories
+from alignzoo.data.stories import FOLDER, Stories, StoryPart
 from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import Model, Sampling, UserError, embedded
 
-FILES = [(part, heldout) for part in (Part.prompts, Part.continuations) for heldout in (False, True)]
+FILES = [(part, heldout) for part in (StoryPart.prompts, StoryPart.continuations) for heldout in (False, True)]
 
 
 @cache
-def rows(part: Part, heldout: bool) -> list[Row]:
+def rows(part: StoryPart, heldout: bool) -> list[Row]:
     return Stories(part=part).rows()[heldout]
 
 
 def test_nothing_held_out_is_trained_on() -> None:
-    seen = {row["prompt"] for part in (Part.prompts, Part.continuations) for row in rows(part, False)}
-    kept = {row["prompt"] for part in (Part.prompts, Part.continuations) for row in rows(part, True)}
+    seen = {row["prompt"] for part in (StoryPart.prompts, StoryPart.continuations) for row in rows(part, False)}
+    kept = {row["prompt"] for part in (StoryPart.prompts, StoryPart.continuations) for row in rows(part, True)}
     assert seen.isdisjoint(kept)
-    assert len(rows(Part.prompts, False)) >= 500
-    assert len(rows(Part.prompts, True)) >= 200
-    assert len(rows(Part.continuations, False)) >= 1000
-    told = {row["completion"].strip() for row in rows(Part.continuations, False)}
-    assert told.isdisjoint(row["completion"].strip() for row in rows(Part.continuations, True))
+    assert len(rows(StoryPart.prompts, False)) >= 500
+    assert len(rows(StoryPart.prompts, True)) >= 200
+    assert len(rows(StoryPart.continuations, False)) >= 1000
+    told = {row["completion"].strip() for row in rows(StoryPart.continuations, False)}
+    assert told.isdisjoint(row["completion"].strip() for row in rows(StoryPart.continuations, True))
 
 
 def test_only_texts_that_may_be_passed_on_are() -> None:
@@ -58,9 +58,12 @@ def context() -> Context:
 def test_the_rows_are_those_the_algorithm_needs() -> None:
     shown = Stories().tables(Completions, context())
     asked = Stories().tables(Prompts, context())
-    assert (len(shown.train), len(asked.train)) == (len(rows(Part.continuations, False)), len(rows(Part.prompts, False)))
+    assert (len(shown.train), len(asked.train)) == (
+        len(rows(StoryPart.continuations, False)),
+        len(rows(StoryPart.prompts, False)),
+    )
     assert shown.prompts is not None and asked.heldout is not None
-    assert len(asked.heldout) == len(rows(Part.prompts, True))
+    assert len(asked.heldout) == len(rows(StoryPart.prompts, True))
     with pytest.raises(UserError, match="the algorithm learns from pairs"):
         Stories().tables(Pairs, context())
 

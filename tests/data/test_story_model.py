@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 import alignzoo
-from alignzoo.data.stories import Part, Stories
-from alignzoo.models import build
+from alignzoo.data.stories import Stories, StoryPart
+from alignzoo.models import modules
 from alignzoo.rewards.likelihood import Likelihood
 from alignzoo.rewards.model import RewardModel
 from alignzoo.settings import Model, UserError, embedded
@@ -35,8 +35,8 @@ TALES = (
 def shipped() -> tuple[Any, Any]:
     """Network and tokenizer as `model=stories` makes them."""
     settings = Model(path="alignzoo://stories")
-    tokenizer = build.tokenizer(settings)
-    return build.policy(settings, build.config(settings, tokenizer), seed=0), tokenizer
+    tokenizer = modules.tokenizer(settings)
+    return modules.policy(settings, modules.config(settings, tokenizer), seed=0), tokenizer
 
 
 @torch.no_grad()
@@ -94,7 +94,7 @@ def test_it_is_small_and_its_weights_are_float32_once_loaded() -> None:
 def test_every_text_survives_the_tokenizer() -> None:
     _, tokenizer = shipped()
     assert len({tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id}) == 3
-    texts = [text for part in Part for side in Stories(part=part).rows()[:2] for row in side for text in row.texts()]
+    texts = [text for part in StoryPart for side in Stories(part=part).rows()[:2] for row in side for text in row.texts()]
     odd = ["", "  two  spaces\n\n", "ÄÖÜ ß 😀 中文", "<eos> and <pad> are text", "UPPER Case\t."]
     for text in [*texts, *odd]:
         ids = tokenizer(text)["input_ids"]
@@ -119,7 +119,7 @@ def test_a_run_starts_from_it(tmp_path: Path) -> None:
     assert "path: alignzoo://stories" in (tmp_path / "run" / "config.yaml").read_text()
     before = shipped()[0].state_dict()
     settings = Model(path=str(tmp_path / "run" / "model"))
-    after = build.policy(settings, build.config(settings, shipped()[1]), seed=1).state_dict()
+    after = modules.policy(settings, modules.config(settings, shipped()[1]), seed=1).state_dict()
     change = {name: (after[name] - before[name]).abs().max().item() for name in before}
     assert 0 < max(change.values()) < 1e-3
 

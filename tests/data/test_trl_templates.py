@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alignzoo.data.encode import Encoder
-from alignzoo.data.templates import template
+from alignzoo.data.render import template
 from alignzoo.errors import UserError
 from alignzoo.models.tokenizers import train_bpe
 from tests.data.test_templates import assistant, user

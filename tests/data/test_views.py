@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
+from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated, Triples
 from alignzoo.settings import UserError
 
 PAIRS = [{"prompt": "p", "chosen": "a", "rejected": "bc"}, {"prompt": "qq", "chosen": "d", "rejected": "e"}]
@@ -64,6 +64,26 @@ def test_rankings_give_pairs_of_different_rank_and_the_best(source, context):
     pairs = pairs.batch([0, 1])
     assert (pairs.chosen.text, pairs.rejected.text) == (["b", "b"], ["a", "c"])
     assert table(source, context, RANKED, Completions).batch([0]).text == ["b"]
+
+
+def test_a_demonstration_beside_a_pair_makes_a_triple(source, context):
+    batch = table(source, context, [PAIRS[0] | {"completion": "gold"}], Triples).batch([0])
+    assert batch.three.text == ["a", "bc", "gold"] and batch.three.prompt_of.tolist() == [0, 0, 0]
+    assert table(source, context, PAIRS, Triples).batch([1]).three.text == ["d", "e", "d"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "triple"), [([3, 1, 4, 2], "dcb"), ([2, 1, 2, 2], "bdb"), ([1, 1, 2, 2], "bda"), ([2, 1, 1, 3], "cdb")]
+)
+def test_of_a_ranking_the_best_is_imitated_and_the_second_beats_the_last(source, context, ranks, triple):
+    rows = [{"prompt": "p", "completions": ["a", "b", "c", "d"], "ranks": ranks}]
+    batch = table(source, context, rows, Triples).batch([0])
+    assert "".join(batch.three.text) == triple
+
+
+def test_of_a_ranking_of_two_the_better_is_both(source, context):
+    rows = [{"prompt": "p", "completions": ["a", "b"], "ranks": [2, 1]}]
+    assert table(source, context, rows, Triples).batch([0]).three.text == ["b", "a", "b"]
 
 
 def test_prompts_asked_for_as_such_are_kept_as_often_as_they_come(source, context):

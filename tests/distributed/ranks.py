@@ -22,11 +22,12 @@ from alignzoo.engine.build import Builder
 from alignzoo.engine.callbacks import Interrupt
 from alignzoo.functional import masked_mean
 from alignzoo.models.references import Cached
-from alignzoo.rewards.shaping import Normalise
+from alignzoo.rewards.adaptive import Normalise
 from alignzoo.settings import Rollout
 from alignzoo.testing import toys
 from alignzoo_plugins.distill.distill import Distill, Source
 from alignzoo_plugins.dpo.dpo import DPO
+from alignzoo_plugins.grpo.grpo import GRPO
 from alignzoo_plugins.ppo.ppo import PPO
 
 
@@ -93,6 +94,11 @@ CASES: dict[str, dict[str, Any]] = {
         "data": RepeatingSource(),
         "rollout": Rollout(prompts=8, samples=2),
     },
+    "refill": {  # prompts of which some leave a rank nothing to draw
+        "algorithm": lambda: GRPO(beta=0.0, skip_equal=True),
+        "reward": toys.CountReward(coarse=True),
+        "rollout": Rollout(prompts=8, samples=2),
+    },
     "distill": {"algorithm": lambda: Distill(source=Source.teacher, lam=0.75), "rollout": Rollout(prompts=8, samples=4)},
 }
 
@@ -103,8 +109,7 @@ class Record(TrainerCallback):
     def __init__(self, trainer: Any) -> None:
         self.trainer, self.found = trainer, {"completions": []}
         done = trainer.rollout_done
-        if hasattr(trainer.loader, "after"):
-            trainer.loader.after = lambda rollout: (self.found["completions"].append(_texts(rollout)), done(rollout))
+        trainer.rollout_done = lambda rollout: (self.found["completions"].append(_texts(rollout)), done(rollout))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         if state.global_step == 0:

@@ -15,8 +15,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from alignzoo.models.roles import Trained, bound, gather_objects
-from alignzoo.settings import Decoding, Sampling
+from alignzoo.common.ranks import gather_objects
+from alignzoo.models.roles import Trained, bound
+from alignzoo.settings import Sampling
 from alignzoo.testing import toys
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # torchrun knows this script's folder alone
@@ -47,7 +48,7 @@ def drawn(plain: Trained, sharded: Trained | None, url: str) -> list[dict[str, A
     rows = list(range(4 * dist.get_rank(), 4 * dist.get_rank() + 4))
     prompts = toys.completions(rows).prompts
     for _ in range(2):
-        how = Sampling(max_new_tokens=6, decoding=Decoding.vllm, server=url).greedy()
+        how = Sampling(max_new_tokens=6, decoding="vllm", server=url).greedy()
         c = network(bound(models(network).policy.generate, prompts, how))
         ours = models(plain).policy.generate(prompts, how.in_process())
         off = float((c.logprobs - ours.logprobs).abs().max()) if texts(c) == texts(ours) else None

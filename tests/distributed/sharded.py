@@ -20,9 +20,9 @@ from torch.distributed.fsdp import fully_shard
 from alignzoo.batch import Completions
 from alignzoo.common.noise import Noise
 from alignzoo.contracts import Kind, Role
-from alignzoo.models import build, tokenizers
+from alignzoo.models import modules, tokenizers
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork, Shared
-from alignzoo.models.roles import Models, Trained, bound, together
+from alignzoo.models.roles import RoleNetworks, Trained, bound, together
 from alignzoo.settings import Model, Sampling
 from alignzoo.testing import toys
 
@@ -51,8 +51,8 @@ def main(folder: Path) -> None:
 
 def trained() -> Trained:
     settings = Model(config=toys.LLAMA | {"num_hidden_layers": 2})
-    policy = build.policy(settings, build.config(settings, tokenizers.byte_level()), seed=0)
-    value = build.role_module("value", Role(kind=Kind.VALUE, trained=True), policy, None, settings)
+    policy = modules.policy(settings, modules.config(settings, tokenizers.byte_level()), seed=0)
+    value = modules.role_module("value", Role(kind=Kind.VALUE, trained=True), policy, None, settings)
     torch.manual_seed(0)
     with torch.no_grad():
         for weight in [*policy.parameters(), *value.parameters()]:
@@ -70,11 +70,11 @@ def shard(whole: Trained, mesh: Any) -> Trained:
     return fully_shard(whole, mesh=mesh)
 
 
-def models(module: Trained) -> Models:
+def models(module: Trained) -> RoleNetworks:
     ends = range(2, 150)  # most completions are short, of a length of their own
     shared = Shared(Noise(seed=3), ends)
     networks = {"policy": PolicyNetwork(module.policy, shared), "value": HeadedNetwork(module.roles["value"], shared)}
-    return Models(networks, shared, SAMPLING)
+    return RoleNetworks(networks, shared, SAMPLING)
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def texts(c: Completions) -> list[list[int]]:
     return [ids[mask].tolist() for ids, mask in zip(c.ids, c.attended, strict=True)]
 
 
-def loss(roles: Models, c: Completions) -> Tensor:
+def loss(roles: RoleNetworks, c: Completions) -> Tensor:
     """Two networks, the policy twice: sum over records."""
     logprobs, again = roles.policy.logprobs(c), roles.policy.entropy(c)
     return (c.sum(logprobs) + c.mean(again) + c.sum(roles.value.values(c)).square()).sum()

@@ -91,7 +91,7 @@ def test_the_run_goes_on_to_its_end(stopped, torchrun, folder):
         (["trainer.bach=7"], "no key 'trainer.bach'"),
         (
             ["algorithm=rloo", "reward=function", "reward.path=tiny_reward:count"],
-            "reward tiny_reward:count returned NaN for row",
+            "reward function tiny_reward:count returned nan for",
         ),
     ],
     ids=["of every rank", "of the last rank alone"],

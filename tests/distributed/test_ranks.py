@@ -14,7 +14,7 @@ import torch
 from alignzoo.engine import checkpoint
 
 SCRIPT = Path(__file__).with_name("ranks.py")
-CASES = ["ppo", "dpo", "lopsided", "distill", "mixed", "ptx"]
+CASES = ["ppo", "dpo", "lopsided", "distill", "mixed", "ptx", "refill"]
 VOLATILE = {"seconds", "cost/seconds", "cost/flops", "tokens_per_second", "peak_memory"}
 
 
@@ -56,7 +56,7 @@ def test_the_first_gradient_and_three_updates(case, by, one, two):
     assert start_to_end > 1e-4  # the updates are large enough for a difference to show
 
 
-@pytest.mark.parametrize("case", ["ppo", "distill", "mixed", "ptx"])
+@pytest.mark.parametrize("case", ["ppo", "distill", "mixed", "ptx", "refill"])
 def test_completions_are_those_of_one_process(case, one, two):
     expected, *others = (by_row(run["completions"]) for run in (one[case, "auto"], one[case, "4"], two[case]))
     assert len(expected) >= 2 and len({str(text) for rollout in expected for _, text in rollout}) > 10

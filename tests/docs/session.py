@@ -94,9 +94,9 @@ def check_overrides(overrides: list[str]) -> None:
 
 
 def _small_python(text: str) -> str:
-    """A `compose([...])` in a snippet gets the overrides that make its run small."""
+    """A `compose([...])` or `train([...])` in a snippet gets the overrides that make its run small."""
     added = ", ".join(repr(text) for text in ["trainer.max_steps=2", *SMALL, *SMALL_EXACT])
-    return re.sub(r"compose\(\[(.*?)\]\)", lambda found: f"compose([{found[1]}, {added}])", text)
+    return re.sub(r"(compose|train)\(\[(.*?)\]", lambda found: f"{found[1]}([{found[2]}, {added}]", text)
 
 
 def targets() -> set[str]:
@@ -104,7 +104,7 @@ def targets() -> set[str]:
 
 
 def in_this_process(jobs: Sequence[Job], _: Any) -> list[int]:
-    """In place of `bench.launch.pool`: importing torch for every run would take most of the time."""
+    """In place of `bench.launch.start`: importing torch for every run would take most of the time."""
     return [cli.main(job.command[3:]) for job in jobs]
 
 

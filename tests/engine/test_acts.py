@@ -23,6 +23,7 @@ PPO = "algorithm=ppo rollout.prompts=2 rollout.samples=4"
 PAIRS = "making=pairs gold=task data.prompts=4"
 STOP = "trainer.eval_steps=1 early_stop.metric=kl"
 FAILING = f"algorithm=reinforce rollout.prompts=2 rollout.samples=4 reward=function reward.path={__name__}:failing"
+BINARY = f"algorithm=rloo rollout.prompts=2 rollout.samples=2 reward=function reward.path={__name__}:binary"
 # key: what it is set to, and beside what else
 FLIPS = {
     "model.config": ("model.config.hidden_size=8", ""),
@@ -42,6 +43,8 @@ FLIPS = {
     "generation.decoding": ("generation.decoding=plain", PPO),
     "rollout.prompts": ("rollout.prompts=1", PPO),
     "rollout.samples": ("rollout.samples=2", PPO),
+    "rollout.refill": ("rollout.refill=5", BINARY),
+    "rollout.lag": ("rollout.lag=1", BINARY),
     "budget.unit": ("budget.unit=tokens", "budget.unit=samples budget.amount=40"),
     "budget.amount": ("budget.amount=24", "budget.unit=samples budget.amount=16"),
     "making.kind": ("making.kind=none", PAIRS),
@@ -80,7 +83,6 @@ FLIPS = {
     "trainer.keep_checkpoints": ("trainer.keep_checkpoints=1", "trainer.save_steps=1 trainer.max_steps=3"),
     "trainer.bf16": ("trainer.bf16=true", ""),
     "trainer.by_length": ("trainer.by_length=false", "model.forward=padded trainer.micro_batch=1"),
-    "trainer.keep_memory": ("trainer.keep_memory=false", ""),
     "trainer.trackers": ("trainer.trackers=[tensorboard]", ""),
     "trainer.arguments": ("+trainer.arguments.adam_epsilon=1", ""),
     "seed": ("seed=1", ""),
@@ -92,6 +94,7 @@ ELSEWHERE = {  # acts where no run this small can see it
     "model.context_length": "tests/data", "model.attention": "tests/models", "model.fresh": "tests/models",
     "generation.max_new_tokens": "tests/models/test_generation.py", "early_stop.patience": "tests/engine/test_stopping.py",
     "generation.truncation": "refuses, or not: tests/engine/test_unused.py", "generation.server": "tests/models/test_vllm.py",
+    "generation.options": "tests/models/test_backends.py",
     "making.levels": "tests/making", "making.model": "tests/making", "scoring.timeout": "tests/rewards/test_checked.py",
     "trainer.reference_samples": "tests/engine/test_reference_rewards.py",
 }  # fmt: skip
@@ -102,6 +105,11 @@ FIELDS = {
     if dataclasses.is_dataclass(schema)
     for f in dataclasses.fields(schema)
 } | {f.name: f for f in dataclasses.fields(RunConfig) if f.name in ("seed", "label", "metrics")}
+
+
+def binary(completions):
+    """Often the same for both completions of a prompt."""
+    return [float(text < "c") for text in completions]
 
 
 def failing(completions):

@@ -58,6 +58,17 @@ def test_take_keeps_the_prompts_in_use_and_trims_padding():
     assert len(record().take([])) == 0
 
 
+def test_the_best_of_each_draw_by_hand():
+    c = record().take([0, 0, 0, 1, 1, 2])  # rows 11 11 11 10 10 11
+    scores = torch.tensor([1.0, 3.0, 3.0, -2.0, -1.0, 2.0])
+    assert c.best(scores).tolist() == [4, 1]
+    assert c.best(-scores).tolist() == [3, 0]
+    assert c.best(scores, 3).tolist() == [4, 3, 1, 2, 5]
+    assert c.best(scores, 2, torch.tensor([True, False, True, True, False, True])).tolist() == [3, 2, 5]
+    assert c.best(scores, valid=torch.zeros(6, dtype=torch.bool)).tolist() == []
+    assert c.take(c.best(scores)).row.tolist() == [10, 11]
+
+
 def test_draws_are_one_record_a_row_each_over_its_own_prompt():
     """Rows 11 and 10 have several; a prompt that two rows share is there for each."""
     c = record(row=torch.tensor([11, 10, 9]))

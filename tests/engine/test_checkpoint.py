@@ -95,7 +95,7 @@ class Weighed(Completions):
 def test_nested_state_comes_back_as_it_was(tmp_path):
     """Types too: tuples, keys that are numbers, whole and broken numbers, every dtype, records of a plugin's own kind."""
     shared = torch.arange(6.0)
-    record = bind(toys.completions([4, 5], kind=Weighed, weight=torch.tensor([0.5, 1.5])), None)
+    record = bind(Weighed(**vars(toys.completions([4, 5])), weight=torch.tensor([0.5, 1.5])), None)
     state = {
         "none": None, 3: [1, 2.5, True, "text"], "tuple": (1, (2,)), "exact": 0.1 + 0.2, "empty": [],
         "nested": {"deep": {"x": shared}},

@@ -14,13 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from alignzoo.batch import Completions, Pairs, Prompts, Rated
+from alignzoo.common.account import Account, Tally, completions_in
 from alignzoo.contracts import Reward, Scores
-from alignzoo.engine.cost import Cost, completions_in
 from alignzoo.models.forward import flat
-from alignzoo.models.forward.flops import Account, attention, uncounted, watch
+from alignzoo.models.forward.flops import attention, uncounted, watch
 from alignzoo.models.references import AdapterOff, Cached
-from alignzoo.models.sampling import cascade
-from alignzoo.settings import Decoding, Forward, Generation, Model, Peft
+from alignzoo.models.sampling import backends
+from alignzoo.settings import Forward, Generation, Model, Peft
 from alignzoo.testing import toys
 from alignzoo_plugins.dpo.dpo import DPO
 from alignzoo_plugins.ppo.ppo import PPO
@@ -52,7 +52,7 @@ def counted(algorithm, folder, **changes):
     trainer = toys.trainer(toys.setup(algorithm, training=training, **changes), folder)
     for network in trainer.roles.networks.values():
         # what a network can is tried out on nobody's account
-        flat.unpadded(network.trunk, Forward.auto) if hasattr(network, "trunk") else cascade.able(network.module, Decoding.auto)
+        flat.unpadded(network.trunk, Forward.auto) if hasattr(network, "trunk") else backends.fastest(network.module)
     with independent() as theirs:
         trainer.train()
     return trainer.cost.columns(), theirs.get_total_flops()
@@ -67,8 +67,8 @@ RUNS = {
     "dpo lora": (DPO, {"peft": Peft(enabled=True, rank=2), "reference": AdapterOff()}),
     "sft lora": (SFT, {"peft": Peft(enabled=True, rank=2)}),
     "ppo": (PPO, {}),
-    "ppo plain": (PPO, {"generation": Generation(max_new_tokens=6, decoding=Decoding.plain)}),
-    "ppo transformers": (PPO, {"generation": Generation(max_new_tokens=6, decoding=Decoding.transformers)}),
+    "ppo plain": (PPO, {"generation": Generation(max_new_tokens=6, decoding="plain")}),
+    "ppo transformers": (PPO, {"generation": Generation(max_new_tokens=6, decoding="transformers")}),
     "ppo entropy": (lambda: PPO(entropy_coef=0.1), {}),
 }
 
@@ -91,15 +91,15 @@ def test_numbers_worked_by_hand():
     network, account = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), Account()
     watch(network, account, "policy")
     network(torch.ones(5, 3)).sum().backward()
-    assert account.state_dict() == {"policy": [200, 280, 1, 1]}
+    assert account.flops() == {"policy": [200, 280, 1, 1]}
     network[1].requires_grad_(False)
     network(torch.ones(5, 3)).sum().backward()
     assert account.tally("policy").backward == 280 + 200
     network(torch.ones(5, 3))
-    assert account.state_dict()["policy"] == [600, 480, 3, 2]  # no backward, no cost
+    assert account.flops()["policy"] == [600, 480, 3, 2]  # no backward, no cost
     with torch.no_grad(), uncounted(network):
         network(torch.ones(5, 3))
-    assert account.total() == 1080
+    assert sum(account.flops()["policy"][:2]) == 1080
 
 
 def test_attention_by_hand():
@@ -110,7 +110,7 @@ def test_attention_by_hand():
     output = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     attention(owner, output, query, key, value, entries=6)
     output.sum().backward()
-    assert account.state_dict()["policy"][:2] == [528, 1320]
+    assert account.flops()["policy"][:2] == [528, 1320]
 
 
 SIZES = {"vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -149,7 +149,7 @@ def test_plain_networks_of_transformers(family, attention):
     with independent() as theirs:
         network(input_ids=ids, attention_mask=mask, **more).logits.logsumexp(-1).sum().backward()
         network.generate(input_ids=ids, attention_mask=mask, max_new_tokens=5, do_sample=False, pad_token_id=0)
-    assert account.total() == pytest.approx(theirs.get_total_flops(), rel=5e-3)
+    assert sum(account.flops()["policy"][:2]) == pytest.approx(theirs.get_total_flops(), rel=5e-3)
 
 
 def test_what_is_not_known_is_said(caplog):
@@ -168,7 +168,7 @@ def test_every_role_has_its_share(tmp_path):
     assert cost["passes/policy/backward"] == cost["passes/value/backward"] == 1
     assert (cost["passes/value/forward"], cost["passes/reference/forward"], cost["passes/reference/backward"]) == (2, 1, 0)
     assert 2 <= cost["passes/policy/forward"] <= 7
-    forward, backward, *_ = trainer.cost.flops.state_dict()["reference"]
+    forward, backward, *_ = trainer.cost.flops()["reference"]
     assert forward > 0 == backward < cost["evaluation_flops"]
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     first, last = (row for row in rows if "eval/reward" in row)
@@ -183,7 +183,7 @@ def test_frozen_weights_cost_half_of_the_way_back(tmp_path):
     made = toys.setup(DPO(), peft=Peft(enabled=True, rank=2), reference=AdapterOff(), training={"max_steps": 1})
     trainer = toys.trainer(made, tmp_path)
     trainer.train()
-    state = trainer.cost.flops.state_dict()
+    state = trainer.cost.flops()
     forward, backward, *passes = state["policy"]
     assert passes == [1, 1] and backward < 1.3 * forward
     assert 0.8 * forward < state["reference"][0] < forward and state["reference"][1:] == [0, 1, 0]
@@ -223,10 +223,10 @@ def test_samples_are_completions_at_first_hand():
 
 
 def test_costs_come_back_exactly():
-    cost, again = Cost(), Cost()
-    cost.flops.tally("policy").load([1, 2, 3, 4])
+    cost, again = Account(), Account()
+    cost.tallies["policy"] = Tally(1, 2, 3, 4)
     cost.evaluation_flops = 5
-    again.flops.tally("value").load([9, 9, 9, 9])
+    again.tallies["value"] = Tally(9, 9, 9, 9)
     again.load_state_dict(json.loads(json.dumps(cost.state_dict())))
-    assert again.flops.state_dict()["policy"] == [1, 2, 3, 4] and again.evaluation_flops == 5
+    assert again.flops()["policy"] == [1, 2, 3, 4] and again.evaluation_flops == 5
     assert again.used()["flops"] == 3

@@ -93,4 +93,4 @@ def test_another_number_of_processes_than_wrote_a_checkpoint_is_refused(plugins:
         after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
         assert {path.name for path in after if after[path] != before.get(path)} <= {"fingerprint.json"}
     with pytest.raises(UserError, match=r"written by 1 process\(es\), and 2 are to go on"):
-        records.of_rank([{}], SimpleNamespace(num_processes=2, process_index=0))
+        records.of_rank([{}], SimpleNamespace(world_size=2, process_index=0))

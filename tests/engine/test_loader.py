@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from alignzoo.batch import Completions, Pairs, Prompts, Rankings
-from alignzoo.engine.cost import tokens_in
-from alignzoo.engine.loader import OfflineLoader, OnlineLoader, Order, Share, bind
+from alignzoo.common.account import tokens_in
+from alignzoo.engine.loader import OfflineLoader, OnlineLoader, Order, Share
 from alignzoo.settings import UserError
 from alignzoo.testing.toys import ToyTable
 
@@ -99,7 +99,7 @@ def test_by_length_keeps_the_records_of_a_row_together():
 
 def test_by_length_sorts_a_minibatch_of_a_rollout():
     plain, arranged = (Rollouts(prompts=8, batch=8, micro_batch=2, by_length=by) for by in (False, True))
-    before, after = (take(made.loader, 4) for made in (plain, arranged))
+    before, after = (take(made, 4) for made in (plain, arranged))
     texts = [sorted(text for batch in batches for text in batch.text) for batches in (before, after)]
     assert texts[0] == texts[1] and lengths(before) != lengths(after)
     assert lengths(after) == sorted(lengths(before))
@@ -112,11 +112,11 @@ class Rollouts:
         self.calls, self.done, self.samples = [], [], samples
         self.loader = OnlineLoader(
             Order(ToyTable(Prompts, 10), seed=0), prompts, batch, micro_batch, passes, ALONE, 0,
-            sample=self.sample, after=self.done.append, rebind=self.rebind, by_length=by_length,
+            decode=lambda texts: [str(ids) for ids in texts], by_length=by_length,
         )  # fmt: skip
 
-    def rebind(self, batch):
-        return bind(batch, lambda texts: [str(ids) for ids in texts])
+    def __iter__(self):
+        return self.loader.batches(self.sample, self.done.append)
 
     def sample(self, index, prompts):
         self.calls.append((index, prompts.row.tolist()))
@@ -129,7 +129,7 @@ class Rollouts:
 def test_a_rollout_is_gone_through_in_passes_and_then_made_anew():
     """6 prompts x 2 samples in minibatches of 4, two passes: six minibatches a rollout, each pass in an order of its own."""
     made = Rollouts(prompts=6, passes=2)
-    batches = take(made.loader, 7)
+    batches = take(made, 7)
     stream = Order(ToyTable(Prompts, 10), seed=0)
     assert made.calls == [(0, stream.records(0, 6).row.tolist()), (1, stream.records(6, 12).row.tolist())]
     passes = [
@@ -143,7 +143,7 @@ def test_a_rollout_is_gone_through_in_passes_and_then_made_anew():
 
 def test_the_samples_of_a_prompt_stay_together():
     made = Rollouts(prompts=8, samples=4, batch=8, micro_batch=8)
-    for batch in take(made.loader, 4):
+    for batch in take(made, 4):
         assert len(batch.prompts) == 2
         assert batch.prompt_of.bincount().tolist() == [4, 4]
 
@@ -151,7 +151,7 @@ def test_the_samples_of_a_prompt_stay_together():
 def test_a_minibatch_that_is_not_full_is_filled_with_weight_0():
     """Six records in minibatches of four: the second has two and two blank ones; every record counts once."""
     made = Rollouts()
-    full, filled = take(made.loader, 2)
+    full, filled = take(made, 2)
     assert full.counted.tolist() == [1, 1, 1, 1]
     assert filled.counted.tolist() == [1, 1, 0, 0] and len(filled) == 4
     counted = row_list([full, filled.take(filled.counted.bool())])
@@ -161,28 +161,28 @@ def test_a_minibatch_that_is_not_full_is_filled_with_weight_0():
 def test_online_goes_on_in_the_middle_of_a_rollout():
     """The rollout is in the state: what comes next is the same, and nothing is sampled again."""
     made, again = Rollouts(prompts=4, passes=2), Rollouts(prompts=4, passes=2)
-    take(made.loader, 1)
+    take(made, 1)
     again.loader.load_state_dict(copy.deepcopy(made.loader.state_dict()))
-    rest, resumed = take(made.loader, 4), take(again.loader, 4)
+    rest, resumed = take(made, 4), take(again, 4)
     assert [b.row.tolist() for b in rest] == [b.row.tolist() for b in resumed]
     assert [index for index, _ in made.calls] == [0, 1] and again.calls == made.calls[1:]
 
 
 def test_a_dropped_rollout_is_replaced():
     made = Rollouts(passes=3)
-    take(made.loader, 1)
+    take(made, 1)
     made.loader.drop()
-    take(made.loader, 1)
+    take(made, 1)
     assert [index for index, _ in made.calls] == [0, 1]
 
 
 def test_an_empty_rollout_is_skipped_but_not_for_ever():
     made = Rollouts()
-    sample = made.loader.sample
-    made.loader.sample = lambda index, prompts: sample(index, prompts).take([] if index < 2 else range(6))
-    take(made.loader, 1)
+    sample = made.sample
+    made.sample = lambda index, prompts: sample(index, prompts).take([] if index < 2 else range(6))
+    take(made, 1)
     assert [index for index, _ in made.calls] == [0, 1, 2] and len(made.done) == 1
-    made.loader.sample = lambda index, prompts: sample(index, prompts).take([])
+    made.sample = lambda index, prompts: sample(index, prompts).take([])
     made.loader.drop()
     with pytest.raises(UserError, match="100 rollouts in a row kept no completion"):
-        take(made.loader, 1)
+        take(made, 1)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,27 +112,6 @@ def test_a_padded_step_is_the_same_by_length(algorithm: str, tmp_path: Path, mon
 
 def _rows(inputs: Any) -> list[int]:
     return (inputs.chosen if isinstance(inputs, Pairs) else inputs).row.tolist()
-
-
-FAULTS = """
-import resource, sys, torch
-from alignzoo.engine import allocator
-assert sys.argv[1] == "no" or allocator.keep_freed()
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        torch.ones(2**24) + 1  # two tensors of 64 MB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(min(faults() for _ in range(4)))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="of the GNU C library")
-def test_freed_memory_is_cleared_once() -> None:
-    """Pages the system had to hand out again, over ten tensors of 16,384 pages each, and then none."""
-    ended = {ask: subprocess.run([sys.executable, "-c", FAULTS, ask], capture_output=True, text=True) for ask in ("no", "yes")}
-    found = {ask: int(process.stdout) for ask, process in ended.items()}
-    assert found["yes"] < 100 and found["no"] > 10 * 16000
 
 
 def test_records_are_looked_at_all_over_the_data() -> None:

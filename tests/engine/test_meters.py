@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alignzoo.engine import cost as costs
-from alignzoo.engine.cost import Cost, tokens_in
+from alignzoo.common import account as costs
+from alignzoo.common.account import Account, tokens_in
 from alignzoo.engine.meters import Meter
-from alignzoo.engine.trainer import weighted_sum
+from alignzoo.engine.objective import weighted_sum
 from alignzoo.testing import toys
 
 
@@ -59,7 +59,7 @@ def test_seconds_go_to_the_innermost_phase(monkeypatch):
     """A clock that says 0, 1, 3, 7, 15 and 31: training has 2 + 8, the rollout in it 4, nobody 1 and 16."""
     clock = iter([0.0, 1.0, 3.0, 7.0, 15.0, 31.0])
     monkeypatch.setattr(costs.time, "perf_counter", lambda: next(clock))
-    cost = Cost()
+    cost = Account()
     with cost.phase("training"), cost.phase("rollout"):
         pass
     seconds = cost.state_dict()["seconds"]
@@ -67,7 +67,7 @@ def test_seconds_go_to_the_innermost_phase(monkeypatch):
 
 
 def test_counts_add_up_and_come_back():
-    cost, again = Cost(), Cost()
+    cost, again = Account(), Account()
     cost.count(samples=3, prompt_tokens=5)
     again.load_state_dict(cost.state_dict())
     again.count(samples=4)

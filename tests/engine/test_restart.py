@@ -196,6 +196,7 @@ def test_a_signal_saves_and_says_how_to_go_on(rewarded, number):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.usefixtures("no_nohup")
 def test_a_closed_terminal_saves_too(rewarded):
     """The kernel sends SIGHUP then, and whatever is printed after that fails."""
     run = rewarded / "closed"

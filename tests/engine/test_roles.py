@@ -7,11 +7,11 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from alignzoo.engine.checks import check_sizes
-from alignzoo.models import build
+from alignzoo.models import modules
 from alignzoo.models.references import AdapterOff, Cached, NoReference
 from alignzoo.models.tokenizers import byte_level
 from alignzoo.rewards.model import RewardModel
-from alignzoo.rewards.none import NoReward
+from alignzoo.rewards.task import NoReward
 from alignzoo.settings import Generation, Model, Rollout, Training, Truncation, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.distill.distill import Distill, Source
@@ -23,7 +23,7 @@ from alignzoo_plugins.ppo.ppo import PPO, ValueModel
 def reward_model(tmp_path_factory):
     """A sequence-classification model of the policy's shape and vocabulary, on disk."""
     folder = tmp_path_factory.mktemp("reward")
-    config = build.config(Model(config=dict(toys.LLAMA)), byte_level())
+    config = modules.config(Model(config=dict(toys.LLAMA)), byte_level())
     config.num_labels = 1
     torch.manual_seed(7)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
@@ -66,7 +66,7 @@ def test_roles_and_sampling_are_checked_before_any_model_is_built(algorithm, cha
     if message is None:
         toys.trainer(toys.setup(algorithm, **changes), tmp_path)
         return
-    monkeypatch.setattr(build, "policy", lambda *_: pytest.fail("a model was built"))
+    monkeypatch.setattr(modules, "policy", lambda *_: pytest.fail("a model was built"))
     made = toys.setup(algorithm, type(algorithm).__name__.lower(), **changes)
     with pytest.raises(UserError, match=message):
         toys.trainer(made, tmp_path)

@@ -91,14 +91,12 @@ def one_step(algorithm: str, folder: Path, *overrides: str) -> tuple[dict[int, i
     if algorithm == "distill":
         given.append(f"roles.teacher={teacher(folder)}")
     trainer = Builder(instantiate(compose(given)), folder, folder / "cache").trainer(Interrupt(), lambda step, row: None)
-    trainer.evaluator = lambda run: {}
+    trainer.evaluator = lambda module, step: ({}, [])
     records: list[Any] = []
     rollouts: list[Any] = []
-    record, loader = trainer._record, trainer.loader
+    record, sample = trainer._record, trainer.sample
     trainer._record = lambda metrics, batch: records.append(batch) or record(metrics, batch)  # type: ignore[method-assign]
-    if hasattr(loader, "sample"):
-        sample: Any = loader.sample
-        loader.sample = lambda index, batch: rollouts.append(sample(index, batch)) or rollouts[-1]
+    trainer.sample = lambda index, batch: rollouts.append(sample(index, batch)) or rollouts[-1]
     with Counted() as counted:
         trainer.add_callback(Afresh([counted.rows, records, rollouts]))
         trainer.train()

@@ -17,12 +17,12 @@ from alignzoo.common.noise import Noise
 from alignzoo.contracts import Context
 from alignzoo.data.files import JsonLines
 from alignzoo.engine import checkpoint
-from alignzoo.models import build
+from alignzoo.models import modules
 from alignzoo.models.networks import Shared
 from alignzoo.models.scorer import ScorerNetwork, scorer
 from alignzoo.rewards.model import RewardModel
-from alignzoo.runs.sample import Sampler
-from alignzoo.runs.saving import save_model
+from alignzoo.runs.sample import PairSampler
+from alignzoo.runs.saving import save
 from alignzoo.settings import Forward, Model, Peft, Sampling, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.bradley_terry.bradley_terry import BradleyTerry
@@ -41,7 +41,7 @@ def run(folder, **changes):
 
 def network(config, forward=Forward.auto, seed=0):
     settings = Model(config=dict(config))
-    made = build.config(settings, build.tokenizer(settings))
+    made = modules.config(settings, modules.tokenizer(settings))
     return ScorerNetwork(scorer(settings, made, 0, seed), Shared(Noise(0), {2}, forward=forward))
 
 
@@ -75,7 +75,7 @@ def test_a_fresh_scorer_is_a_function_of_the_seed():
 def test_the_saved_model_is_the_scorer_as_a_reward_model_loads_it(tmp_path, config):
     trainer = run(tmp_path, model=Model(config=dict(config)))
     trainer.train()
-    save_model(trainer, tmp_path / "model")
+    save(trainer, tmp_path)
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").config.num_labels == 1
     c, reward = toys.completions([0, 1, 2]), RewardModel(path=str(tmp_path / "model"))
     reward.setup(Context(tokenizer=trainer.tokenizer, seed=0, sampling=Sampling(), context_length=128, cache=tmp_path))
@@ -87,15 +87,15 @@ def test_the_saved_model_is_the_scorer_as_a_reward_model_loads_it(tmp_path, conf
 def test_a_saved_scorer_goes_on_with_its_head(tmp_path):
     trainer = run(tmp_path / "first")
     trainer.train()
-    save_model(trainer, tmp_path / "model")
+    save(trainer, tmp_path)
     again = run(tmp_path / "second", model=Model(path=str(tmp_path / "model")))
     c = toys.completions([0, 1, 2])
     torch.testing.assert_close(again.roles.scorer.scores(c), trainer.roles.scorer.scores(c))
 
 
 def test_a_language_model_gives_its_trunk(tmp_path):
-    language = build.policy(
-        Model(config=dict(toys.LLAMA)), config := build.config(Model(config=dict(toys.LLAMA)), tokenizer()), 3
+    language = modules.policy(
+        Model(config=dict(toys.LLAMA)), config := modules.config(Model(config=dict(toys.LLAMA)), tokenizer()), 3
     )
     language.save_pretrained(tmp_path / "lm")
     tokenizer().save_pretrained(tmp_path / "lm")
@@ -105,7 +105,7 @@ def test_a_language_model_gives_its_trunk(tmp_path):
 
 
 def tokenizer():
-    return build.tokenizer(Model(config=dict(toys.LLAMA)))
+    return modules.tokenizer(Model(config=dict(toys.LLAMA)))
 
 
 @pytest.mark.filterwarnings("ignore:Could not find a config file:UserWarning")  # peft 0.18, of a model made from a config
@@ -120,7 +120,7 @@ def test_adapters_are_trained_saved_resumed_and_merged(tmp_path):
     again.train(resume_from_checkpoint=str(checkpoint.latest(tmp_path / "checkpoints")))
     c = toys.completions([0, 1, 2])
     torch.testing.assert_close(again.roles.scorer.scores(c), trainer.roles.scorer.scores(c))
-    save_model(trainer, tmp_path / "model")
+    save(trainer, tmp_path)
     merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(plain(merged, c), trainer.roles.scorer.scores(c), atol=1e-5, rtol=0)
 
@@ -160,7 +160,7 @@ def test_sampling_from_a_scorer_says_what_it_is_for(tmp_path, monkeypatch):
     monkeypatch.setattr("alignzoo.runs.sample.load_run", lambda *_: None)
     monkeypatch.setattr("alignzoo.runs.sample.instantiate", lambda cfg: SimpleNamespace(algorithm=BradleyTerry()))
     with pytest.raises(UserError, match="trained no policy that could write, but a scorer: use it with reward=model"):
-        Sampler(tmp_path, scored=False)
+        PairSampler(tmp_path, scored=False)
 
 
 def text_rows(source_folder, tokenizer, pairs):
@@ -185,14 +185,14 @@ def word_pieces(folder, ends):
         inner.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
     named = {"eos_token": "<e>"} if ends else {"cls_token": "[CLS]", "sep_token": "[SEP]"}
     PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", **named).save_pretrained(folder)
-    return build.tokenizer(Model(tokenizer=str(folder), config={"model_type": "llama"}))
+    return modules.tokenizer(Model(tokenizer=str(folder), config={"model_type": "llama"}))
 
 
 @pytest.mark.parametrize(("config", "ends"), [(toys.LLAMA, True), (ENCODER, False)], ids=["decoder", "encoder"])
 def test_a_scorer_with_another_tokenizer_reads_the_policys_text_as_it_was_trained_to(tmp_path, config, ends):
     own = word_pieces(tmp_path / "tokenizer", ends)
     settings = Model(config=dict(config))
-    module = scorer(settings, build.config(settings, own), own.pad_token_id, 0)
+    module = scorer(settings, modules.config(settings, own), own.pad_token_id, 0)
     checkpoint.save_main(module, tmp_path / "model", own)
     trained = text_rows(tmp_path, own, PAIRS)
     assert [row[mask][-1].item() for row, mask in zip(trained.ids, trained.attended, strict=True)] == [own.eos_token_id] * 4

@@ -11,7 +11,7 @@ import torch
 from alignzoo.batch import Completions
 from alignzoo.contracts import Reward, Scores
 from alignzoo.models.references import NoReference
-from alignzoo.settings import Generation
+from alignzoo.settings import Generation, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.sft.sft import SFT
 
@@ -128,3 +128,17 @@ def test_symbols_of_a_task_are_no_text(tmp_path: Path) -> None:
     found = toys.trainer(toys.setup(SFT(), gold=First()), tmp_path).evaluate()
     assert {"eval/gold", "eval/perplexity"} <= found.keys()
     assert not {"eval/win_rate", "eval/distinct_1", "eval/repetition"} & found.keys()
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (lambda c: c.length.tolist(), r"^metrics=\[mine\] returned a list for \d+ completions: return a tensor of one number "),
+        (lambda c: c.length.mean(), r"^metrics=\[mine\] returned a tensor of shape \(\) for \d+ completions: return a tensor "),
+    ],
+)
+def test_a_metric_that_is_no_number_of_each_completion_is_named(tmp_path: Path, metric: Any, message: str) -> None:
+    setup = toys.setup(SFT(), data=Open())
+    setup.measures = {"mine": metric}
+    with pytest.raises(UserError, match=message):
+        toys.trainer(setup, tmp_path).evaluate()

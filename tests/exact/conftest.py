@@ -14,7 +14,7 @@ from alignzoo.batch import Prompts
 from alignzoo.common.noise import Noise
 from alignzoo.contracts import Context
 from alignzoo.data.exact.source import Exact
-from alignzoo.models import build
+from alignzoo.models import modules
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import Model, Sampling
@@ -37,7 +37,7 @@ class Task:
         )
         self.tables = self.source.tables(view, self.context)
         made = Model(config=dict(model))
-        self.module = build.policy(made, build.config(made, tokenizer), seed)
+        self.module = modules.policy(made, modules.config(made, tokenizer), seed)
         support = torch.zeros(len(tokenizer), dtype=torch.bool)
         support[list(self.source.support(tokenizer))] = True
         self.context.policy = self.module

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from alignzoo.data.exact.optimum import Tree, best_of_n, completion_logprobs, measures, objective, optimal_policy
+from alignzoo.data.exact.optimum import StringTree, best_of_n, completion_logprobs, measures, objective, optimal_policy
 
-TREE = Tree(tokens=3, length=3)
+TREE = StringTree(tokens=3, length=3)
 BETA = 0.7
 END = 3
 
@@ -41,7 +41,7 @@ def by_hand(policy: torch.Tensor, prompt: int, string: tuple[int, ...]) -> float
 
 def test_counts() -> None:
     assert (TREE.prefixes, TREE.completions) == (1 + 3 + 9, 1 + 3 + 9 + 27)
-    assert (Tree(8, 4).prefixes, Tree(8, 4).completions) == (585, 4681)
+    assert (StringTree(8, 4).prefixes, StringTree(8, 4).completions) == (585, 4681)
 
 
 def test_digits_list_every_string_in_order() -> None:
@@ -149,7 +149,7 @@ def test_best_of_one_is_the_reference() -> None:
 
 def test_the_population_optimum_of_dpo_is_the_optimum() -> None:
     """DPO's expected loss over Bradley-Terry labels, minimised over a free policy, ends at pi*."""
-    tree = Tree(2, 2)
+    tree = StringTree(2, 2)
     generator = torch.Generator().manual_seed(3)
     reference = torch.randn(1, tree.prefixes, 3, generator=generator, dtype=torch.float64).log_softmax(-1)
     rewards = torch.randn(1, tree.completions, generator=generator, dtype=torch.float64)

@@ -12,11 +12,11 @@ import torch
 from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
 from alignzoo.common.noise import Noise
 from alignzoo.contracts import UserError
+from alignzoo.data.exact.annotator import Annotator
 from alignzoo.data.exact.grammar import rewards, sparse
-from alignzoo.data.exact.judge import Judge
-from alignzoo.data.exact.optimum import Tree, completion_logprobs, measures, optimal_policy
+from alignzoo.data.exact.optimum import StringTree, completion_logprobs, measures, optimal_policy
 from alignzoo.data.exact.source import Exact
-from alignzoo.data.exact.tables import draw
+from alignzoo.data.exact.task_tables import draw
 
 Make = Callable[..., Any]
 ROWS = 40_000
@@ -24,7 +24,7 @@ EVEN = torch.full((2, 4), 0.25, dtype=torch.float64).log()
 LADDER = torch.tensor([[-3.0, -1.0, 1.0, 3.0]], dtype=torch.float64).expand(2, 4)
 
 
-def drawn(view: type[Batch], judge: Judge, ladder: torch.Tensor = LADDER) -> Any:
+def drawn(view: type[Batch], judge: Annotator, ladder: torch.Tensor = LADDER) -> Any:
     return draw(view, ROWS, [7], EVEN, EVEN, ladder, judge)
 
 
@@ -41,14 +41,14 @@ def test_labels_are_turned_as_often_as_asked(flips: float) -> None:
         (Rated, lambda a, b: (a.marks != b.marks).all(1)),
         (Rankings, lambda a, b: (a.marks + b.marks == 3).all(1)),
     ):
-        true, found = drawn(view, Judge()), drawn(view, Judge(flips=flips))
+        true, found = drawn(view, Annotator()), drawn(view, Annotator(flips=flips))
         assert torch.equal(true.numbers.sort(1).values, found.numbers.sort(1).values)
         assert float(turned(true, found).double().mean()) == close_to(flips), view
 
 
 def test_noise_in_the_labels_of_pairs() -> None:
     """P(a over b) = E sigma(r_a - r_b + e), e normal of variance 2 s^2, here by quadrature."""
-    found = drawn(Pairs, Judge(noise=3.0)).numbers
+    found = drawn(Pairs, Annotator(noise=3.0)).numbers
     nodes = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     errors = 3.0 * math.sqrt(2) * torch.special.ndtri(nodes)
     for a, b in ((3, 0), (2, 1)):
@@ -60,15 +60,15 @@ def test_noise_in_the_labels_of_pairs() -> None:
 def test_noise_in_ratings_and_rankings() -> None:
     """Where all rewards are equal and large, only the error can make a rating 0; where it is huge, ranks are even."""
     high = torch.full((2, 4), 6.0, dtype=torch.float64)
-    assert float(drawn(Rated, Judge(), high).marks.mean()) > 0.99
+    assert float(drawn(Rated, Annotator(), high).marks.mean()) > 0.99
     expected = float((6.0 + 6.0 * torch.special.ndtri((torch.arange(99_999) + 1) / 1e5)).sigmoid().mean())
-    assert float(drawn(Rated, Judge(noise=6.0), high).marks.mean()) == close_to(expected)
-    marked = drawn(Rankings, Judge(noise=1e6))
+    assert float(drawn(Rated, Annotator(noise=6.0), high).marks.mean()) == close_to(expected)
+    marked = drawn(Rankings, Annotator(noise=1e6))
     first = marked.numbers.gather(1, marked.marks.argmin(1, keepdim=True))
     assert float((first == 0).double().mean()) == close_to(0.25)
 
 
-def scored(judge: Judge, rows: torch.Tensor, noise: Noise) -> torch.Tensor:
+def scored(judge: Annotator, rows: torch.Tensor, noise: Noise) -> torch.Tensor:
     return judge.scores(torch.full((len(rows),), 2.0), rows, noise)
 
 
@@ -76,7 +76,7 @@ def test_noise_in_scores_is_normal_and_anew_each_time() -> None:
     """Mean 2, standard deviation 1.5, a standard normal's share within one of them; a second call differs."""
     rows, noise = torch.arange(ROWS) // 4, Noise(0)
     with noise.during("rollout", 3):
-        first, second = (scored(Judge(noise=1.5), rows, noise) for _ in range(2))
+        first, second = (scored(Annotator(noise=1.5), rows, noise) for _ in range(2))
     for found in (first, second):
         assert float(found.mean()) == pytest.approx(2.0, abs=5 * 1.5 / math.sqrt(ROWS))
         assert float(found.std()) == pytest.approx(1.5, abs=5 * 1.5 / math.sqrt(2 * ROWS))
@@ -88,7 +88,7 @@ def test_noise_in_scores_is_normal_and_anew_each_time() -> None:
 def test_scores_change_sign_as_often_as_asked() -> None:
     noise = Noise(0)
     with noise.during("rollout", 0):
-        found = scored(Judge(flips=0.4), torch.arange(ROWS) // 2, noise)
+        found = scored(Annotator(flips=0.4), torch.arange(ROWS) // 2, noise)
     assert set(found.tolist()) == {2.0, -2.0}
     assert float((found < 0).double().mean()) == close_to(0.4)
 
@@ -97,7 +97,7 @@ def test_flips_and_noise_have_nothing_to_do_with_each_other() -> None:
     """E = (1 - 2 p) r; if the lowest errors were those turned round, it would be 1.2 more."""
     noise = Noise(0)
     with noise.during("rollout", 0):
-        found = scored(Judge(flips=0.4, noise=1.5), torch.arange(ROWS) // 2, noise)
+        found = scored(Annotator(flips=0.4, noise=1.5), torch.arange(ROWS) // 2, noise)
     assert float(found.mean()) == pytest.approx(0.4, abs=5 * math.sqrt((4 + 1.5**2) / ROWS))
 
 
@@ -108,7 +108,7 @@ def test_scores_depend_on_seed_step_and_row_alone() -> None:
     def at(seed: int, step: int, which: torch.Tensor) -> list[float]:
         noise = Noise(seed)
         with noise.during("rollout", step):
-            return scored(Judge(noise=1.0), which, noise).tolist()
+            return scored(Annotator(noise=1.0), which, noise).tolist()
 
     whole = at(0, 4, rows)
     assert at(0, 4, rows) == whole
@@ -151,7 +151,7 @@ def test_heldout_labels_are_true(make_task: Make) -> None:
 
 
 def test_so_many_rewards_are_zero() -> None:
-    tree = Tree(3, 3)  # 40 completions
+    tree = StringTree(3, 3)  # 40 completions
     dense, found = (rewards(tree, 4, 0, 0.5, 0.1, share) for share in (0.0, 0.9))
     assert (dense != 0).all()
     assert (found == 0).sum(1).tolist() == [36] * 4
@@ -167,7 +167,7 @@ def test_a_share_of_completions_is_rounded_down() -> None:
 def test_optimum_of_a_sparse_reward_by_hand() -> None:
     """Two letters, length 1: '', a, b with reference 1/2, 1/4, 1/4, and only b is worth anything, 3. At beta = 2 Z is
     3/4 + e^1.5 / 4, J* = 2 log Z; the reference has J = 3/4."""
-    tree = Tree(2, 1)
+    tree = StringTree(2, 1)
     reference = torch.tensor([[[0.25, 0.25, 0.5]]], dtype=torch.float64).log()
     found = torch.from_numpy(sparse(torch.tensor([[-1.0, 1.0, 3.0]]).numpy(), 0.67)).double()
     assert found.tolist() == [[0.0, 0.0, 3.0]]

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
+from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated, Triples
 from alignzoo.contracts import UserError
 from alignzoo.data.exact.grammar import source_policy
 from alignzoo.data.exact.optimum import completion_logprobs
-from alignzoo.data.exact.sampler import Sampler
 from alignzoo.data.exact.source import Exact, warmup
-from alignzoo.data.exact.tables import draw
+from alignzoo.data.exact.task_tables import CompletionSampler, draw
 from alignzoo.functional.divergences import forward_kl
 from alignzoo.settings import Sampling
 from alignzoo.testing.toys import LLAMA
@@ -148,7 +147,7 @@ def skewed(prompts: int = 2, completions: int = 5) -> tuple[torch.Tensor, torch.
 
 
 def test_sampler_inverts_the_distribution_function() -> None:
-    sampler = Sampler(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.0, 0.9]], dtype=torch.float64).log())
+    sampler = CompletionSampler(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.0, 0.9]], dtype=torch.float64).log())
     prompt = torch.tensor([0, 0, 0, 0, 1, 1, 1])
     uniform = torch.tensor([0.0, 0.49, 0.5, 0.99, 0.05, 0.1, 0.999], dtype=torch.float64)
     assert sampler(prompt, uniform).tolist() == [0, 0, 1, 2, 0, 2, 2]
@@ -156,7 +155,7 @@ def test_sampler_inverts_the_distribution_function() -> None:
 
 def test_the_second_of_a_pair_is_another() -> None:
     """First 1 of probability 1/4 is skipped: the others share what is left, 2/3 and 1/3."""
-    sampler = Sampler(torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64).log())
+    sampler = CompletionSampler(torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64).log())
     uniform = (torch.arange(300, dtype=torch.float64) + 0.5) / 300
     found = sampler.another(torch.zeros(300, dtype=torch.long), torch.ones(300, dtype=torch.long), uniform)
     assert Counter(found.tolist()) == {0: 200, 2: 100}
@@ -211,7 +210,7 @@ def test_demonstrations_come_from_the_demonstrator() -> None:
 # --- tables ---
 
 
-@pytest.mark.parametrize("view", [Prompts, Completions, Pairs, Rated, Rankings])
+@pytest.mark.parametrize("view", [Prompts, Completions, Pairs, Triples, Rated, Rankings])
 def test_tables_make_every_view(view: type[Batch], make_task: Make) -> None:
     task = make_task(view=view)
     batch: Any = task.tables.train.batch([3, 0, 60])
@@ -220,7 +219,7 @@ def test_tables_make_every_view(view: type[Batch], make_task: Make) -> None:
     each = 4 if view is Rankings else 1
     assert batch.row.tolist() == [row for row in (3, 0, 60) for _ in range(each)]
     again: Any = task.tables.train.batch([60])
-    if view is Pairs:
+    if issubclass(view, Pairs):
         assert (again.chosen.text, again.rejected.text) == (batch.chosen.text[2:], batch.rejected.text[2:])
         assert all(a != b for a, b in zip(batch.chosen.text, batch.rejected.text, strict=True))
         assert batch.chosen.prompts.text == ["A", "B"]
@@ -230,11 +229,17 @@ def test_tables_make_every_view(view: type[Batch], make_task: Make) -> None:
         assert len(batch.prompts) == (3 if view is Rankings else 2)
 
 
+def test_triples_are_the_pairs_with_demonstrations(make_task: Make) -> None:
+    pairs, triples = (make_task(view=view).tables.train.batch(range(20)) for view in (Pairs, Triples))
+    assert torch.equal(triples.both.ids, pairs.both.ids)
+    assert not torch.equal(triples.demonstration.ids, pairs.chosen.ids)
+
+
 def test_another_view_is_refused(task: Any) -> None:
     class Own(Batch):
         pass
 
-    with pytest.raises(UserError, match="makes Prompts, Completions, Pairs, Rated and Rankings, not Own"):
+    with pytest.raises(UserError, match="makes Prompts, Completions, Pairs, Triples, Rated and Rankings, not Own"):
         task.source.tables(Own, task.context)
 
 
@@ -268,7 +273,7 @@ def test_the_warm_up_learns_the_source(make_task: Make) -> None:
 
 def test_the_reference_is_kept_and_shared(make_task: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make_task()
-    monkeypatch.setattr(warmup.WarmUp, "__call__", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(warmup, "train", lambda *_: pytest.fail("trained again"))
     again = make_task(seed=7)
     assert all(torch.equal(a, b) for a, b in zip(first.module.parameters(), again.module.parameters(), strict=True))
     with pytest.raises(pytest.fail.Exception, match="trained again"):

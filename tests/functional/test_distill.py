@@ -9,10 +9,15 @@ import pytest
 import torch
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
+from alignzoo.contracts import EMA
+from alignzoo.functional import forward_kl, generalised_jsd, returns_ahead, reverse_kl, skew_kl, skew_reverse_kl
 from alignzoo.settings import Sampling, UserError
 from alignzoo.testing.fakes import FakeModels, TablePolicy, completions, prompts, table
-from alignzoo_plugins.distill.distill import Distill, Divergence, Source
+from alignzoo_plugins.distill.distill import Distill, Divergence
+from alignzoo_plugins.distill.distilling import Source
+from alignzoo_plugins.distill.minillm import MiniLLM
+from alignzoo_plugins.distill.self_distill import SelfDistill, shown
+from alignzoo_plugins.distill.skew import Side, Skew
 
 OF = prompts(1, 2, 0)
 OWN = completions(OF, [0, 0, 1, 1, 2, 2], [[1], [1, 1], [1], [1], [1], [1]])
@@ -151,3 +156,125 @@ def test_data_and_roles_follow_the_settings(settings: dict[str, Any], data: type
 def test_distill_refuses_what_is_out_of_range_or_unused(settings: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError, match=rf"algorithm\.{key} "):
         Distill(**settings)
+
+
+def test_skewed_divergences_by_hand() -> None:
+    """P = (3/4, 1/4), Q = (1/4, 3/4), a = 1/2: both mixtures are (1/2, 1/2): 3/4 log 3/2 + 1/4 log 1/2 = 0.130812. At a = 1/4
+    a P + (1 - a) Q = (3/8, 5/8): 3/4 log 2 + 1/4 log 2/5 = 0.290788."""
+    p, q = (torch.tensor(x, dtype=torch.float64).log() for x in ([0.75, 0.25], [0.25, 0.75]))
+    assert skew_kl(q, p, 0.5).item() == pytest.approx(0.130812, abs=1e-6)
+    assert skew_kl(q, p, 0.25).item() == pytest.approx(0.290788, abs=1e-6)
+    assert skew_reverse_kl(q, p, 0.25).item() == pytest.approx(0.290788, abs=1e-6)  # the two are mirror images
+    torch.testing.assert_close(skew_kl(q, p, 1e-9), forward_kl(q, p))
+    torch.testing.assert_close(skew_reverse_kl(3 * q, p, 1e-9, 2.0), reverse_kl(3 * q, p, 2.0))
+
+
+def test_a_skewed_divergence_is_finite_where_the_other_lacks_a_token() -> None:
+    """P = (1, 0), Q = (0, 1): log(1 / a)."""
+    p, q = torch.tensor([0.0, -math.inf]), torch.tensor([-math.inf, 0.0])
+    for divergence in (skew_kl, skew_reverse_kl):
+        assert divergence(q, p, 0.1).item() == pytest.approx(math.log(10), rel=1e-6)
+
+
+def test_the_side_of_skew_is_whose_samples_count() -> None:
+    models = _models([])
+    student, teacher = models.policy.table[1], models.teacher.table[1]
+    for side, function in ((Side.teacher, skew_kl), (Side.student, skew_reverse_kl)):
+        loss, _ = Skew(side=side, skew=0.3, temperature=2.0).loss(models, DATA)
+        torch.testing.assert_close(loss[0, 0], function(student, teacher, 0.3, 2.0))
+
+
+@pytest.mark.parametrize("skew", [0.0, 1.0])
+def test_skew_refuses_the_ends(skew: float) -> None:
+    with pytest.raises(UserError, match=rf"algorithm\.skew={skew}"):
+        Skew(skew=skew)
+
+
+def test_what_is_ahead_of_a_token() -> None:
+    """Rewards 1, 2, (9 of a token that is not scored), 4."""
+    rewards, scored = torch.tensor([[1.0, 2.0, 9.0, 4.0]]), torch.tensor([[True, True, False, True]])
+    assert returns_ahead(rewards, scored).tolist() == [[7, 6, 0, 4]]
+    assert returns_ahead(rewards, scored, own=False).tolist() == [[6, 4, 0, 0]]
+    assert returns_ahead(rewards, scored, own=False, mean=True).tolist() == [[3, 4, 0, 0]]
+    assert returns_ahead(rewards, scored, mean=True)[0].tolist() == pytest.approx([7 / 3, 3, 0, 4])
+
+
+@pytest.mark.parametrize("single_step", [True, False])
+def test_minillm_has_the_gradient_of_the_reverse_kl_of_sequences(single_step: bool) -> None:
+    """Over all 27 completions of three tokens, each as often as the student writes it; the exact part and what comes after it,
+    or all from samples."""
+    of = prompts(0)
+    every = [[a, b, c] for a in range(3) for b in range(3) for c in range(3)]
+    c = completions(of, [0] * 27, every)
+    models = FakeModels(TablePolicy(table(0, 3), c), teacher=TablePolicy(table(1, 3).detach()), sampling=Sampling(samples=27))
+    algorithm = MiniLLM(single_step=single_step, length_norm=False, whiten=False, epochs=1, mix=0.0)
+    with torch.no_grad():
+        rollout = algorithm.experience(models, of)
+    student, teacher = c.sum(models.policy.logprobs(c)), c.sum(models.teacher.logprobs(c))
+    chance = student.exp()
+    terms, _ = algorithm.loss(models, rollout)
+    mine = sum((chance.detach()[:, None] * term).sum() for term in terms.values())
+    (expected,) = torch.autograd.grad((chance * (student - teacher)).sum(), models.policy.table)
+    torch.testing.assert_close(torch.autograd.grad(mine, models.policy.table)[0], expected)
+    assert (chance * rollout.reverse_kl).sum().item() == pytest.approx((chance * (student - teacher)).sum().item())
+
+
+def test_minillm_weighs_what_was_drawn_from_the_mixture() -> None:
+    """The student has 1/4 for token 2, the teacher 3/4; a half of each makes 1/2, so w = 1/2. Of token 0, 1/2 and 1/8: 8/5."""
+    student, teacher = (torch.tensor([p] * 3, dtype=torch.float64).log() for p in ([0.5, 0.25, 0.25], [0.125, 0.125, 0.75]))
+    c = completions(prompts(0), [0], [[2, 0]])
+    models = FakeModels(TablePolicy(student, c), teacher=TablePolicy(teacher), sampling=Sampling(samples=1))
+    algorithm = MiniLLM(mix=0.5, whiten=False, length_norm=False)
+    rollout = algorithm.experience(models, prompts(0))
+    assert rollout.weight[0].tolist() == pytest.approx([0.5, 1.6]) and rollout.logprobs is None
+    torch.testing.assert_close(algorithm.mixed(student, teacher).exp()[0], torch.tensor([0.3125, 0.1875, 0.5]).double())
+    # A of the first is log(1/8) - log(1/2) = - log 4; the loss - w A
+    assert algorithm.loss(models, rollout)[0]["policy"][0].tolist() == pytest.approx([math.log(2), 0])
+
+
+def test_a_token_that_the_teacher_cannot_write_costs_the_limit() -> None:
+    lacking = torch.zeros(3, 3).index_fill(1, torch.tensor([2]), -math.inf)
+    c = completions(prompts(0), [0], [[2]])
+    models = FakeModels(TablePolicy(torch.zeros(3, 3), c), teacher=TablePolicy(lacking), sampling=Sampling(samples=1))
+    rollout = MiniLLM(single_step=False, whiten=False, limit=7.0, mix=0.0).experience(models, prompts(0))
+    assert rollout.advantages.tolist() == [[-7]]
+
+
+def test_the_teacher_is_shown_the_demonstration_and_asked_again() -> None:
+    """Prompts 0 1, 0 2 and 0 0, with 0, 0 0 0 and 0 for answers."""
+    made = shown(DATA)
+    texts = [ids[mask].tolist() for ids, mask in zip(made.ids, made.attended, strict=True)]
+    assert texts == [[0, 1, 0, 0, 1], [0, 2, 0, 0, 0, 0, 2], [0, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_self_distillation_compares_both_prompts(beta: float) -> None:
+    models = _models([])
+    algorithm = SelfDistill(beta=beta)
+    made = algorithm.experience(models, DATA)
+    assert made.ids.tolist() == OWN.ids.tolist()
+    assert made.privileged.prompt_of.tolist() == made.prompt_of.tolist()
+    other = replace(made, privileged=replace(made.privileged, prompts=prompts(3, 3, 3)))  # as if asked something else
+    loss, _ = algorithm.loss(models, other)
+    torch.testing.assert_close(loss[0, 0], algorithm.distance(models.policy.table[1], models.teacher.table[3]))
+    torch.testing.assert_close(loss[1, 1], algorithm.distance(models.policy.table[1], models.teacher.table[1]))
+
+
+def test_the_self_teacher_is_the_start_or_an_average() -> None:
+    fixed, moving = (SelfDistill(decay=decay).roles()["teacher"] for decay in (1.0, 0.9))
+    assert (fixed.start, fixed.follows, moving.start, moving.follows) == ("policy", None, "policy", EMA(0.9))
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        (MiniLLM, {"limit": 0.0}),
+        (MiniLLM, {"mix": 1.0}),
+        (MiniLLM, {"epochs": 0}),
+        (SelfDistill, {"beta": 1.1}),
+        (SelfDistill, {"decay": -0.1}),
+    ],
+)
+def test_what_cannot_be_taken_is_refused(kind: Any, setting: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"algorithm\.{next(iter(setting))}="):
+        kind(**setting)

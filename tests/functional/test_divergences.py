@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignzoo.functional import forward_kl, generalised_jsd, k1, k2, k3, reverse_kl
+from alignzoo.functional import discounted_returns, forward_kl, generalised_jsd, k1, k2, k3, reinforce, reverse_kl
 
 TEACHER = torch.tensor([0.25, 0.75], dtype=torch.float64).log()
 STUDENT = torch.tensor([0.5, 0.5], dtype=torch.float64).log()
@@ -45,6 +45,41 @@ def test_k1_in_a_loss_has_no_expected_gradient() -> None:
     policy = torch.randn(6, dtype=torch.float64, requires_grad=True)
     gradient = torch.autograd.grad(_expected(k1, policy, torch.zeros(6, dtype=torch.float64)), policy)[0]
     torch.testing.assert_close(gradient, torch.zeros_like(gradient))
+
+
+def test_k3_in_a_loss_has_the_gradient_of_the_other_kl() -> None:
+    torch.manual_seed(2)
+    policy, reference = torch.randn(2, 6, dtype=torch.float64)
+    policy.requires_grad_()
+    other = torch.autograd.grad(forward_kl(policy, reference), policy)[0]  # KL(ref || pi)
+    torch.testing.assert_close(torch.autograd.grad(_expected(k3, policy, reference), policy)[0], other)
+    logprobs = policy.log_softmax(-1)
+    ratio = (logprobs - logprobs.detach()).exp()
+    weighed = (logprobs.detach().exp() * ratio * k3(logprobs, reference.log_softmax(-1))).sum()
+    kl = torch.autograd.grad(reverse_kl(policy, reference), policy)[0]
+    torch.testing.assert_close(torch.autograd.grad(weighed, policy)[0], kl)
+
+
+@pytest.mark.parametrize("place", ["k1 in the reward", "k2 in the loss"])
+def test_the_kl_of_completions_has_its_gradient_by_tokens(place: str) -> None:
+    """All nine completions of two tokens, weighted as the policy writes them; a token's return is what follows it."""
+    torch.manual_seed(3)
+    first, second = torch.randn(3, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
+    policy = [x.requires_grad_() for x in (first, second)]
+    reference = [torch.randn_like(x) for x in (first, second)]
+    a, b = torch.cartesian_prod(torch.arange(3), torch.arange(3)).T
+    logprobs, theirs = (
+        torch.stack([x.log_softmax(-1)[a], y.log_softmax(-1)[a, b]], 1) for x, y in (policy, reference)
+    )  # (9, 2)
+    written = logprobs.sum(1).exp()
+    kl = torch.autograd.grad((written * (logprobs - theirs).sum(1)).sum(), policy, retain_graph=True)
+    scored = torch.ones(9, 2, dtype=torch.bool)
+    if place == "k1 in the reward":
+        returns = discounted_returns(-k1(logprobs, theirs).detach(), scored)
+        loss = reinforce(logprobs, returns).sum(1)
+    else:
+        loss = k2(logprobs.sum(1), theirs.sum(1))
+    torch.testing.assert_close(torch.autograd.grad((written.detach() * loss).sum(), policy), kl)
 
 
 def test_divergences_by_hand() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from alignzoo.functional import clipped_surrogate, group_advantages
+from alignzoo.kl import Estimator
 from alignzoo.settings import Sampling, UserError
 from alignzoo.testing.fakes import FakeModels, TablePolicy, completions, constant, prompts
 from alignzoo_plugins.grpo.grpo import GRPO, Average, Grouped, Ratio
@@ -156,3 +157,18 @@ def test_the_kl_can_be_weighed_by_the_ratio() -> None:
 def test_there_is_no_kl_to_weigh_without_beta() -> None:
     with pytest.raises(UserError, match=r"algorithm\.weigh_kl=True.*algorithm\.beta=0"):
         GRPO(beta=0.0, weigh_kl=True)
+
+
+def test_the_kl_has_other_estimators() -> None:
+    """k2 = log(3/2)^2 / 2 for token 0, at beta 1 and no advantage; the KL reported is log(3/2) whatever the estimator."""
+    given, algorithm = models([1.0, 2.0, 6.0]), GRPO(beta=1.0, kl_estimator=Estimator.k2)
+    made = algorithm.experience(given, OF)
+    loss = algorithm.loss(given, replace(made, advantages=torch.zeros(3)))[0]
+    assert loss[0].item() == pytest.approx(math.log(1.5) ** 2 / 2)
+    assert made.kl is not None and made.kl[0].item() == pytest.approx(math.log(1.5))
+
+
+@pytest.mark.parametrize(("beta", "estimator"), [(0.04, Estimator.k1), (0.0, Estimator.k2)])
+def test_an_estimator_without_effect_is_refused(beta: float, estimator: Estimator) -> None:
+    with pytest.raises(UserError, match=rf"^algorithm\.kl_estimator={estimator.value} is out of range"):
+        GRPO(beta=beta, kl_estimator=estimator)

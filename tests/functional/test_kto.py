@@ -12,8 +12,9 @@ from alignzoo.batch import Rated
 from alignzoo.functional import kto_loss, mismatches
 from alignzoo.settings import UserError
 from alignzoo.testing.fakes import FakeModels, TablePolicy, completions, prompts
-from alignzoo_plugins.kto.kto import KTO, Judged, ReferencePoint
+from alignzoo_plugins.kto.kto import KTO, ReferencePoint
 from alignzoo_plugins.kto.mismatch import mismatched
+from alignzoo_plugins.kto.unpaired import Judged
 
 AGAIN = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]], dtype=torch.float64).log()
 UP, DOWN = math.log(1.5), math.log(0.75)  # log pi / ref of the token before once more, and of another

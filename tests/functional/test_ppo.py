@@ -10,9 +10,9 @@ from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Next, Scores
+from alignzoo.kl import KL, Estimator, Place
 from alignzoo.settings import UserError
 from alignzoo.testing.fakes import FakeModels, TablePolicy, TableValue, completions, constant, prompts
-from alignzoo_plugins.ppo.kl import KL, Estimator, Place
 from alignzoo_plugins.ppo.ppo import PPO, Trajectories, ValueModel
 
 SKEWED = torch.tensor([[0.5, 0.25, 0.25]] * 3, dtype=torch.float64).log()

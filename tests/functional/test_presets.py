@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 import alignzoo_plugins
 from alignzoo.batch import Completions, Pairs, Prompts, Rated
 from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
+from alignzoo.kl import Estimator
 from alignzoo.testing.fakes import FakeModels, TablePolicy, TableValue, completions, constant, prompts, table
 from alignzoo_plugins.bradley_terry.bradley_terry import BradleyTerry
 from alignzoo_plugins.distill.distill import Distill
 from alignzoo_plugins.dpo.dpo import DPO
 from alignzoo_plugins.grpo.grpo import GRPO
 from alignzoo_plugins.kto.kto import KTO
-from alignzoo_plugins.ppo.kl import Estimator
 from alignzoo_plugins.ppo.ppo import PPO
 from alignzoo_plugins.rating_regression.rating_regression import RatingRegression
 from alignzoo_plugins.reinforce.reinforce import Reinforce
@@ -133,6 +133,14 @@ def test_preset_rloo() -> None:
     """Returns 1 - 0.05 log 3/2 = 0.979727, 2 - 0.05 log 3/4 = 2.014384, 6.014384; each minus the mean of the other two."""
     made = preset("rloo").experience(models(), OF)
     assert made.advantages[:, 0].tolist() == pytest.approx([-3.034657, -1.482671, 4.517329], abs=1e-5)
+
+
+def test_preset_opo() -> None:
+    """Rewards 4 over one token and 0 over three: the baseline is 4 / 4."""
+    given = models(policy=TablePolicy(SKEWED, completions(OF, [0, 0], [[0], [1, 1, 2]])), score=constant([4.0, 0.0]))
+    algorithm = preset("opo")
+    assert algorithm.experience(given, OF).advantages[:, 0].tolist() == [3, -1]
+    assert algorithm.least_samples() == 2 and "reference" not in algorithm.roles()
 
 
 def test_preset_remax() -> None:

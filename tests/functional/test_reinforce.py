@@ -12,6 +12,7 @@ from torch import Tensor
 from alignzoo.batch import Completions
 from alignzoo.contracts import Scores
 from alignzoo.engine.checks import check_sizes
+from alignzoo.kl import Estimator
 from alignzoo.settings import Rollout, Training, UserError
 from alignzoo.testing.fakes import FakeModels, TablePolicy, completions, constant, prompts, table
 from alignzoo_plugins.reinforce.baselines import Baseline
@@ -60,6 +61,16 @@ def test_kl_is_taken_from_the_return_and_reported_apart_from_the_reward() -> Non
     assert made.reward.tolist() == REWARDS
     assert made.advantages[:, 0].tolist() == pytest.approx([r - 0.5 * k for r, k in zip(REWARDS, KL, strict=True)])
     assert made.advantages[0, 1] == made.advantages[0, 0]  # the whole completion is one action
+
+
+def test_the_estimator_is_that_of_the_penalty_not_of_the_reported_kl() -> None:
+    """The first completion is token 0 twice: its return is 1 - 0.5 * 2 * log(3/2)^2 / 2."""
+    algorithm = Reinforce(beta=0.5, baseline=Baseline.none, kl_estimator=Estimator.k2)
+    made = algorithm.experience(_models(constant(REWARDS)), OF)
+    assert made.advantages[0, 0].item() == pytest.approx(1 - 0.5 * UP**2)
+    assert made.kl is not None and made.kl.tolist() == pytest.approx(KL)
+    with pytest.raises(UserError, match=r"^algorithm\.kl_estimator=k2 .*: must be left at k1 where algorithm\.beta=0"):
+        Reinforce(beta=0.0, kl_estimator=Estimator.k2)
 
 
 def test_reward_to_go_leaves_the_past_out() -> None:

@@ -83,9 +83,9 @@ def test_it_stops_at_a_signal_with_a_checkpoint_and_tells_nobody(tmp_path: Path,
     trainer = built(tmp_path, "algorithm=trl_dpo", interrupt=interrupt)
     assert trainer.trained.policy.lm_head.bias is not None
     trainer.train()
-    assert told == [] and trainer.args.report_to == []
+    assert told == [] and trainer.inner.args.report_to == []
     assert trainer.trained.policy.lm_head.bias is None, "afterwards the network is as it was"
-    assert trainer.state.global_step == 1
+    assert trainer.inner.state.global_step == 1
     assert (tmp_path / "checkpoints" / "checkpoint-1" / "model.safetensors").exists()
 
 

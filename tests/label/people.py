@@ -33,7 +33,7 @@ class Person:
 
     def _answer_all(self):
         while not self.over.wait(0.005):
-            for request in requests.found(self.folder) if self.folder.exists() else []:
+            for request in requests.in_folder(self.folder) if self.folder.exists() else []:
                 if request not in self.seen:
                     self.seen.append(request)
                     items = requests.read(request).items

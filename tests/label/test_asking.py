@@ -9,7 +9,7 @@ import pytest
 
 from alignzoo.label import requests
 from alignzoo.label.asking import Asker
-from alignzoo.label.items import Kind, Scale, item
+from alignzoo.label.items import QuestionKind, Scale, item
 from alignzoo.settings import UserError
 from tests.label.people import Person
 
@@ -58,12 +58,12 @@ def test_a_request_is_blind_and_shuffled_and_asked_once(tmp_path):
 def test_an_open_request_is_asked_again_not_twice(tmp_path):
     with pytest.raises(UserError, match=r"3 of 3 were not answered within 0.02 s; asked again, it goes on"):
         asker(tmp_path, timeout=0.02).ratings(TEXTS)
-    (request,) = requests.found(tmp_path)
+    (request,) = requests.in_folder(tmp_path)
     items = requests.read(request).items
     requests.answers_of(request).write_text(json.dumps({"id": items[0].id, "answer": 2}) + "\n")
     with pytest.raises(UserError, match="2 of 3 were not answered"):
         asker(tmp_path, timeout=0.02).ratings(TEXTS)
-    assert requests.found(tmp_path) == [request]
+    assert requests.in_folder(tmp_path) == [request]
     with requests.answers_of(request).open("a") as file:
         file.writelines(json.dumps({"id": one.id, "answer": 4}) + "\n" for one in items[1:])
     expected = {items[0].completions[0]: 2.0}
@@ -81,7 +81,7 @@ def test_mistakes_in_answers_are_told_and_it_waits_on(tmp_path):
 
     with pytest.raises(UserError):
         asker(tmp_path, timeout=0.01).ratings(TEXTS)
-    (request,) = requests.found(tmp_path)
+    (request,) = requests.in_folder(tmp_path)
     items = requests.read(request).items
     bad = [{"id": "nobody", "answer": 1}, {"id": items[0].id, "answer": 9}, {"id": items[0].id}]
     requests.answers_of(request).write_text("".join(json.dumps(line) + "\n" for line in bad) + "{\n")
@@ -100,7 +100,7 @@ def test_mistakes_in_answers_are_told_and_it_waits_on(tmp_path):
 
 def test_the_csv_of_a_request_may_be_filled_in(tmp_path):
     def fill():
-        while not (found := requests.found(tmp_path)):
+        while not (found := requests.in_folder(tmp_path)):
             time.sleep(0.005)
         path = requests.table_of(found[0])
         rows = list(csv.DictReader(path.read_text().splitlines()))
@@ -125,6 +125,6 @@ def test_several_raters_are_waited_for_and_averaged(tmp_path):
 def test_without_waiting_only_what_is_known_counts(tmp_path):
     with Person(tmp_path, lambda one: 2):
         asker(tmp_path).ratings(TEXTS[:1])
-    asked = [item(Kind.ratings, prompt, [text]) for prompt, text in TEXTS]
+    asked = [item(QuestionKind.ratings, prompt, [text]) for prompt, text in TEXTS]
     assert asker(tmp_path, scale=Scale(1, 5)).ask(asked, wait=False) == [[2.0], [], []]
-    assert len(requests.found(tmp_path)) == 1
+    assert len(requests.in_folder(tmp_path)) == 1

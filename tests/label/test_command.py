@@ -16,9 +16,8 @@ import pytest
 
 from alignzoo.cli import main as cli
 from alignzoo.data.files import JsonLines
-from alignzoo.label import main as command
-from alignzoo.label import requests
-from alignzoo.label.items import Kind, Scale, item
+from alignzoo.label import command, requests
+from alignzoo.label.items import QuestionKind, Scale, item
 from alignzoo.label.journal import Journal
 from tests.limits import HANG
 
@@ -41,7 +40,7 @@ def typed(monkeypatch):
         os.close(write)
         monkeypatch.setattr(command, "Typed", lambda: command_keys(read))
 
-    from alignzoo.label.keys import Typed as command_keys
+    from alignzoo.label.terminal import Typed as command_keys
 
     return fill
 
@@ -245,7 +244,7 @@ def test_a_file_has_one_kind_and_one_scale(typed, capsys):
 
 
 def test_raters_at_the_same_time_lose_nothing_of_each_other():
-    items = [item(Kind.ratings, f"p{n}", ["c"]) for n in range(10)]
+    items = [item(QuestionKind.ratings, f"p{n}", ["c"]) for n in range(10)]
 
     def answer(rater):
         work = command.Work(items, Scale(), Journal(Path("both.answers.jsonl")), Path("both.jsonl"))
@@ -259,10 +258,10 @@ def test_raters_at_the_same_time_lose_nothing_of_each_other():
 
 
 def test_a_request_is_answered_where_it_waits(typed, capsys):
-    asked = [item(Kind.ratings, "p", [f"c{n}"]) for n in range(3)]
+    asked = [item(QuestionKind.ratings, "p", [f"c{n}"]) for n in range(3)]
     path = Path("asked") / "request-0001-abc.jsonl"
     path.parent.mkdir()
-    requests.write(path, requests.Request(asked, Scale(0, 9)))
+    requests.write(path, requests.Questionnaire(asked, Scale(0, 9)))
     typed("95")
     assert label(str(path), "--rater", "ann") == 0
     assert "2 of 3 answered by ann; in asked/request-0001-abc.answers.jsonl" in capsys.readouterr().out

@@ -7,10 +7,10 @@ import random
 import pytest
 from rich.console import Console
 
-from alignzoo.label.items import Kind, Scale, item
+from alignzoo.label.items import QuestionKind, Scale, item
 from alignzoo.label.journal import Journal, data_rows
 from alignzoo.label.session import Session, ordered
-from alignzoo.label.shown import Screen
+from alignzoo.label.terminal import Screen
 
 
 class Script:
@@ -45,21 +45,23 @@ def label(tmp_path):
 
     def made(items, keys, rater="ann", **settings):
         journal, screen = Journal(tmp_path / "answers.jsonl"), Recorder()
-        known = [one.item.id for one in journal.given() if one.rater == rater]
-        session = Session(items=items, journal=journal, rater=rater, keys=Script(keys), screen=screen, known=known, **settings)
+        known = [one.item.id for one in journal.answers() if one.rater == rater]
+        session = Session(
+            items=items, journal=journal, rater=rater, keys=Script(keys), screen=screen, answered=known, **settings
+        )
         return screen, session.run()
 
     made.journal = Journal(tmp_path / "answers.jsonl")
     return made
 
 
-PAIRS = [item(Kind.pairs, f"p{n}", [f"one {n}", f"two {n}"]) for n in range(4)]
-RATINGS = [item(Kind.ratings, f"p{n}", [f"c{n}"]) for n in range(3)]
+PAIRS = [item(QuestionKind.pairs, f"p{n}", [f"one {n}", f"two {n}"]) for n in range(4)]
+RATINGS = [item(QuestionKind.ratings, f"p{n}", [f"c{n}"]) for n in range(3)]
 
 
 def votes(journal):
     """{text: share of the votes that prefer it}, of pairs."""
-    rows = data_rows(journal.given())
+    rows = data_rows(journal.answers())
     return {
         row[side]: abs(n - sum(row["votes"]) / len(row["votes"]))
         for row in rows
@@ -75,7 +77,7 @@ def test_a_key_prefers_what_is_shown_under_its_number(label):
 
 
 def test_the_order_is_random_and_another_for_each_rater(label):
-    many = [item(Kind.pairs, f"{n}", ["a", "b"]) for n in range(60)]
+    many = [item(QuestionKind.pairs, f"{n}", ["a", "b"]) for n in range(60)]
     orders = [[first for first, _ in label(many, "1" * 60, rater=rater)[0].shown] for rater in ("ann", "bob")]
     assert all(15 < order.count("a") < 45 for order in orders)
     assert orders[0] != orders[1]
@@ -84,26 +86,28 @@ def test_the_order_is_random_and_another_for_each_rater(label):
 
 
 def test_nothing_shown_says_who_wrote_it(label):
-    written = item(Kind.pairs, "p", ["a", "b"], ["the_policy", "the_start"])
+    written = item(QuestionKind.pairs, "p", ["a", "b"], ["the_policy", "the_start"])
     screen, _ = label([written], "1")
     assert "the_" not in screen.console.file.getvalue()
-    (row,) = data_rows(label.journal.given())
+    (row,) = data_rows(label.journal.answers())
     assert row["written_by"] == [{"a": "the_policy", "b": "the_start"}[row[side]] for side in ("chosen", "rejected")]
 
 
 def test_ratings_by_key_and_by_line(label):
     label(RATINGS, "3x5s")
-    assert [one.answer for one in label.journal.given()] == [3.0, 5.0, None]
+    assert [one.answer for one in label.journal.answers()] == [3.0, 5.0, None]
     screen, _ = label(RATINGS, "7.5\n11\n1\x7f2\nq", rater="bob", scale=Scale(0, 10))
-    assert [one.answer for one in label.journal.given() if one.rater == "bob"] == [7.5, 2.0]
+    assert [one.answer for one in label.journal.answers() if one.rater == "bob"] == [7.5, 2.0]
     assert any("'11' must be a number from 0 to 10" in said for said in screen.said)
 
 
 def test_rankings(label):
     """Shown in orders that are cycles as well: there and back are not the same."""
-    triples = [item(Kind.rankings, f"p{n}", [f"a{n}", f"b{n}", f"c{n}"]) for n in range(12)]
+    triples = [item(QuestionKind.rankings, f"p{n}", [f"a{n}", f"b{n}", f"c{n}"]) for n in range(12)]
     screen, _ = label(triples, "3 1\n" + "2 1=3\n" + "3 1 2\n" * 11)
-    rows = {row["prompt"]: dict(zip(row["completions"], row["ranks"], strict=True)) for row in data_rows(label.journal.given())}
+    rows = {
+        row["prompt"]: dict(zip(row["completions"], row["ranks"], strict=True)) for row in data_rows(label.journal.answers())
+    }
     first, second, third = screen.shown[0]
     assert rows["p0"] == {second: 1, first: 2, third: 2}
     for n, (first, second, third) in enumerate(screen.shown[1:], 1):
@@ -112,10 +116,10 @@ def test_rankings(label):
 
 
 def test_a_question_is_the_same_in_whatever_order_its_completions_come():
-    one, other = item(Kind.pairs, "p", ["a", "b"], ["x", "y"]), item(Kind.pairs, "p", ["b", "a"], ["y", "x"])
+    one, other = item(QuestionKind.pairs, "p", ["a", "b"], ["x", "y"]), item(QuestionKind.pairs, "p", ["b", "a"], ["y", "x"])
     assert one == other
-    assert one.id == other.id != item(Kind.rankings, "p", ["a", "b"]).id
-    firsts = [item(Kind.pairs, f"{n}", ["a", "b"]).completions[0] for n in range(60)]
+    assert one.id == other.id != item(QuestionKind.rankings, "p", ["a", "b"]).id
+    firsts = [item(QuestionKind.pairs, f"{n}", ["a", "b"]).completions[0] for n in range(60)]
     assert 15 < firsts.count("a") < 45
 
 
@@ -136,7 +140,7 @@ def test_undo_takes_back_also_what_an_earlier_session_said(label):
     label(RATINGS, "12q")
     screen, left = label(RATINGS, "u5u u 4q")
     assert [shown for (shown,) in screen.shown] == ["c2", "c1", "c2", "c1", "c0", "c1"]
-    assert [(one.item.prompt, one.answer) for one in label.journal.given()] == [("p0", 4.0)]
+    assert [(one.item.prompt, one.answer) for one in label.journal.answers()] == [("p0", 4.0)]
     assert left == 2
     assert label(RATINGS, "u" * 9)[1] == 3
 
@@ -165,11 +169,11 @@ def test_any_sequence_of_keys_leaves_what_the_rater_meant(label):
                 if len(meant) == len(RATINGS):
                     break
             label(RATINGS, keys, rater=rater)
-            assert [one.answer for one in label.journal.given() if one.rater == rater] == meant
+            assert [one.answer for one in label.journal.answers() if one.rater == rater] == meant
 
 
 def test_what_would_steer_the_terminal_is_shown_not_obeyed(label):
-    evil = item(Kind.ratings, "[red]p[/red]", ["\x1b[2Jgone\r\x07 \u202e"])
+    evil = item(QuestionKind.ratings, "[red]p[/red]", ["\x1b[2Jgone\r\x07 \u202e"])
     screen, _ = label([evil], "1")
     shown = screen.console.file.getvalue()
     assert "\x1b[2J" not in shown and "\x07" not in shown and "\u202e" not in shown
@@ -179,7 +183,7 @@ def test_what_would_steer_the_terminal_is_shown_not_obeyed(label):
 def test_an_answer_is_in_the_file_before_the_next_question(label):
     class Watching(Script):
         def read(self):
-            kept.append(len(label.journal.given()))
+            kept.append(len(label.journal.answers()))
             return super().read()
 
     kept, screen = [], Recorder()
@@ -192,7 +196,7 @@ def test_what_a_crash_left_of_a_line_loses_nothing_else(label):
     with label.journal.path.open("ab") as file:
         file.write(b'{"id": "torn", "ra')
     label(RATINGS, "3", rater="bob")
-    assert [(one.rater, one.answer) for one in label.journal.given()] == [("ann", 1.0), ("ann", 2.0), ("bob", 3.0)]
+    assert [(one.rater, one.answer) for one in label.journal.answers()] == [("ann", 1.0), ("ann", 2.0), ("bob", 3.0)]
     assert len(label.journal.path.read_bytes().splitlines()) == 4
 
 
@@ -200,5 +204,5 @@ def test_a_row_for_each_item_with_the_votes_of_all(label):
     for rater, keys in (("ann", "5"), ("bob", "2"), ("cy", "s")):
         label(RATINGS[:1], keys, rater=rater)
     expected = {"prompt": "p0", "completion": "c0", "label": 3.5, "votes": [5.0, 2.0], "raters": ["ann", "bob"]}
-    assert data_rows(label.journal.given()) == [expected]
+    assert data_rows(label.journal.answers()) == [expected]
     assert json.loads(json.dumps(expected)) == expected

@@ -12,11 +12,11 @@ import torch
 from alignzoo.batch import Batch
 from alignzoo.contracts import Context, Tables
 from alignzoo.data.exact.source import Exact
+from alignzoo.kl import KL
 from alignzoo.settings import Generation, Optimizer, Rollout, Schedule
 from alignzoo.testing import toys
 from alignzoo_plugins.distill.distill import Distill
 from alignzoo_plugins.dpo.dpo import DPO
-from alignzoo_plugins.ppo.kl import KL
 from alignzoo_plugins.ppo.ppo import PPO
 from alignzoo_plugins.reinforce.reinforce import Reinforce
 

@@ -6,14 +6,14 @@ from math import exp
 import numpy as np
 import pytest
 
+from alignzoo.making.draws import Draw, ScoredCompletion
 from alignzoo.making.labels import labels, thresholds
-from alignzoo.making.samples import Draw, Sample
 from alignzoo.settings import Made, Making, Ties, UserError
 
 
 def draw(*scores, number=0, texts=None):
     texts = texts or "abcdefgh"
-    return Draw(number, 0, [Sample(texts[i], [i], False, score) for i, score in enumerate(scores)])
+    return Draw(number, 0, [ScoredCompletion(texts[i], [i], False, score) for i, score in enumerate(scores)])
 
 
 def said(draws, kind, parts=(), **settings):

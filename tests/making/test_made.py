@@ -14,12 +14,12 @@ from alignzoo.common.noise import generator
 from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.data.exact.source import Exact
 from alignzoo.data.files import JsonLines
-from alignzoo.making import made, prompts, samples
+from alignzoo.making import draws as stored_draws
+from alignzoo.making import made, prompts
 from alignzoo.models.tokenizers import byte_level
 from alignzoo.rewards.function import Function
-from alignzoo.rewards.none import NoReward
-from alignzoo.rewards.task import Task
-from alignzoo.settings import Decoding, Generation, Made, Making, Model, Sampling, Unit, UserError
+from alignzoo.rewards.task import NoReward, Task
+from alignzoo.settings import Generation, Made, Making, Model, Sampling, Unit, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.dpo.dpo import DPO
 
@@ -172,20 +172,20 @@ def test_a_damaged_block_is_set_aside_named_and_made_again(damage, source, conte
     once = made.make(setup(source, prompts=9), source, context)
     block = once.train.store.folder / "00000.jsonl"
     block.write_bytes(damage)
-    (block.parent / samples.PROVENANCE).write_bytes(damage[:1])
+    (block.parent / stored_draws.PROVENANCE).write_bytes(damage[:1])
     again = made.make(setup(source, prompts=9), source, context)
     assert records(again.train) == records(once.train) and again.train.store.reused == 0
     assert again.train.store.provenance["draws"] == 9
     assert [line.split(" is damaged")[0] for line in capsys.readouterr().err.splitlines()] == [f"alignzoo: {block}"]
     assert block.with_name("00000.jsonl.damaged").read_bytes() == damage
-    (block.parent / samples.PROVENANCE).write_bytes(damage[:1])
+    (block.parent / stored_draws.PROVENANCE).write_bytes(damage[:1])
     assert made.make(setup(source, prompts=9), source, context).train.store.provenance["draws"] == 9
     assert capsys.readouterr().err.count("provenance.json is damaged") == 1
 
 
 def test_a_run_that_is_served_has_the_same_made_by_this_process(source, context):
     once = made.make(setup(source, prompts=9), source, context)
-    served = replace(context.sampling, decoding=Decoding.vllm, server="http://127.0.0.1:9")
+    served = replace(context.sampling, decoding="vllm", server="http://127.0.0.1:9")
     again = made.make(setup(source, prompts=12), source, replace(context, sampling=served))
     assert again.train.store.folder == once.train.store.folder and again.train.store.reused == 9
 
@@ -198,7 +198,7 @@ def test_provenance_says_what_the_samples_are_from(source, context):
 
 
 def test_an_interruption_loses_a_block_at_most_and_leaves_nothing_half_written(source, context, monkeypatch):
-    monkeypatch.setattr(samples, "BLOCK", 4)
+    monkeypatch.setattr(stored_draws, "BLOCK", 4)
     whole = records(made.make(setup(source, prompts=10), source, replace(context, cache=context.cache / "whole")).train)
     maker, calls = made._Maker._scored, []
 
@@ -218,16 +218,16 @@ def test_an_interruption_loses_a_block_at_most_and_leaves_nothing_half_written(s
 
 def test_draws_are_never_kept_without_their_provenance(tmp_path, monkeypatch):
     def make(draws):
-        return [samples.Draw(number, 0, []) for number in draws]
+        return [stored_draws.Draw(number, 0, []) for number in draws]
 
     def killed(path, text):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(samples.Store, "_tell", killed)
+    monkeypatch.setattr(stored_draws.Store, "_write_provenance", killed)
     with pytest.raises(KeyboardInterrupt):
-        samples.Store(tmp_path, {"seed": 0}, {}, make).draws(3)
+        stored_draws.Store(tmp_path, {"seed": 0}, {}, make).draws(3)
     monkeypatch.undo()
-    again = samples.Store(tmp_path, {"seed": 0}, {}, make)
+    again = stored_draws.Store(tmp_path, {"seed": 0}, {}, make)
     assert [draw.number for draw in again.draws(3)] == [0, 1, 2]
     assert again.provenance["draws"] == 3
 
@@ -241,7 +241,7 @@ def test_the_order_of_prompts_is_made_once_a_turn(monkeypatch):
         return generator(*key)
 
     monkeypatch.setattr(prompts, "generator", counted)
-    asked = prompts.Asked("made", [None] * 50, None, 0)
+    asked = prompts.PromptPool("made", [None] * 50, None, 0)
     turns = [[asked.prompt_of(turn * 50 + place) for place in range(50)] for turn in range(2)]
     assert [sorted(turn) for turn in turns] == [list(range(50))] * 2 and turns[0] != turns[1]
     assert len(made_for) == 2
@@ -258,12 +258,12 @@ def test_files_that_a_judge_reads_count_by_content(tmp_path):
 
 
 def test_a_model_with_another_vocabulary_reads_the_text(source, context, tmp_path):
-    from alignzoo.models import build
+    from alignzoo.models import modules
     from alignzoo.models.tokenizers import train_bpe
 
     tokenizer = train_bpe(["prompt one two three four five six"] * 3, 262)
     other = Model(config=dict(toys.LLAMA))
-    build.policy(other, build.config(other, tokenizer), 0).save_pretrained(tmp_path / "writer")
+    modules.policy(other, modules.config(other, tokenizer), 0).save_pretrained(tmp_path / "writer")
     tokenizer.save_pretrained(tmp_path / "writer")
     run = setup(source)
     run.making = Making(kind=Made.pairs, model=str(tmp_path / "writer"))

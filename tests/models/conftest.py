@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.common.noise import Noise
-from alignzoo.models import build, tokenizers
+from alignzoo.models import modules, tokenizers
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.settings import Model
 from alignzoo.testing import toys
@@ -36,7 +36,7 @@ def module() -> Callable[..., nn.Module]:
 
     def make(family: str, seed: int = 0, **settings: Any) -> nn.Module:
         model = Model(config=dict(FAMILIES[family]), **settings)
-        made = build.policy(model, build.config(model, tokenizers.byte_level()), seed)
+        made = modules.policy(model, modules.config(model, tokenizers.byte_level()), seed)
         source = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for weight in made.parameters():

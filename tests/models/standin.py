@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Prompts
+from alignzoo.contracts import DecodingRequest
 from alignzoo.models.sampling import generation, vllm_loop
 from alignzoo.settings import Sampling
 from tests.limits import HANG
@@ -121,7 +122,7 @@ class StandIn:
             return logits / (sampling.temperature or 1.0)
 
         uniforms = torch.rand(1, length, dtype=torch.float64, generator=noise)
-        drawn = generation.generate(self.module, prompts, sampling, uniforms, ends, shape)
+        drawn = generation.generate(DecodingRequest(self.module, prompts, sampling, uniforms, ends, shape))
         return drawn.ids[0, drawn.attended[0]].tolist()
 
     # --- the trainer's side of what is NCCL ---

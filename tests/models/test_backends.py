@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -15,20 +13,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from alignzoo import config
 from alignzoo.common.noise import Noise
-from alignzoo.models import build
-from alignzoo.models.forward import attention
+from alignzoo.contracts import DecodingRequest
+from alignzoo.models import modules
 from alignzoo.models.networks import PolicyNetwork, Shared
 from alignzoo.models.sampling import backends, generation, transformers_loop
-from alignzoo.settings import Decoding, Dtype, Peft, Sampling, UserError
+from alignzoo.settings import Dtype, Peft, Sampling, UserError
 from tests.models.conftest import FAMILIES
 from tests.models.test_decoding import ENDS, assert_equal
 from tests.models.test_flat import in_double_throughout, records
-
-try:
-    from alignzoo.models.sampling import continuous_loop
-except ImportError:
-    continuous_loop = None
-continuous = pytest.mark.skipif(continuous_loop is None, reason="transformers 5.23 is the first that can")
 
 PROMPTS = records([1, 12, 5, 2], [(0, 1)]).prompts
 SUPPORT = torch.arange(259) % 5 > 0
@@ -47,8 +39,8 @@ def both(
     noise = torch.Generator().manual_seed(5)
     count = len(prompts) * sampling.samples, sampling.max_new_tokens
     uniforms = torch.rand(count, dtype=torch.float64, generator=noise)
-    run = lambda loop: loop.generate(network, prompts, sampling, uniforms, ends, own.shape, **options)  # noqa: E731
-    return run(generation), run(theirs)
+    request = DecodingRequest(network, prompts, sampling, uniforms, ends, own.shape, **options)
+    return generation.generate(request), theirs.generate(request)
 
 
 def softened(made: Any) -> Any:
@@ -100,7 +92,7 @@ def test_what_is_adjusted_and_when_ranks_stop(module):
 
 
 def test_the_setting_chooses_transformers_and_keeps_the_adapter(module, monkeypatch):
-    made = softened(build.adapted(module("qwen2"), Peft(enabled=True, rank=2), 0))
+    made = softened(modules.adapted(module("qwen2"), Peft(enabled=True, rank=2), 0))
     with torch.no_grad():
         for weight in made.parameters():
             weight.add_(0.05)  # what the adapter adds isn't zero any more
@@ -109,102 +101,12 @@ def test_the_setting_chooses_transformers_and_keeps_the_adapter(module, monkeypa
     run = transformers_loop.generate
     monkeypatch.setattr(transformers_loop, "generate", lambda *a: calls.append(1) or run(*a))
     drawn = {}
-    for decoding in (Decoding.transformers, Decoding.plain, Decoding.auto):
+    for decoding in ("transformers", "plain", "auto"):
         with network.shared.noise.during("rollout", 0):
             drawn[decoding] = network.generate(PROMPTS, Sampling(samples=2, max_new_tokens=6, decoding=decoding))
         assert len(calls) == 1
-    assert_equal(drawn[Decoding.plain], drawn[Decoding.transformers])
-    assert_equal(drawn[Decoding.auto], drawn[Decoding.transformers])
-
-
-# --- continuous batching ---
-
-
-@continuous
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "t5"])
-def test_continuous_batching_draws_the_plain_loops_tokens(family, module):
-    made = softened(module(family))
-    made.generation_config.update(repetition_penalty=3.0, eos_token_id=[1, 2, 4, 5, 7, 8], max_new_tokens=2)
-    made.train()
-    made.get_output_embeddings().eval()
-    assert backends.loop(made, Decoding.auto) is not continuous_loop.generate  # tried out: the attention is ours
-    before = made.config._attn_implementation
-    threads = threading.active_count()
-    for sampling in (
-        Sampling(samples=3, max_new_tokens=20, temperature=0.8),
-        Sampling(max_new_tokens=6, top_k=40, top_p=0.9, min_p=0.01),
-        Sampling(samples=2, max_new_tokens=5).greedy(),
-    ):
-        try:
-            plain, theirs = both(made, sampling, theirs=continuous_loop)
-        except UserError as refusal:
-            if "PagedAttentionCache.update() missing 1 required positional argument" not in str(refusal):
-                raise
-            pytest.skip(f"this transformers gives its paged cache less than it asks for: {refusal}")  # GPT-NeoX in 5.24
-        assert_equal(plain, theirs, 2e-6)
-        assert len(plain.length.unique()) > 1 or sampling.samples < 3
-    assert before == made.config._attn_implementation == attention.NAME
-    assert made.training and not made.get_output_embeddings().training  # all is as it was
-    assert threading.active_count() == threads
-
-
-@continuous
-@pytest.mark.parametrize("lengths", [[2, 12, 5, 3], [1, 12, 5, 2], [1, 1, 1, 1]])
-def test_rows_wait_for_room_and_long_prompts_are_read_in_parts(lengths, module, monkeypatch):
-    """Two rows fit into the cache, and 7 tokens into a pass."""
-    monkeypatch.setattr(continuous_loop, "PAGE", 16)
-    monkeypatch.setattr(continuous_loop, "TOKENS", 7)
-    monkeypatch.setattr(continuous_loop, "_room", lambda network: 4)
-    made, prompts = softened(module("qwen2")), records(lengths, [(0, 1)]).prompts
-    for samples in (1, 3):
-        drawn = both(made, Sampling(samples=samples, max_new_tokens=9), theirs=continuous_loop, prompts=prompts)
-        assert_equal(*drawn, 2e-6)
-
-
-@continuous
-def test_continuous_batching_sees_the_weights_as_they_are_now(module):
-    made = softened(build.adapted(module("llama"), Peft(enabled=True, rank=2), 0))
-    first, _ = both(made, Sampling(max_new_tokens=8), ends=set(), theirs=continuous_loop)
-    with torch.no_grad():
-        for weight in made.parameters():
-            weight.add_(0.05)
-    plain, theirs = both(made, Sampling(max_new_tokens=8), ends=set(), theirs=continuous_loop)
-    assert_equal(plain, theirs, 2e-6)
-    assert not torch.equal(first.ids, plain.ids) and theirs.truncated.all()
-
-
-@continuous
-def test_continuous_batching_refuses_what_it_cannot():
-    made, uniforms = foreign(), torch.rand(4, 2, dtype=torch.float64)
-    for options, said in (
-        ({"adjust": lambda x: x}, "logits are changed row by row"),
-        ({"finished": lambda done: True}, r"all ranks must decode together.*take auto or transformers"),
-        ({}, r"can't sample from MambaForCausalLM: .*take auto or transformers"),
-    ):
-        with pytest.raises(UserError, match=said):
-            continuous_loop.generate(
-                made, PROMPTS, Sampling(max_new_tokens=2), uniforms, ENDS, Shared(Noise(0), ENDS).shape, **options
-            )
-    with pytest.raises(UserError, match=r"decoding=continuous can't sample from Linear"):
-        backends.loop(torch.nn.Linear(2, 2), Decoding.continuous)
-
-
-def test_an_older_transformers_is_told(module, monkeypatch):
-    monkeypatch.delattr("alignzoo.models.sampling.continuous_loop", raising=False)
-    monkeypatch.setitem(sys.modules, "alignzoo.models.sampling.continuous_loop", None)
-    loop = backends.loop(module("llama"), Decoding.continuous)
-    with pytest.raises(UserError, match=r"decoding=continuous needs transformers 5\.23 or newer"):
-        loop()
-
-
-@continuous
-def test_a_failure_of_the_network_is_told(module, monkeypatch):
-    made = module("llama")
-    monkeypatch.setattr(made, "forward", lambda **inputs: (_ for _ in ()).throw(RuntimeError("no such kernel\nat line 1")))
-    loop = backends.loop(made, Decoding.continuous)
-    own, uniforms = Shared(Noise(0), ENDS), torch.rand(4, 2, dtype=torch.float64)
-    with pytest.raises(UserError, match=r"LlamaForCausalLM: no such kernel; take auto"):
-        loop(made, PROMPTS, Sampling(max_new_tokens=2), uniforms, ENDS, own.shape, None, None)
+    assert_equal(drawn["plain"], drawn["transformers"])
+    assert_equal(drawn["auto"], drawn["transformers"])
 
 
 # --- networks that our own loops don't know ---
@@ -218,7 +120,7 @@ def foreign() -> Any:
         return AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **MAMBA)).eval()
 
 
-@pytest.mark.parametrize("decoding", [Decoding.auto, Decoding.cascade])
+@pytest.mark.parametrize("decoding", ["auto", "cascade"])
 def test_a_cache_that_nobody_else_knows(decoding, caplog):
     made = foreign()
     network = PolicyNetwork(made, Shared(Noise(7), ends=ENDS))
@@ -234,8 +136,8 @@ def test_a_cache_that_nobody_else_knows(decoding, caplog):
 
 def test_the_plain_loop_comes_first_and_says_so(module, caplog):
     with caplog.at_level(logging.WARNING, "alignzoo"):
-        assert backends.loop(made := module("t5"), Decoding.auto) is generation.generate
-        assert backends.loop(made, Decoding.plain) is generation.generate
+        assert backends.fastest(made := module("t5")) is generation.generate
+        assert backends.fastest(made) is generation.generate
     (line,) = [record.message for record in caplog.records if "sampled" in record.message]
     assert line == "T5ForConditionalGeneration is sampled from by the plain loop, which is slower: it is run with padding"
 
@@ -243,15 +145,111 @@ def test_the_plain_loop_comes_first_and_says_so(module, caplog):
 def test_nothing_is_right_and_says_so(caplog, monkeypatch):
     """Log-probs that differ from those of a forward are no reason to refuse, but to warn."""
     made = foreign()
-    monkeypatch.setattr(backends, "differs", lambda module, loop: f"{loop.__module__} is off")
+    monkeypatch.setattr(backends, "_differs", lambda module, loop: f"{loop.__module__} is off")
     with caplog.at_level(logging.WARNING, "alignzoo"):
-        assert backends.loop(made, Decoding.auto) is generation.generate
+        assert backends.fastest(made) is generation.generate
     assert "generation is off" in caplog.records[-1].message and "transformers_loop is off" in caplog.records[-1].message
 
 
 def test_a_backend_that_is_not_there_is_an_error():
     network = torch.nn.Linear(2, 2)
     with pytest.raises(UserError, match=r"decoding=transformers can't sample from Linear.*auto, plain or cascade"):
-        backends.loop(network, Decoding.transformers)
+        transformers_loop.Transformers().generate(request_of(network))
     with pytest.raises(UserError, match=r"sglang.*transformers"):
         config.compose(["algorithm=rloo", "generation.decoding=sglang"])
+    with pytest.raises(
+        UserError, match=r"^there is no generation\.decoding=continuous any more: take generation\.decoding=auto"
+    ):
+        config.compose(["algorithm=rloo", "generation.decoding=continuous"])
+
+
+def request_of(network: Any) -> DecodingRequest:
+    return DecodingRequest(network, PROMPTS, Sampling(max_new_tokens=2), torch.rand(4, 2), ENDS, lambda logits: logits)
+
+
+# --- samplers of others ---
+
+STRANGER = '''"""Another backend."""
+from dataclasses import dataclass, field
+
+import torch
+
+from alignzoo.batch import Completions
+from alignzoo.contracts import DecodingRequest, Sampler, UserError
+
+
+@dataclass(kw_only=True)
+class Constant(Sampler):
+    """Writes one token all along."""
+
+    token: int = field(default=5, metadata={"help": "which"})
+
+    def check(self, generation):
+        if generation.top_k:
+            raise UserError("constant keeps no top_k")
+
+    def connect(self, generation):
+        self.connected = True
+
+    def generate(self, request: DecodingRequest) -> Completions:
+        assert self.connected
+        prompt_of = torch.arange(len(request.prompts)).repeat_interleave(request.sampling.samples)
+        ids = torch.full((len(prompt_of), request.sampling.max_new_tokens), self.token)
+        written = torch.ones_like(ids, dtype=torch.bool)
+        return Completions(
+            prompts=request.prompts, prompt_of=prompt_of, ids=ids, attended=written, scored=written,
+            truncated=written[:, 0], row=request.prompts.row[prompt_of],
+        )
+'''
+
+
+@pytest.fixture
+def stranger(tmp_path: Any) -> list[str]:
+    (tmp_path / "constant.py").write_text(STRANGER)
+    return ["algorithm=rloo", f"plugins_dir={tmp_path}", "generation.decoding=constant", f"run_dir={tmp_path}/run"]
+
+
+def test_another_backend_is_one_file(stranger, tmp_path):
+    from alignzoo.engine.build import Builder
+    from alignzoo.engine.callbacks import Interrupt
+
+    setup = config.instantiate(config.compose([*stranger, "+generation.options.token=4"]))
+    (tmp_path / "run").mkdir()
+    trainer = Builder(setup, tmp_path / "run", tmp_path).trainer(Interrupt(), lambda step, row: None)
+    with trainer.roles.shared.noise.during("rollout", 0):
+        c = trainer.roles.policy.generate(PROMPTS, trainer.roles.sampling)
+    assert set(c.ids.flatten().tolist()) == {4} and c.logprobs is not None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+generation.options.tocken=4"], r"^generation\.options of constant: no key 'tocken'.*Did you mean 'token'"),
+        (["+generation.options.token=x"], r"^generation\.options of constant: token=x is not a whole number"),
+        (
+            ["generation.server=http://gpu:8000"],
+            r"^generation\.server=http://gpu:8000 is only used with generation\.decoding=vllm$",
+        ),
+        (["generation.decoding=auto", "+generation.options.token=4"], r"does nothing with generation\.decoding=auto"),
+    ],
+)
+def test_settings_of_another_backend(overrides, message, stranger):
+    with pytest.raises(UserError, match=message):
+        config.instantiate(config.compose([*stranger, *overrides]))
+
+
+def test_a_backend_says_what_it_can_not(stranger, tmp_path):
+    from alignzoo.engine.build import Builder
+
+    setup = config.instantiate(config.compose([*stranger, "generation.top_k=3", "generation.truncation=accept"]))
+    with pytest.raises(UserError, match="constant keeps no top_k"):
+        Builder(setup, tmp_path, tmp_path).check(ranks=1)
+
+
+def test_another_backend_is_checked(stranger, tmp_path):
+    """It writes whole completions of a token allowed, and not what the network finds likely."""
+    from alignzoo.testing.conformance import run
+    from alignzoo.testing.find import subjects
+
+    (constant,) = subjects(str(tmp_path / "constant.py"), tmp_path / "checked")
+    assert {result.property.name for result in run(constant) if result.failure} == {"logprobs"}

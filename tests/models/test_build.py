@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from alignzoo.contracts import Kind, Role
-from alignzoo.models import build, tokenizers
+from alignzoo.models import modules, tokenizers
 from alignzoo.models.networks import Headed, PolicyNetwork
 from alignzoo.runs import saving
 from alignzoo.settings import Dtype, Model, Peft, UserError
@@ -44,7 +44,7 @@ def test_dpo_starts_at_ln_2_unless_dropout_is_asked_for(dropout, tmp_path):
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox", "t5", "qwen2"])
 def test_dropout_is_off_in_every_family(kind):
-    config = build.config(Model(config={"model_type": kind}), tokenizers.byte_level())
+    config = modules.config(Model(config={"model_type": kind}), tokenizers.byte_level())
     rates = {name: value for name, value in config.to_dict().items() if ("drop" in name or name.endswith("pdrop")) and value}
     assert not {name: value for name, value in rates.items() if isinstance(value, float)}
 
@@ -77,7 +77,7 @@ def test_recomputed_activations_give_the_same_gradients(lora, module, shared):
         made = module("llama", gradient_checkpointing=recompute)
         calls = []
         made.model.layers[0].self_attn.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        made = build.adapted(made, Peft(enabled=lora, rank=4 if lora else 16), seed=0).train()
+        made = modules.adapted(made, Peft(enabled=lora, rank=4 if lora else 16), seed=0).train()
         with torch.no_grad():
             for parameter in made.parameters():
                 if parameter.requires_grad:
@@ -103,13 +103,13 @@ def test_adapters_alone_learn_and_the_final_model_is_merged(tmp_path):
     assert changed and all("lora_" in name for name in changed)
     assert {n for n, p in after.items() if p.requires_grad} == {n for n in after if "lora_" in n}
 
-    saving.save_model(made, tmp_path / "model")
+    saving.save(made, tmp_path)
     loaded = PolicyNetwork(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), made.roles.shared)
     assert type(loaded.module).__name__ == "LlamaForCausalLM"
     with torch.no_grad():
         torch.testing.assert_close(loaded.logprobs(RECORDS), made.roles.policy.logprobs(RECORDS), rtol=0, atol=1e-5)
         settings = Model(config=dict(toys.LLAMA))
-        start = build.policy(settings, build.config(settings, made.tokenizer), seed=0)
+        start = modules.policy(settings, modules.config(settings, made.tokenizer), seed=0)
         start_logprobs = PolicyNetwork(start, made.roles.shared).logprobs(RECORDS)
         assert (loaded.logprobs(RECORDS) - start_logprobs).abs().max() > 1e-3
     assert made.trained.policy.peft_config  # merging has left the run's own policy as it was
@@ -117,18 +117,18 @@ def test_adapters_alone_learn_and_the_final_model_is_merged(tmp_path):
 
 @pytest.mark.parametrize(("targets", "expected"), [("q_proj", {"q_proj"}), ("q_proj,v_proj", {"q_proj", "v_proj"})])
 def test_target_modules(targets, expected, module):
-    made = build.adapted(module("llama"), Peft(enabled=True, target_modules=targets), seed=0)
+    made = modules.adapted(module("llama"), Peft(enabled=True, target_modules=targets), seed=0)
     assert {name.split(".lora_")[0].split(".")[-1] for name, p in made.named_parameters() if p.requires_grad} == expected
 
 
 def test_target_modules_that_are_not_there(module):
     with pytest.raises(UserError, match=r"peft.target_modules=q_prj does not fit the model"):
-        build.adapted(module("llama"), Peft(enabled=True, target_modules="q_prj"), seed=0)
+        modules.adapted(module("llama"), Peft(enabled=True, target_modules="q_prj"), seed=0)
 
 
 def test_adapters_off(module):
     made = module("llama")
-    assert build.adapted(made, Peft(), seed=0) is made
+    assert modules.adapted(made, Peft(), seed=0) is made
 
 
 # --- other roles ---
@@ -139,7 +139,9 @@ def test_fresh_weights_are_a_function_of_the_seed_and_leave_the_global_stream_al
     expected = torch.rand(1)
     torch.manual_seed(5)
     settings = Model(config=dict(toys.LLAMA))
-    first, again, other = (build.policy(settings, build.config(settings, tokenizers.byte_level()), seed) for seed in (0, 0, 1))
+    first, again, other = (
+        modules.policy(settings, modules.config(settings, tokenizers.byte_level()), seed) for seed in (0, 0, 1)
+    )
     assert torch.equal(torch.rand(1), expected)
     weights = [made.model.embed_tokens.weight for made in (first, again, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
@@ -149,8 +151,8 @@ def test_a_role_starts_from_the_policy_or_from_a_path(module, tmp_path):
     policy, other = module("llama"), module("llama", seed=1)
     other.save_pretrained(tmp_path)
     for path, origin in ((None, policy), (str(tmp_path), other)):
-        teacher = build.role_module("teacher", Role(kind=Kind.POLICY), policy, path, Model())
-        value = build.role_module("value", Role(kind=Kind.VALUE, trained=True), policy, path, Model())
+        teacher = modules.role_module("teacher", Role(kind=Kind.POLICY), policy, path, Model())
+        value = modules.role_module("value", Role(kind=Kind.VALUE, trained=True), policy, path, Model())
         assert isinstance(value, Headed)
         for made in (teacher.model, value.trunk):
             torch.testing.assert_close(made.state_dict(), origin.model.state_dict())
@@ -165,22 +167,22 @@ def test_a_role_starts_from_the_policy_or_from_a_path(module, tmp_path):
 def test_what_nothing_can_be_built_from(tmp_path):
     words = tokenizers.byte_level()
     with pytest.raises(UserError, match=r"model.path=/nowhere/at/all does not exist"):
-        build.config(Model(path="/nowhere/at/all"), words)
+        modules.config(Model(path="/nowhere/at/all"), words)
     with pytest.raises(UserError, match=r"model.tokenizer=./none does not exist"):
-        build.tokenizer(Model(tokenizer="./none"))
+        modules.tokenizer(Model(tokenizer="./none"))
     with pytest.raises(UserError, match=r"roles.teacher=/nowhere does not exist"):
-        build.role_module("teacher", Role(kind=Kind.POLICY), torch.nn.Linear(1, 1), "/nowhere", Model())
+        modules.role_module("teacher", Role(kind=Kind.POLICY), torch.nn.Linear(1, 1), "/nowhere", Model())
     with pytest.raises(UserError, match=r"no model at model.path"):
-        build.config(Model(path=str(tmp_path)), words)
+        modules.config(Model(path=str(tmp_path)), words)
     with pytest.raises(UserError, match=r"no tokenizer at .*model.tokenizer=PATH"):
-        build.tokenizer(Model(path=str(tmp_path)))
+        modules.tokenizer(Model(path=str(tmp_path)))
     with pytest.raises(UserError, match=r"neither a path nor a config"):
-        build.config(Model(), words)
+        modules.config(Model(), words)
     with pytest.raises(UserError, match=r"model_type=lama"):
-        build.config(Model(config={"model_type": "lama"}), words)
+        modules.config(Model(config={"model_type": "lama"}), words)
     settings = Model(config=dict(toys.LLAMA), context_length=129)
     with pytest.raises(UserError, match=r"model.context_length=129 is more than the model's 128"):
-        build.context_length(settings, build.config(settings, words))
+        modules.context_length(settings, modules.config(settings, words))
 
 
 @pytest.mark.parametrize(
@@ -196,15 +198,15 @@ def test_what_nothing_can_be_built_from(tmp_path):
 def test_values_of_a_config_that_make_no_network(setting, value, message):
     settings = Model(config={**toys.LLAMA, setting: value})
     with pytest.raises(UserError) as caught:
-        build.policy(settings, build.config(settings, tokenizers.byte_level()), seed=0)
+        modules.policy(settings, modules.config(settings, tokenizers.byte_level()), seed=0)
     assert str(caught.value).startswith(f"model.config {message}")
 
 
 def test_context_length():
     settings = Model(config=dict(toys.LLAMA), context_length=100)
-    made = build.config(settings, tokenizers.byte_level())
-    assert build.context_length(settings, made) == 100
-    assert build.context_length(Model(config=dict(toys.LLAMA)), made) == 128
+    made = modules.config(settings, tokenizers.byte_level())
+    assert modules.context_length(settings, made) == 100
+    assert modules.context_length(Model(config=dict(toys.LLAMA)), made) == 128
 
 
 def test_a_tokenizer_without_an_end(tmp_path):
@@ -212,18 +214,18 @@ def test_a_tokenizer_without_an_end(tmp_path):
     words.eos_token = None
     words.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="no EOS token"):
-        build.tokenizer(Model(tokenizer=str(tmp_path)))
+        modules.tokenizer(Model(tokenizer=str(tmp_path)))
 
 
 def test_a_tokenizer_beside_the_model(tmp_path):
     tokenizers.byte_level().save_pretrained(tmp_path)
-    assert build.tokenizer(Model(path=str(tmp_path)))("ab")["input_ids"] == tokenizers.byte_level()("ab")["input_ids"]
+    assert modules.tokenizer(Model(path=str(tmp_path)))("ab")["input_ids"] == tokenizers.byte_level()("ab")["input_ids"]
 
 
 def test_a_misspelt_setting_of_the_model_is_an_error():
     """transformers itself would keep the key and ignore it."""
     with pytest.raises(UserError, match=r"model.config.hidden_siz: llama has no such setting. Did you mean 'hidden_size'"):
-        build.config(Model(config=toys.LLAMA | {"hidden_siz": 3}), tokenizers.byte_level())
+        modules.config(Model(config=toys.LLAMA | {"hidden_siz": 3}), tokenizers.byte_level())
 
 
 # --- roles from a path share the policy's token ids ---
@@ -232,7 +234,7 @@ def test_a_misspelt_setting_of_the_model_is_an_error():
 def teacher(folder: Path, words: Any = None, **config: Any) -> Path:
     """A language model on disk, and a tokenizer beside it."""
     settings = Model(config=dict(toys.LLAMA) | config)
-    module: Any = build.policy(settings, build.config(settings, tokenizers.byte_level()), seed=3)
+    module: Any = modules.policy(settings, modules.config(settings, tokenizers.byte_level()), seed=3)
     module.save_pretrained(folder)
     if words is not None:
         words.save_pretrained(folder)
@@ -262,11 +264,11 @@ def test_a_role_of_other_words_is_refused(key, tmp_path):
 
 def test_tables_of_other_sizes(tmp_path):
     words = tokenizers.byte_level()
-    width = build.config(Model(config=dict(toys.LLAMA)), words).vocab_size
+    width = modules.config(Model(config=dict(toys.LLAMA)), words).vocab_size
     alone, wide = teacher(tmp_path / "alone"), teacher(tmp_path / "wide", words, vocab_size=width + 64)
-    build.check_vocabulary("roles.teacher", str(alone), words, width, Model(), distributions=True)
-    build.check_vocabulary("roles.value", str(wide), words, width, Model(), distributions=False)
+    modules.check_vocabulary("roles.teacher", str(alone), words, width, Model(), distributions=True)
+    modules.check_vocabulary("roles.value", str(wide), words, width, Model(), distributions=False)
     with pytest.raises(UserError, match=rf"{width + 64} output tokens and the policy {width}: their"):
-        build.check_vocabulary("roles.teacher", str(wide), words, width, Model(), distributions=True)
+        modules.check_vocabulary("roles.teacher", str(wide), words, width, Model(), distributions=True)
     with pytest.raises(UserError, match=rf"another vocabulary than the policy \({width} rows, not {width + 64}\)"):
-        build.check_vocabulary("roles.teacher", str(alone), words, width + 64, Model(), distributions=False)
+        modules.check_vocabulary("roles.teacher", str(alone), words, width + 64, Model(), distributions=False)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.contracts import DecodingRequest
 from alignzoo.models.forward import attention, flat
 from alignzoo.models.networks import PolicyNetwork
-from alignzoo.models.sampling import cascade, generation
-from alignzoo.settings import Decoding, Dtype, Forward, Sampling
+from alignzoo.models.sampling import backends, cascade, generation
+from alignzoo.settings import Dtype, Forward, Sampling
 from tests.models.test_flat import FAMILIES, module, records, shared
 
 ENDS = set(range(0, 259, 12))  # so many that rows end all along
@@ -29,10 +30,10 @@ def both(made: Any, prompts: Prompts, sampling: Sampling, **options: Any) -> tup
     )
     settings = shared(Forward.auto)
     settings.temperature = sampling.temperature or 1.0
-    assert cascade.able(made, Decoding.auto), cascade._known
+    assert backends.fastest(made) is cascade.generate
     with torch.no_grad():
         plain, fast = (
-            loop(made, prompts, sampling, uniforms, ENDS, settings.shape, **options)
+            loop(DecodingRequest(made, prompts, sampling, uniforms, ENDS, settings.shape, **options))
             for loop in (generation.generate, cascade.generate)
         )
     return plain, fast
@@ -83,7 +84,7 @@ def test_rows_that_ended_cost_nothing():
 
 def test_prompts_are_kept_once():
     made, prompts = module("llama"), records([4, 6], [(0, 1)]).prompts
-    assert cascade.able(made, Decoding.auto)
+    assert backends.fastest(made) is cascade.generate
     memory, states = cascade._read_prompts(made.model, prompts)
     memory.spread(torch.tensor([0] * 5 + [1] * 5))
     cascade._read(made.model, memory, torch.arange(10))
@@ -119,11 +120,11 @@ def test_the_setting_chooses_the_loop(monkeypatch):
     for loop in (generation, cascade):
         plain = loop.generate
         monkeypatch.setattr(loop, "generate", lambda *a, name=loop.__name__, run=plain: calls.append(name) or run(*a))
-    for decoding in (Decoding.plain, Decoding.cascade, Decoding.auto):
-        cascade.able(made, Decoding.auto)
+    for decoding in ("plain", "cascade", "auto"):
+        backends.fastest(made)
         calls.clear()
         network.generate(prompts, Sampling(max_new_tokens=3, decoding=decoding))
-        wanted = "generation" if decoding is Decoding.plain else "cascade"
+        wanted = "generation" if decoding == "plain" else "cascade"
         assert calls == [f"alignzoo.models.sampling.{wanted}"]
 
 
@@ -134,7 +135,7 @@ def test_a_network_whose_cache_is_its_own_is_sampled_plainly_and_says_so(caplog)
     flat._known[made] = ""  # forwards of whole sequences need no layer numbers
     attention.install(made.config)
     with caplog.at_level(logging.WARNING, "alignzoo"):
-        assert not cascade.able(made, Decoding.auto) and not cascade.able(made, Decoding.auto)
+        assert backends.fastest(made) is backends.fastest(made) is generation.generate
     (line,) = [record.message for record in caplog.records]
     assert "plain loop" in line and "layer_idx" in line
 

@@ -15,7 +15,7 @@ from alignzoo.batch import Completions, Prompts
 from alignzoo.common.noise import Noise
 from alignzoo.contracts import Kind, Role
 from alignzoo.functional import forward_kl
-from alignzoo.models import build, networks, tokenizers
+from alignzoo.models import modules, networks, tokenizers
 from alignzoo.models.forward import flat, head, layout
 from alignzoo.models.networks import AdapterOffNetwork, HeadedNetwork, PolicyNetwork, Shared
 from alignzoo.settings import Dtype, Forward, Model, Peft
@@ -42,7 +42,7 @@ PACKED = [Forward.flat, Forward.tree, Forward.auto]
 def module(family: str, dtype: Dtype = Dtype.float64, seed: int = 0, **settings: Any) -> nn.Module:
     """Weights far enough from zero that every token that is seen matters."""
     model = Model(config=dict(FAMILIES[family]), dtype=dtype, **settings)
-    made = build.policy(model, build.config(model, tokenizers.byte_level()), seed)
+    made = modules.policy(model, modules.config(model, tokenizers.byte_level()), seed)
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in made.parameters():
@@ -177,7 +177,7 @@ def test_distributions_of_two_networks(budget, monkeypatch):
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
 def test_heads(kind, family):
     c, trunk = BATCHES["empty and unused"], module(family)
-    made = build.role_module("head", Role(kind=kind, trained=True), trunk, None, Model()).double()
+    made = modules.role_module("head", Role(kind=kind, trained=True), trunk, None, Model()).double()
     nn.init.normal_(made.head.weight)
     measure = {
         Kind.VALUE: lambda network: network.values(c),
@@ -196,7 +196,7 @@ def test_heads(kind, family):
 @pytest.mark.parametrize("targets", ["all-linear", "q_proj,lm_head"])
 def test_adapters(targets):
     c = BATCHES["pairs"]
-    adapted = build.adapted(module("llama"), Peft(enabled=True, rank=2, target_modules=targets), seed=0).double()
+    adapted = modules.adapted(module("llama"), Peft(enabled=True, rank=2, target_modules=targets), seed=0).double()
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(weight, std=0.5)

@@ -16,10 +16,11 @@ from transformers.generation.logits_process import LogitsProcessorList
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.common.noise import Noise, philox
+from alignzoo.contracts import DecodingRequest
 from alignzoo.models.forward import flat
 from alignzoo.models.networks import PolicyNetwork
-from alignzoo.models.sampling import cascade, generation
-from alignzoo.settings import Decoding, Dtype, Forward, Optimizer, Sampling
+from alignzoo.models.sampling import backends, generation
+from alignzoo.settings import Dtype, Forward, Optimizer, Sampling
 from alignzoo.testing import toys
 from alignzoo_plugins.sft.sft import SFT
 
@@ -55,7 +56,7 @@ def test_tokens_are_the_inverse_cdf_at_the_uniforms(family, policy, plain_logits
     sampling = Sampling(samples=2, max_new_tokens=10, temperature=0.9)
     uniforms = torch.rand(8, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     uniforms[::3, 4] = 1e-9  # EOS, the first token of the support
-    c = generation.generate(network.module, prompts, sampling, uniforms, {toys.EOS}, network.shared.shape)
+    c = generation.generate(DecodingRequest(network.module, prompts, sampling, uniforms, {toys.EOS}, network.shared.shape))
     assert c.prompt_of.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     expected = []
     for i, row in enumerate(uniforms):
@@ -151,6 +152,27 @@ def test_uniforms_by_position():
     assert stats.kstest(drawn.flatten(), "uniform").pvalue > 0.01
 
 
+def test_a_purpose_has_noise_of_its_own_whatever_else_was_drawn():
+    noise, rows = Noise(0), torch.tensor([5, 6])
+    with noise.during("rollout", 3):
+        first, again = (noise.positions(rows, 2, 9, "second opinion") for _ in range(2))
+        plain = noise.positions(rows, 2, 9)
+    with noise.during("rollout", 3):
+        noise.positions(rows, 2, 9)
+        noise.positions(rows, 2, 9, "else")
+        assert torch.equal(noise.positions(rows, 2, 9, "second opinion"), first)
+    assert len(torch.cat([first, again, plain]).unique()) == 3 * 36
+
+
+def test_uniforms_by_token():
+    noise, rows = Noise(0), torch.tensor([5, 6, 7])
+    with noise.during("rollout", 3):
+        drawn = noise.positions(rows, 1, 8, "mix", 0)
+        assert torch.equal(noise.positions(rows[1:], 1, 5, "mix", 0), drawn[1:, :5])
+        assert len(torch.cat([drawn.flatten(), noise.positions(rows, 1, 8, "flip", 0).flatten()]).unique()) == 48
+    assert ((drawn >= 0) & (drawn < 1)).all()
+
+
 def test_uniforms_by_name():
     noise, rows = Noise(0), torch.tensor([5, 6, 7])
     with noise.during("rollout", 3):
@@ -178,6 +200,34 @@ def test_completions_end_where_an_end_is_written(policy, prompts):
     assert c.ids[0].tolist() == [4, 5, 0, 0] and c.length.tolist() == [2, 3, 4, 4]
     # what `adjust` did is not in the log-probs
     torch.testing.assert_close(c.logprobs, network.logprobs(replace(c, logprobs=None)).detach(), rtol=0, atol=1e-5)
+
+
+BESIDE = [("llama", "gpt2", "auto"), ("gpt2", "llama", "transformers"), ("t5", "llama", "auto"), ("llama", "t5", "plain")]
+
+
+@pytest.mark.parametrize(("leader", "follower", "decoding"), BESIDE)
+@torch.no_grad()
+def test_others_beside_are_read_after_the_same_tokens(leader, follower, decoding, policy, prompts):
+    """What `adjust` sees of another network are its logits after prompt and tokens so far, as in a forward of the whole. Told
+    to go by the other one, the first draws what that draws by itself; its log-probs are its own."""
+    network, other = policy(leader), policy(follower)
+    sampling, seen = Sampling(samples=2, max_new_tokens=6, decoding=decoding), []
+
+    def adjust(logits: Tensor, beside: Tensor) -> Tensor:
+        seen.append(beside)
+        return beside
+
+    noise = Noise(3)
+    network.shared.noise = other.shared.noise = noise
+    with noise.during("rollout", 0):
+        c = network.generate(prompts, sampling, adjust, beside=[other])
+    with noise.during("rollout", 0):
+        alone = other.generate(prompts, sampling)
+    assert texts(c) == texts(alone)
+    logits = other.tokens(c, lambda rows: rows)[c.scored]
+    torch.testing.assert_close(torch.stack(seen, 1)[:, : c.ids.shape[1]][c.scored], logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(c.logprobs, network.logprobs(replace(c, stamp=None)), rtol=0, atol=1e-4)
+    assert (c.logprobs - alone.logprobs)[c.scored].abs().max() > 1e-3
 
 
 def test_sampling_stops_when_all_have_ended_unless_ranks_must_go_on(policy, prompts):
@@ -248,7 +298,7 @@ def test_frequencies_are_the_probabilities(policy, plain_logits, prompts):
 
 def count_forwards(module: Any) -> list[int]:
     calls: list[int] = []
-    cascade.able(module, Decoding.auto)  # tried out once, before counting
+    backends.fastest(module)  # tried out once, before counting
     module.base_model.register_forward_hook(lambda *_: calls.append(1))
     return calls
 

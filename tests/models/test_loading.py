@@ -22,7 +22,7 @@ from alignzoo import compose, train
 from alignzoo.contracts import Kind, Role
 from alignzoo.engine import checkpoint
 from alignzoo.errors import UserError
-from alignzoo.models import build, loading, rotary, tokenizers
+from alignzoo.models import loading, modules, rotary, tokenizers
 from alignzoo.models.loading import Location
 from alignzoo.rewards.pretrained import pretrained
 from alignzoo.settings import Dtype, Model, Peft
@@ -69,7 +69,7 @@ def changed(folders: Path, tmp_path: Path) -> Any:
 
 
 def policy(settings: Model, seed: int = 0) -> Any:
-    return build.policy(settings, build.config(settings, tokenizers.byte_level()), seed)
+    return modules.policy(settings, modules.config(settings, tokenizers.byte_level()), seed)
 
 
 # --- what a checkpoint holds ---
@@ -131,13 +131,13 @@ def test_a_tokenizer_larger_than_the_table(folders: Path, tmp_path: Path) -> Non
     words.add_tokens(beyond)
     told = r"^the tokenizer has 319 tokens, '<41>' among them, and the table of model.path=\S+ 300 rows: take its own$"
     with pytest.raises(UserError, match=told):
-        build.config(settings, words)
+        modules.config(settings, words)
     words = tokenizers.byte_level()
     words.add_special_tokens({"additional_special_tokens": beyond})  # of which no text is made
-    assert build.config(settings, words).vocab_size == 300
+    assert modules.config(settings, words).vocab_size == 300
     words.eos_token = "<59>"
     with pytest.raises(UserError, match=r"^the tokenizer has 319 tokens, '<59>' among them"):
-        build.config(settings, words)
+        modules.config(settings, words)
 
 
 # --- adapters ---
@@ -147,7 +147,7 @@ def test_a_tokenizer_larger_than_the_table(folders: Path, tmp_path: Path) -> Non
 def adapter(request: pytest.FixtureRequest, folders: Path, tmp_path: Path) -> Any:
     """A policy with tied embeddings and an adapter far from zero, and where the adapter is saved."""
     base = policy(Model(path=str(folders / "policy-True")))
-    wrapped: Any = build.adapted(base, Peft(enabled=True, rank=2, target_modules=request.param), seed=0).eval()
+    wrapped: Any = modules.adapted(base, Peft(enabled=True, rank=2, target_modules=request.param), seed=0).eval()
     source = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in wrapped.named_parameters():
@@ -169,7 +169,7 @@ def test_an_adapters_folder_is_its_model_with_the_adapter(adapter: Any, folders:
         ).abs().max() > 0.1
         loaded.save_pretrained(tmp_path / "merged")
         torch.testing.assert_close(policy(Model(path=str(tmp_path / "merged")))(IDS).logits, loaded(IDS).logits)
-    assert build.tokenizer(settings).get_vocab() == tokenizers.byte_level().get_vocab()
+    assert modules.tokenizer(settings).get_vocab() == tokenizers.byte_level().get_vocab()
 
 
 def test_adapters_that_fit_nothing(folders: Path, tmp_path: Path) -> None:
@@ -312,9 +312,9 @@ def long_rope(**more: Any) -> Model:
 def test_log_probs_depend_on_no_other_row(context_length: int | None, length: int) -> None:
     """LongRoPE, where transformers lets the longest row decide for all."""
     settings = long_rope(context_length=context_length)
-    made = build.config(settings, tokenizers.byte_level())
-    assert build.context_length(settings, made) == (context_length or 16)
-    module: Any = build.policy(settings, made, seed=0)
+    made = modules.config(settings, tokenizers.byte_level())
+    assert modules.context_length(settings, made) == (context_length or 16)
+    module: Any = modules.policy(settings, made, seed=0)
     ids = torch.arange(2 * length).view(2, length) + 5
     attended = torch.ones(2, length, dtype=torch.long)
     attended[0, 7:] = 0
@@ -400,7 +400,7 @@ def test_a_gguf_file_that_is_cut_is_told(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03\x00\x00\x00" + b"\x01" * 19)
     with pytest.raises(UserError, match=r"^no model at model.path=\S+cut.gguf: "):
-        build.config(Model(path=str(tmp_path / "cut.gguf")), tokenizers.byte_level())
+        modules.config(Model(path=str(tmp_path / "cut.gguf")), tokenizers.byte_level())
 
 
 def test_an_encoder_is_no_policy(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_an_encoder_is_no_policy(tmp_path: Path) -> None:
         policy(Model(path=str(tmp_path)))
     role = Role(kind=Kind.POLICY)
     with pytest.raises(UserError, match=r"^roles.teacher=\S+ is a BertLMHeadModel that sees later tokens"):
-        build.role_module("teacher", role, torch.nn.Linear(1, 1), str(tmp_path), Model())
+        modules.role_module("teacher", role, torch.nn.Linear(1, 1), str(tmp_path), Model())
 
 
 def test_the_adapter_of_a_reward_model_scores_as_the_merged_model(folders: Path, tmp_path: Path) -> None:
@@ -437,4 +437,4 @@ def test_the_folder_of_a_run_is_told_from_its_model(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^no model at model.path=no/where: .*[^.]\. Is the name right, and the hub to be reached\?$"
     ):
-        build.config(Model(path="no/where"), tokenizers.byte_level())
+        modules.config(Model(path="no/where"), tokenizers.byte_level())

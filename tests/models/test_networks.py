@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from alignzoo.batch import Completions
 from alignzoo.contracts import Kind, Role
 from alignzoo.functional import forward_kl
-from alignzoo.models import build, networks
+from alignzoo.models import modules, networks
 from alignzoo.models.networks import HeadedNetwork, PolicyNetwork
-from alignzoo.models.roles import Models
+from alignzoo.models.roles import RoleNetworks
 from alignzoo.settings import Model, Sampling
 from alignzoo.testing import toys
 
@@ -179,7 +179,7 @@ def test_frozen_networks_give_no_gradient(policy, records):
 
 def test_a_view_has_only_the_roles_asked_for(policy, records):
     network = policy("llama")
-    models = Models({"policy": network, "reference": network}, network.shared, Sampling())
+    models = RoleNetworks({"policy": network, "reference": network}, network.shared, Sampling())
     only = models.only({"policy"}, learning=set())
     assert not only.policy.logprobs(records).requires_grad and models.policy.logprobs(records).requires_grad
     with pytest.raises(AttributeError, match=r"no role 'reference'.*Declared: policy"):
@@ -193,7 +193,7 @@ def test_a_view_has_only_the_roles_asked_for(policy, records):
 
 def headed(policy: PolicyNetwork, kind: Kind, shares: str | None = None) -> HeadedNetwork:
     role = Role(kind=kind, trained=True, shares=shares)
-    made = build.role_module(kind.value, role, policy.module, None, Model())
+    made = modules.role_module(kind.value, role, policy.module, None, Model())
     return HeadedNetwork(made, policy.shared, trunk=policy.module if shares else None)
 
 

@@ -57,7 +57,7 @@ def test_against_one_masked_square(batch: str, pruned: bool) -> None:
     found = []
     for attend in (
         lambda q, k, v: brute_force(q, k, v, visible),
-        lambda q, k, v: pieces.attention(q, k, v, pieces.of(made, pruned, torch.float64), None),
+        lambda q, k, v: pieces.PiecewiseAttention.apply(q, k, v, pieces.of(made, pruned, torch.float64), None),
     ):
         copies = [x.clone().requires_grad_() for x in inputs]
         out = attend(*copies)[made.rows]

@@ -11,7 +11,7 @@ import torch
 from alignzoo.batch import Pairs
 from alignzoo.contracts import Context
 from alignzoo.functional import dpo_loss, forward_kl
-from alignzoo.models import build
+from alignzoo.models import modules
 from alignzoo.models.computation import weights
 from alignzoo.models.networks import PolicyNetwork
 from alignzoo.models.references import AdapterOff, Cached, Copy, NoReference
@@ -51,10 +51,10 @@ def train(network: PolicyNetwork, steps: int = 3) -> None:
 @pytest.mark.parametrize("kind", ["copy", "adapter"])
 def test_training_leaves_the_reference_as_it_was(kind, module, shared, context):
     made = module("llama")
-    base = PolicyNetwork(build.frozen(made), shared)
+    base = PolicyNetwork(modules.frozen(made), shared)
     expected, entropy = base.logprobs(RECORDS), base.entropy(RECORDS)
     if kind == "adapter":
-        made = build.adapted(made, Peft(enabled=True, rank=4), seed=0)
+        made = modules.adapted(made, Peft(enabled=True, rank=4), seed=0)
     policy = PolicyNetwork(made, shared)
     reference = {"copy": Copy(), "adapter": AdapterOff()}[kind].build(context(made))
     torch.testing.assert_close(policy.logprobs(RECORDS), expected)  # an adapter starts as no change
@@ -73,6 +73,16 @@ def test_training_leaves_the_reference_as_it_was(kind, module, shared, context):
     with torch.no_grad():
         assert torch.equal(reference.logprobs(drawn), drawn.logprobs)
         assert (policy.logprobs(drawn) - drawn.logprobs).abs().max() > 1e-3
+    # the policy samples beside it, each by its own weights
+    both = []
+    policy.generate(RECORDS.prompts, Sampling(max_new_tokens=1), lambda *logits: both.append(logits) or logits[0], [reference])
+    first = policy.generate(RECORDS.prompts, Sampling(max_new_tokens=1))
+    for logits, network in zip(both[0], (policy, base), strict=True):
+        expected = network.tokens(first, lambda rows: rows)[first.scored]
+        torch.testing.assert_close(logits, expected.detach(), rtol=0, atol=1e-4)
+    if kind == "adapter":
+        with pytest.raises(UserError, match="sample from the policy, beside it"):
+            reference.generate(RECORDS.prompts, Sampling(max_new_tokens=1), lambda *logits: logits[0], [policy])
     train(policy, steps=1)  # switching the adapter off has not frozen it
 
 
@@ -178,7 +188,7 @@ def test_the_first_loss_is_ln_2_whatever_the_same_weights_compute(change, module
     """DPO starts at -log sigma(0) = ln 2, as the policy is the reference."""
     cached(context, module("llama"))[0].logprobs(PAIRS.both)  # as an earlier run left them
     settings = Model(config={**toys.LLAMA, **change})
-    other = build.policy(settings, build.config(settings, byte_level()), 0)
+    other = modules.policy(settings, modules.config(settings, byte_level()), 0)
     other.load_state_dict(module("llama").state_dict())
     reference, computed = cached(context, other)
     policy = PolicyNetwork(other, shared).logprobs(PAIRS.both)

@@ -162,7 +162,7 @@ def test_calls() -> None:
     calls = varlen.of(asked(c), False, None)
     assert calls is not None and calls.crossing is not None and calls.rows is None
     assert calls.entries == 259**2 + 49**2 + 8**2 + 49 * 200
-    assert [starts.tolist() for starts in calls.own.starts] == [[0, 259, 308, 316]] * 2
+    assert [starts.tolist() for starts in calls.stretches.starts] == [[0, 259, 308, 316]] * 2
     assert [starts.tolist() for starts in calls.crossing.starts] == [[0, 49], [0, 200]]
     assert torch.equal(calls.queries, torch.arange(259, 308)) and torch.equal(calls.keys, torch.arange(200))
     calls = varlen.of(asked(c), True, None)
@@ -292,7 +292,7 @@ def moved(calls: varlen.Calls, move: Callable[[Tensor], Tensor]) -> varlen.Calls
         return replace(found, starts=tuple(map(move, found.starts)))
 
     return replace(
-        calls, rows=None if calls.rows is None else move(calls.rows), own=sequences(calls.own),
+        calls, rows=None if calls.rows is None else move(calls.rows), stretches=sequences(calls.stretches),
         crossing=sequences(calls.crossing) if calls.crossing else None, queries=move(calls.queries), keys=move(calls.keys),
     )  # fmt: skip
 

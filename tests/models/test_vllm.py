@@ -12,14 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from alignzoo import config
 from alignzoo.batch import Completions
 from alignzoo.common.noise import Noise
+from alignzoo.contracts import DecodingRequest
 from alignzoo.engine import checks
-from alignzoo.models import build, tokenizers
+from alignzoo.models import modules, tokenizers
 from alignzoo.models.networks import AdapterOffNetwork, PolicyNetwork, Shared
 from alignzoo.models.sampling import backends, vllm_loop
 from alignzoo.models.sampling import weights as exported
-from alignzoo.settings import Decoding, Dtype, Generation, Peft, Sampling, UserError
+from alignzoo.models.sampling.vllm_loop import VLLM
+from alignzoo.settings import Dtype, Generation, Peft, Sampling, UserError
 from alignzoo.testing import toys
 from alignzoo_plugins.reinforce.reinforce import Reinforce
 from tests.models.standin import StandIn, install, other, serving
@@ -70,7 +73,7 @@ def serve(monkeypatch: Any) -> Iterator[Any]:
 
 
 def sampling(server: StandIn, **settings: Any) -> Sampling:
-    return Sampling(**{"max_new_tokens": 8, "decoding": Decoding.vllm, "server": server.url} | settings)
+    return Sampling(**{"max_new_tokens": 8, "decoding": "vllm", "server": server.url} | settings)
 
 
 def drawn(network: PolicyNetwork, how: Sampling, purpose: str = "rollout", prompts: Any = PROMPTS) -> Completions:
@@ -111,7 +114,7 @@ def test_the_server_samples_from_the_weights_as_they_are_now(family, stateful, s
 def test_an_adapter_is_added_in_where_it_is_on_and_the_policy_stays_as_it_is(family, serve):
     plain = made(family)
     server = serve(plain)
-    own = build.adapted(plain, Peft(enabled=True, rank=2), 0)
+    own = modules.adapted(plain, Peft(enabled=True, rank=2), 0)
     with torch.no_grad():
         for name, weight in own.named_parameters():
             if "lora_" in name:
@@ -143,7 +146,7 @@ def test_weights_that_can_not_be_sent(change, message):
 
 def test_an_adapter_on_embeddings_that_are_shared():
     """One tensor can't be sent as two."""
-    own = build.adapted(module("qwen2"), Peft(enabled=True, rank=2, target_modules="lm_head"), 0)
+    own = modules.adapted(module("qwen2"), Peft(enabled=True, rank=2, target_modules="lm_head"), 0)
     with pytest.raises(UserError, match="can't send an adapter on embeddings that input and output share: take auto"):
         exported.weights(own)
 
@@ -242,9 +245,9 @@ def test_no_prompts(serve):
 def test_a_run(serve, tmp_path, monkeypatch):
     """Rollouts, evaluation and reference by the server; the updates reach it."""
     model = toys.setup(Reinforce()).model
-    start = build.policy(model, build.config(model, tokenizers.byte_level()), 0)
+    start = modules.policy(model, modules.config(model, tokenizers.byte_level()), 0)
     server = serve(start)
-    generation = Generation(max_new_tokens=6, decoding=Decoding.vllm, server=server.url)
+    generation = Generation(max_new_tokens=6, decoding="vllm", server=server.url)
     trainer = toys.trainer(toys.setup(Reinforce(), generation=generation), tmp_path / "run")
     trainer.train()
     assert trainer.state.global_step == 3
@@ -262,29 +265,29 @@ def test_a_run(serve, tmp_path, monkeypatch):
 def test_what_a_machine_lacks(monkeypatch):
     from trl.generation import vllm_client
 
-    how, algorithm = Generation(decoding=Decoding.vllm), Reinforce()
+    how, algorithm = Generation(decoding="vllm"), Reinforce()
     monkeypatch.setattr(vllm_client, "is_vllm_available", lambda *_, **__: False)
     with pytest.raises(
         UserError, match=r"^generation\.decoding=vllm needs vLLM, which is not installed: pip install 'alignzoo\[vllm\]'$"
     ):
-        checks.check_decoding("rloo", algorithm, how)
+        checks.check_decoding("rloo", algorithm, how, VLLM())
     monkeypatch.setattr(vllm_client, "is_vllm_available", lambda *_, **__: True)
     monkeypatch.setattr(vllm_loop, "_has_cuda", lambda: False)
     with pytest.raises(UserError, match=r"sends weights from one GPU to another, and there is none: take auto$"):
-        checks.check_decoding("rloo", algorithm, how)
+        checks.check_decoding("rloo", algorithm, how, VLLM())
     monkeypatch.setattr(vllm_loop, "_has_cuda", lambda: True)
-    checks.check_decoding("rloo", algorithm, how)
+    checks.check_decoding("rloo", algorithm, how, VLLM())
     monkeypatch.delattr(vllm_client.VLLMClient, "update_named_params")
     with pytest.raises(UserError, match=r"needs trl 1\.16 or newer"):
-        checks.check_decoding("rloo", algorithm, how)
-    checks.check_decoding("rloo", algorithm, Generation())
+        checks.check_decoding("rloo", algorithm, how, VLLM())
+    checks.check_decoding("rloo", algorithm, Generation(), backends.ours()["auto"])
 
 
 def test_the_check_comes_before_any_work(tmp_path, monkeypatch):
     from alignzoo.engine.build import Builder
 
     monkeypatch.setattr(vllm_loop, "_has_cuda", lambda: False)
-    built = Builder(toys.setup(Reinforce(), generation=Generation(decoding=Decoding.vllm)), tmp_path, tmp_path)
+    built = Builder(toys.setup(Reinforce(), generation=Generation(decoding="vllm")), tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"generation\.decoding=vllm"):
         built.check(ranks=1)
 
@@ -295,23 +298,27 @@ def test_a_trainer_that_samples_by_itself():
     with pytest.raises(
         UserError, match=r"trl_rloo samples by itself, and generation\.decoding=vllm would do nothing: leave it out"
     ):
-        checks.check_decoding("trl_rloo", TRLRLOO(), Generation(decoding=Decoding.vllm))
+        checks.check_decoding("trl_rloo", TRLRLOO(), Generation(decoding="vllm"), VLLM())
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"server": "http://gpu:8000"}, r"^generation\.server=http://gpu:8000 is only used with generation\.decoding=vllm$"),
         (
-            {"decoding": Decoding.vllm, "server": "gpu:8000"},
+            {"decoding": "vllm", "server": "gpu:8000"},
             r"^generation\.server=gpu:8000 .* a URL, such as http://localhost:8000$",
         ),
-        ({"decoding": Decoding.vllm, "temperature": 0.001}, r"^generation\.temperature=0\.001 .*vLLM takes 0\.01"),
+        ({"decoding": "vllm", "temperature": 0.001}, r"^generation\.temperature=0\.001 .*vLLM takes 0\.01"),
     ],
 )
 def test_settings_that_do_not_go_together(settings, message):
     with pytest.raises(UserError, match=message):
-        Generation(**settings)
+        VLLM().check(Generation(**settings))
+
+
+def test_a_server_that_nobody_asks():
+    with pytest.raises(UserError, match=r"^generation\.server=http://gpu:8000 is only used with generation\.decoding=vllm$"):
+        config.instantiate(config.compose(["algorithm=rloo", "generation.server=http://gpu:8000"]))
 
 
 def test_networks_that_vllm_does_not_know(policy):
@@ -319,7 +326,7 @@ def test_networks_that_vllm_does_not_know(policy):
         with pytest.raises(
             UserError, match=rf"decoding=vllm can't sample from {name}, which is no decoder of transformers': take"
         ):
-            backends.loop(network, Decoding.vllm)
+            VLLM().generate(DecodingRequest(network, PROMPTS, Sampling(), torch.rand(4, 64), ENDS, lambda logits: logits))
 
 
 def test_a_network_that_is_on_no_gpu():
@@ -330,7 +337,7 @@ def test_a_network_that_is_on_no_gpu():
 def test_nobody_answers(serve, tmp_path):
     own = made()
     server = serve(own)
-    nowhere = Generation(decoding=Decoding.vllm, server="http://127.0.0.1:9")
+    nowhere = Generation(decoding="vllm", server="http://127.0.0.1:9")
     with pytest.raises(
         UserError, match=r"^generation\.server=http://127\.0\.0\.1:9 can't be reached: start it with\nVLLM_SERVER_DEV"
     ):
@@ -422,7 +429,7 @@ def test_ctrl_c_does_not_wait_for_answers(serve):
 
 
 def test_what_is_made_and_sampled_afterwards_is_drawn_here():
-    served = Sampling(decoding=Decoding.vllm, server="http://gpu:8000", samples=3, temperature=0.5)
+    served = Sampling(decoding="vllm", server="http://gpu:8000", samples=3, temperature=0.5)
     assert served.in_process() == Sampling(samples=3, temperature=0.5)
-    plain = Sampling(decoding=Decoding.plain)
+    plain = Sampling(decoding="plain")
     assert plain.in_process() is plain

@@ -28,11 +28,10 @@ def test_the_stub_has_what_is_imported_at_run_time() -> None:
 
 def test_names_have_their_types_and_no_others_exist(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(SNIPPET + "from alignzoo import nonsense\n")
-    options = ["--strict", "--follow-imports=silent", "--config-file=", "--cache-dir=.mypy_cache/types"]
-    command = [sys.executable, "-m", "mypy", *options, str(tmp_path / "mine.py")]
+    command = [sys.executable, "-m", "mypy", str(tmp_path / "mine.py")]  # by the cache of `make types`
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     assert 'note: Revealed type is "def (self: alignzoo.batch.Pairs) -> alignzoo.batch.Completions"' in told
     assert 'note: Revealed type is "bool"' in told.replace("builtins.", "")
-    assert "def (cfg: omegaconf.dictconfig.DictConfig) -> dict[" in told.replace("builtins.", "")
+    assert "def (cfg: omegaconf.dictconfig.DictConfig | typing.Sequence[str] =" in told.replace("builtins.", "")
     assert 'Module "alignzoo" has no attribute "nonsense"' in told
     assert told.count("error:") == 1

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ASSETS = (
     "*.json", "*.jsonl", "*.safetensors", "*.jinja", "*.txt", "kinds.yaml", "py.typed", "*.pyi", "stories/*.md",
-    "templates/*.md", "templates/*.html",
+    "templates/*.md", "templates/*.html", "templates/*.j2", "templates/*.mplstyle",
 )  # fmt: skip
 
 

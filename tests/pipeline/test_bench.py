@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo.bench import launch
-from alignzoo.bench import main as bench
+from alignzoo.bench import bench, launch
+from alignzoo.bench.grid import plan
 from alignzoo.bench.job import Job, note
-from alignzoo.bench.plan import plan
 from alignzoo.bench.request import parse
+from alignzoo.bench.suite import Request
 from tests.pipeline.conftest import asked
 
 ARGV = [*asked("stage.sft.seed=0"), "algorithms=[ppo,reinforce]", "seeds=2", "folder=here"]
@@ -24,7 +24,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.chdir(tmp_path)
     started: list[list[str]] = []
 
-    def pool(asked: list[Job], _: int) -> list[int]:
+    def start(asked: list[Job], _: Request) -> list[int]:
         started.append(sorted(Path(job.folder).name for job in asked))
         for job in asked:
             if any(Path(job.folder).name.startswith(name) for name in refused()):
@@ -34,8 +34,8 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             (Path(job.folder) / "summary.json").write_text(json.dumps({"metrics": {}}))
         return [0] * len(asked)
 
-    monkeypatch.setattr(launch, "pool", pool)
-    monkeypatch.setattr(importlib.import_module("alignzoo.report.main"), "write", lambda folders, out, metric, command: out)
+    monkeypatch.setattr(launch, "start", start)
+    monkeypatch.setattr(importlib.import_module("alignzoo.report.report"), "write", lambda folders, out, metric, command: out)
     return started
 
 
@@ -79,9 +79,9 @@ def test_runs_whose_stage_failed_are_named_and_others_are_made(
 
 
 def test_what_was_tuned_is_said_of_the_last_stage_alone(jobs: list[list[str]]) -> None:
-    from alignzoo.bench.plan import made
+    from alignzoo.bench.grid import bench_run
 
     request = parse(ARGV)
-    r = made(request, {}, "ppo", 0, {"trainer.learning_rate": 0.125})
+    r = bench_run(request, {}, "ppo", 0, {"trainer.learning_rate": 0.125})
     assert r.config.trainer.learning_rate == 0.125
-    assert [stage.folder for stage in r.stages] == [stage.folder for stage in made(request, {}, "ppo", 0, {}).stages]
+    assert [stage.folder for stage in r.stages] == [stage.folder for stage in bench_run(request, {}, "ppo", 0, {}).stages]

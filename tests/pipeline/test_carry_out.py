@@ -16,7 +16,7 @@ from alignzoo.cli import main as cli
 from alignzoo.common.cache import keyed
 from alignzoo.engine.callbacks import Flow
 from alignzoo.pipeline import carry_out
-from alignzoo.pipeline.plan import Stage
+from alignzoo.pipeline.stages import Stage
 from alignzoo.runs import results, single
 from alignzoo.settings import UserError
 from tests.pipeline.conftest import asked
@@ -103,14 +103,14 @@ def test_what_a_killed_attempt_under_another_label_left_is_taken_over(tmp_path: 
     (folder / "metrics.jsonl").write_text("{}\n")
     (folder / "notes.txt").write_text("mine")
     before = {path.name: path.read_text() for path in folder.iterdir()}
-    carry_out._take_over(Stage("sft", 1, 1, (), cfg))
+    carry_out._take_over(Stage("sft", "1 of 1", (), folder, whole=cfg))
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
     cfg.label = "mine"
     text = single.identity(cfg)
     taken = {"config.yaml": text, "origin": keyed(text.encode()), "notes.txt": "mine"}
     for rank, left in (("1", before), ("0", taken)):
         monkeypatch.setenv("RANK", rank)
-        carry_out._take_over(Stage("sft", 1, 1, (), cfg))
+        carry_out._take_over(Stage("sft", "1 of 1", (), folder, whole=cfg))
         assert {path.name: path.read_text() for path in folder.iterdir()} == left
 
 

@@ -10,7 +10,7 @@ import pytest
 from alignzoo import config
 from alignzoo.cli import main as cli
 from alignzoo.pipeline import carry_out
-from alignzoo.pipeline.plan import folder_of, stages
+from alignzoo.pipeline.stages import folder_of, stages
 from alignzoo.settings import UserError
 from tests.pipeline.conftest import TINY, asked
 

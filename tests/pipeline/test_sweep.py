@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from alignzoo.pipeline.plan import stages
+from alignzoo.pipeline.stages import stages
 from alignzoo.pipeline.sweep import multirun
 from alignzoo.settings import UserError
 from tests.pipeline.conftest import asked

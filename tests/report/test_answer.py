@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from alignzoo.report import across, answer, sections
-from alignzoo.report.analysis import analyse, averaged, natural, possible
+from alignzoo.common.metric_table import bounds as possible
+from alignzoo.report import across, prose, sections
+from alignzoo.report.analysis import analyse, averaged, natural_order
 from alignzoo.report.study import Study
 from alignzoo.runs.comparable import named
 from alignzoo.runs.results import find
@@ -30,8 +31,8 @@ def analysed(tmp_path, levels, seeds, study=None, spread=0.01):
 
 def test_a_clear_winner_by_how_much_how_sure_and_at_what_cost(tmp_path):
     a = analysed(tmp_path, {"ppo": 0.9, "dpo": 0.6, "distill": 0.3}, 8)
-    text = " ".join(answer.details(a))
-    assert answer.headline(a) == "ppo is the best of 3."
+    text = " ".join(a.details)
+    assert a.headline == "ppo is the best of 3."
     assert "ppo closes 90." in text or "ppo closes 89." in text
     assert "points ahead of dpo (" in text and "p = 0.023" in text  # 3 * 2 / 2^8
     assert sections.bill(a).rows[0] == ["ppo", "6.4k", "64k", "40"]
@@ -41,8 +42,8 @@ def test_what_is_alike_is_not_told_apart(tmp_path):
     a = analysed(tmp_path, {"ppo": 0.9, "reinforce": 0.9, "dpo": 0.5}, 8)
     best = a.best.label
     other = "ppo" if best == "reinforce" else "reinforce"
-    assert answer.headline(a) == f"{best} is better than dpo, and not told apart from {other}."
-    assert "is not shown." in answer.details(a)[0]
+    assert a.headline == f"{best} is better than dpo, and not told apart from {other}."
+    assert "is not shown." in a.details[0]
 
 
 def test_identical_algorithms_have_no_winner(tmp_path):
@@ -50,7 +51,7 @@ def test_identical_algorithms_have_no_winner(tmp_path):
         for seed in range(8):
             write_run(tmp_path / f"{algorithm}-{seed}", algorithm, seed, 0.5 + 0.01 * seed)
     (a,) = analyse(named(find([tmp_path]).runs), Study())
-    assert answer.headline(a) == "that and this are not told apart: their scores are the same, seed by seed."
+    assert a.headline == "that and this are not told apart: their scores are the same, seed by seed."
     assert [(c.p, c.corrected) for c in a.comparisons] == [(1.0, 1.0)]
     assert sections.comparisons(a).rows[0][-1] == "not told apart"
 
@@ -59,7 +60,7 @@ def test_identical_algorithms_have_no_winner(tmp_path):
 def test_no_claim_and_no_ranking_below_the_seeds_needed(tmp_path, seeds, needed):
     """Four algorithms are six pairs: 6 * 2 / 2^7 = 0.094, 6 * 2 / 2^8 = 0.047."""
     a = analysed(tmp_path, {"c": 0.9, "a": 0.6, "d": 0.7, "b": 0.1}, seeds)
-    assert answer.headline(a) == f"No claim possible below {needed} seeds."
+    assert a.headline == f"No claim possible below {needed} seeds."
     assert [row[0] for row in sections.results(a).rows] == ["a", "b", "c", "d"]
     assert not any(row[-1].endswith("is better") for row in sections.comparisons(a).rows)
 
@@ -74,8 +75,8 @@ def test_planned_pairs_alone_are_spoken_of(tmp_path):
     study = Study(planned=[["b", "c"], ["a", "d"]])
     a = analysed(tmp_path, {"c": 0.9, "a": 0.7, "d": 0.7, "b": 0.1}, 8, study)
     alike = next(c for c in a.verdicts if not c.separated)
-    assert answer.headline(a) == f"c is better than b, and {alike.first} and {alike.second} are not told apart."
-    ahead, level, how, _ = answer.details(a)
+    assert a.headline == f"c is better than b, and {alike.first} and {alike.second} are not told apart."
+    ahead, level, how = a.details
     assert "c closes 9" in ahead and "80." in ahead and "points ahead of b (" in ahead and "p = 0.016" in ahead  # 2 * 2 / 2^8
     assert level.startswith(f"{alike.first} closes") and level.endswith("is not shown.")
     assert how.endswith("corrected for 2 comparisons (Holm). No other pair was to be compared.")
@@ -92,17 +93,17 @@ def test_over_conditions_planned_pairs_are_spoken_of_too(tmp_path):
     found = analyse(named(find([tmp_path]).runs, study.vary), study)
     whole = averaged(found, study)
     assert whole is not None
-    assert answer.headline(whole) == "ppo is better than dpo, on average over 2 values of data.noise."
+    assert whole.headline == "ppo is better than dpo, on average over 2 values of data.noise."
     assert across.sentences(found)[0] == "Taken by themselves: ppo is better than dpo under all 2 conditions."
 
 
 def test_one_seed_shows_no_interval_and_says_why(tmp_path):
     a = analysed(tmp_path, {"ppo": 0.9, "dpo": 0.5}, 1)
-    assert answer.headline(a) == "No claim possible below 6 seeds."
+    assert a.headline == "No claim possible below 6 seeds."
     assert [row[1:4] for row in sections.results(a).rows] == [
         [f"{100 * e.summary.mean:.1f} (no interval: one seed)"] * 2 + ["1"] for e in a.entries
     ]
-    assert "one common seed" in answer.details(a)[0]
+    assert "one common seed" in a.details[0]
 
 
 def test_who_ran_on_defaults_beside_tuned_ones_is_said(tmp_path):
@@ -114,19 +115,19 @@ def test_who_ran_on_defaults_beside_tuned_ones_is_said(tmp_path):
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (a,) = analyse(named(find([tmp_path]).runs), Study())
     line = sections.on_defaults(a, Study())
-    assert line == "On their defaults: mine, other. Experiment exact has settings for the others, and none for them."
-    assert sections.on_defaults(a, Study(tuning=[{}])) == ""
+    assert line == ["On their defaults: mine, other. Experiment exact has settings for the others, and none for them."]
+    assert sections.on_defaults(a, Study(tuning=[{}])) == []
     alike = replace(a, entries=[e for e in a.entries if e.label != "ppo"])
-    assert sections.on_defaults(alike, Study()) == ""
+    assert sections.on_defaults(alike, Study()) == []
 
 
 def test_older_runs_say_nothing_of_defaults(tmp_path):
-    assert sections.on_defaults(analysed(tmp_path, {"ppo": 0.9, "dpo": 0.5}, 1), Study()) == ""
+    assert sections.on_defaults(analysed(tmp_path, {"ppo": 0.9, "dpo": 0.5}, 1), Study()) == []
 
 
 def test_one_algorithm_alone(tmp_path):
     a = analysed(tmp_path, {"ppo": 0.9}, 3)
-    assert answer.headline(a).startswith("ppo: 9") and "nothing to compare" in answer.headline(a)
+    assert a.headline.startswith("ppo: 9") and "nothing to compare" in a.headline
 
 
 def test_a_run_that_diverged_is_left_out_by_name(tmp_path):
@@ -143,7 +144,7 @@ def test_conditions_are_analysed_apart_in_order_of_their_values(tmp_path):
             write_run(tmp_path / f"{algorithm}-{noise}", algorithm, 0, 0.5, changes={"data.noise": noise})
     found = analyse(named(find([tmp_path]).runs, ["data.noise"]), Study(vary=["data.noise"]))
     assert [(a.condition, len(a.entries)) for a in found] == [("data.noise=9", 2), ("data.noise=10", 2)]
-    assert natural("b=2") < natural("b=10")
+    assert natural_order("b=2") < natural_order("b=10")
 
 
 def over_noise(tmp_path, levels):
@@ -161,8 +162,8 @@ def test_the_answer_over_conditions_is_of_means_seed_by_seed(tmp_path):
     found = over_noise(tmp_path, {0.1: {"ppo": 0.8, "dpo": 0.7}, 0.4: {"ppo": 0.5, "dpo": 0.5}})
     whole = averaged(found, Study(vary=["data.noise"]))
     assert whole.entries[0].scores[1] == pytest.approx(0.65 + 0.01)
-    assert answer.headline(whole) == "ppo is better than dpo, on average over 2 values of data.noise."
-    assert "It is 5.0 points ahead of dpo" in answer.details(whole)[0] and "p = 0.0078" in answer.details(whole)[0]
+    assert whole.headline == "ppo is better than dpo, on average over 2 values of data.noise."
+    assert "It is 5.0 points ahead of dpo" in whole.details[0] and "p = 0.0078" in whole.details[0]
     assert (len(whole.comparisons), whole.family, [a.family for a in found]) == (1, 1, [2, 2])
     assert [c.corrected for a in found for c in a.comparisons] == [4 / 256, 1.0]
     assert across.sentences(found) == [
@@ -211,14 +212,14 @@ def test_several_conditions_without_seeds_enough(tmp_path):
         for algorithm in ("ppo", "dpo"):
             write_run(tmp_path / f"{algorithm}-{noise}", algorithm, 0, 0.5, changes={"data.noise": noise})
     found = analyse(named(find([tmp_path]).runs, ["data.noise"]), Study(vary=["data.noise"]))
-    assert answer.headline(averaged(found, Study())) == "No claim possible below 6 seeds."
+    assert averaged(found, Study()).headline == "No claim possible below 6 seeds."
     assert across.sentences(found)[0] == "Taken by itself, no condition shows a best algorithm: that needs 7 seeds."
 
 
 def test_conditions_of_different_algorithms_have_no_mean(tmp_path):
     found = over_noise(tmp_path, {0.1: {"ppo": 0.8}, 0.4: {"dpo": 0.1}})
     assert averaged(found, Study()) is None
-    assert across.headline(found).startswith("ppo: from 80.9 % under data.noise 0.1 to 10.9 %")
+    assert prose.paragraphs("conditions_headline", found)[0].startswith("ppo: from 80.9 % under data.noise 0.1 to 10.9 %")
 
 
 def test_a_sweep_compares_areas_under_frontiers(tmp_path):
@@ -247,6 +248,6 @@ def test_other_metrics_and_none(tmp_path):
 
 
 def test_numbers_are_written_as_they_are_read():
-    assert [answer.p_text(p) for p in (1.0, 0.046875, 0.00001)] == ["p = 1", "p = 0.047", "p < 0.0001"]
-    assert [answer.short(x) for x in (3.14, 999.9, 64_000, 2.5e12)] == ["3.14", "1k", "64k", "2.5T"]
-    assert sections._ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+    assert [prose.p_text(p) for p in (1.0, 0.046875, 0.00001)] == ["p = 1", "p = 0.047", "p < 0.0001"]
+    assert [prose.short(x) for x in (3.14, 999.9, 64_000, 2.5e12)] == ["3.14", "1k", "64k", "2.5T"]
+    assert sections.ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"

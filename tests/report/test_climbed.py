@@ -10,8 +10,9 @@ import pytest
 from alignzoo.common import reference_samples
 from alignzoo.report import climbed
 from alignzoo.report.analysis import analyse
-from alignzoo.report.main import write
+from alignzoo.report.prose import paragraphs
 from alignzoo.report.proxy import measure
+from alignzoo.report.report import write
 from alignzoo.report.study import Study
 from alignzoo.runs.comparable import check_comparable, named
 from alignzoo.runs.results import find
@@ -83,7 +84,7 @@ def test_who_ends_below_what_it_had(bench):
     law = LAWS["climb"]
     assert fallen.lost == pytest.approx(float(law(np.array([1.5]))[0] - law(np.array([3.0]))[0]))
     assert fallen.gained == pytest.approx(2 * 1.5 / np.sqrt(2))
-    said = " ".join(climbed.paragraphs(found))
+    said = " ".join(paragraphs("climbs", found, []))
     assert "shown in 3 of 3 seeds, while the proxy rises" in said and "is shown in no seed of kl." in said
 
 
@@ -100,7 +101,7 @@ def test_tables_and_plots(bench):
     page = write([bench], bench / "report")
     text = page.with_suffix(".md").read_text()
     assert "## Gold reward and its proxy" in text and "gold reward sentiment" in text
-    assert (bench / "report" / "plots" / "gold.svg").is_file() and (bench / "report" / "plots" / "proxy.png").is_file()
+    assert (bench / "report" / "plots" / "gold.svg").is_file() and (bench / "report" / "plots" / "proxy.svg").is_file()
     assert "<h2>Gold reward and its proxy</h2>" in page.read_text()
 
 
@@ -118,9 +119,9 @@ def test_the_gold_reward_is_what_is_compared(bench):
     ahead = float(LAWS["kl"](D)[-1] - LAWS["climb"](D)[-1])
     assert a.against("kl", "climb").difference == pytest.approx(ahead)
     assert f"kl \N{MINUS SIGN} climb is {ahead:.3g} ({ahead:.3g} to {ahead:.3g})" in " ".join(
-        climbed.paragraphs(a.climbs, a.comparisons)
+        paragraphs("climbs", a.climbs, a.comparisons)
     )
-    assert a.frontier.names == ("kl", "gold") and a.frontier.known.reference == pytest.approx(START + 0.1)
+    assert a.frontier.names == ("kl", "gold") and a.frontier.bounds.reference == pytest.approx(START + 0.1)
 
 
 def test_with_another_gold_runs_are_not_comparable_and_with_the_same_their_rewards_may_differ(bench):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
@@ -15,9 +16,8 @@ import pytest
 import yaml
 
 from alignzoo.cli import main as cli
-from alignzoo.report import main as report
-from alignzoo.report import page, sections
-from alignzoo.report.main import write
+from alignzoo.report import page, report, sections
+from alignzoo.report.report import write
 from alignzoo.report.study import Study
 from alignzoo.runs.results import Run
 from alignzoo.settings import UserError
@@ -108,15 +108,14 @@ def test_nothing_is_loaded_from_elsewhere(written, outline):
 
 
 def test_ids_of_the_plots_do_not_clash(outline):
-    assert len(outline.ids) > 50 and len(outline.ids) == len(set(outline.ids))
+    assert len(outline.ids) == len(set(outline.ids))
 
 
 def test_markdown_says_the_same_and_its_plots_are_there(written):
     text = (written / "report.md").read_text()
     assert text.splitlines()[0] == "# ppo is better than dpo and distill, and not told apart from reinforce."
     shown = re.findall(r"\]\((plots/[^)]+)\)", text)
-    assert len(shown) >= 7 and all((written / name).is_file() for name in shown)
-    assert all((written / name).with_suffix(".png").is_file() for name in shown)
+    assert len(shown) >= 6 and all((written / name).is_file() for name in shown)
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith(("| ppo |", "| dpo |")) and "runs)" in line}
     assert widths == {6}
 
@@ -146,7 +145,7 @@ def test_the_same_runs_give_the_same_files(written, tmp_path):
     again = tmp_path / "again"
     write([written.parent], again, command="alignzoo report runs")
     files = sorted(path.relative_to(written) for path in written.rglob("*") if path.is_file())
-    assert len(files) > 15
+    assert len(files) >= 10
     assert [name for name in files if (again / name).read_bytes() != (written / name).read_bytes()] == []
 
 
@@ -207,8 +206,8 @@ def test_settings_that_had_no_say_are_left_out():
 def test_a_command_is_told_once():
     runs = [Run(Path(), {}, {}, {"command": ["alignzoo", "train"]})]
     told = page.Content(runs, [], Study(command=["alignzoo bench"]), {}, "alignzoo bench")
-    assert told.reproduce == ["alignzoo bench"]
-    assert page.Content(runs * 2, [], Study(), {}, "alignzoo report a").reproduce == ["alignzoo train", "alignzoo report a"]
+    assert told.commands == ["alignzoo bench"]
+    assert page.Content(runs * 2, [], Study(), {}, "alignzoo report a").commands == ["alignzoo train", "alignzoo report a"]
 
 
 def test_a_folder_that_cant_be_written(tmp_path):
@@ -303,14 +302,14 @@ MEASURE = """<script>onload = () => {
   const page = document.querySelector('iframe'), inside = page.contentDocument, width = page.clientWidth;
   inside.querySelectorAll('details').forEach(each => each.open = true);
   const scrolls = node => node.closest('.scroll') && node.closest('.scroll').scrollWidth > node.closest('.scroll').clientWidth;
-  const out = node => node.getBoundingClientRect().right > width + 1 && !node.closest('svg *') && !scrolls(node);
+  const out = node => node.getBoundingClientRect().right > width + 1 && !scrolls(node);
   const wide = [...inside.querySelectorAll('body *')].filter(out).map(node => node.outerHTML.slice(0, 80));
   const loads = page.contentWindow.performance.getEntriesByType('resource').map(entry => entry.name);
   const loaded = loads.filter(name => !name.startsWith('data:'));
   document.body.innerText = 'MEASURED' + JSON.stringify({
     width: inside.documentElement.scrollWidth, wide, loaded,
     answer: inside.querySelector('h1').getBoundingClientRect().bottom,
-    plot: inside.querySelector('figure svg').getBoundingClientRect().bottom}) + 'END';
+    plot: inside.querySelector('figure img').getBoundingClientRect().bottom}) + 'END';
 }</script>"""
 
 
@@ -393,9 +392,11 @@ def test_pages_are_light(written, noisy):
 
 
 def test_plots_write_the_numbers_as_they_are(written):
-    """Digits of coordinates are dropped, those of words are not."""
+    """And the page shows the file of the plot."""
     text = (written / "report.html").read_text()
-    shown = re.search(r"<svg[^>]*aria-label=\"scores\".*?</svg>", text, re.DOTALL)[0]
+    source = re.search(r'<img alt="scores" src="data:image/svg\+xml;base64,([^"]*)"', text)[1]
+    shown = base64.b64decode(source).decode()
+    assert shown == (written / "plots" / "scores.svg").read_text()
     words = re.findall(r">([^<>]*\d to \d[^<>]*)</text>", shown)
     rows = [json.loads(line) for line in (written / "results.jsonl").read_text().splitlines()]
     scores = [row["eval/gap_closed"] for row in rows if row["label"] == "distill"]
@@ -403,7 +404,7 @@ def test_plots_write_the_numbers_as_they_are(written):
 
 
 def test_the_measure_sees_what_overflows_and_what_is_loaded(tmp_path, browser):
-    page = '<h1>x</h1><figure><svg></svg></figure><p style="width:600px">wide</p><img src="http://127.0.0.1:9/x.png">'
+    page = '<h1>x</h1><figure><img></figure><p style="width:600px">wide</p><img src="http://127.0.0.1:9/x.png">'
     found = measured(page, tmp_path, 390)
     assert found["width"] > 390 and len(found["wide"]) == 1
     assert found["loaded"] == ["http://127.0.0.1:9/x.png"]

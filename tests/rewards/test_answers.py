@@ -5,12 +5,12 @@ from fractions import Fraction
 import pytest
 
 from alignzoo.rewards.answers import Arithmetic, ExactMatch, Numeric, Regex, answer
-from alignzoo.rewards.texts import Written
+from alignzoo.rewards.text_reward import Written
 from alignzoo.settings import UserError
 
 
 def written(text, **columns):
-    return Written(text=text, prompt="", columns=columns, tokens=len(text), truncated=False)
+    return Written(text=text, prompt="", columns=columns, tokens=len(text))
 
 
 @pytest.mark.parametrize(

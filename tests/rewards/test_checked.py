@@ -13,11 +13,11 @@ import torch
 
 from alignzoo.config import compose, instantiate
 from alignzoo.contracts import Reward, Scores, ScoringError
-from alignzoo.rewards.checked import UNSCORED, checked
+from alignzoo.rewards.checked import UNSCORED, Checked
 from alignzoo.rewards.timeout import within
 from alignzoo.settings import OnError, Scoring, UserError
 from alignzoo.testing import toys
-from alignzoo.testing.rewards import Sampler
+from alignzoo.testing.toys import ToyReinforce
 from tests.limits import HANG
 
 ROWS = [10, 11, 12, 13]
@@ -46,7 +46,7 @@ def scored(reward, policy, rows=ROWS, purpose="evaluation"):
     c = toys.completions(rows)
     noted = []
     shared = SimpleNamespace(noise=SimpleNamespace(purpose=purpose))
-    score = checked(reward, "faulty", shared, 12, lambda _, scores: noted.append(scores), policy)
+    score = Checked(reward, "faulty", shared, 12, policy, lambda _, scores: noted.append(scores))
     return c, score(c), score, noted
 
 
@@ -148,7 +148,7 @@ def test_a_run_calls_it_after_every_rollout_and_goes_by_its_config(tmp_path):
         def after_rollout(self, scores):
             calls[(len(scores.total), bool(scores.usable.all()), bool(scores.usable.any()))] += 1
 
-    made = toys.setup(Sampler(), reward=Learning(), scoring=SKIP)
+    made = toys.setup(ToyReinforce(), reward=Learning(), scoring=SKIP)
     toys.trainer(made, tmp_path).train()
     assert calls == {(8, False, True): 3}
 

@@ -2,15 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from alignzoo.contracts import Reward, Scores
-from alignzoo.rewards.constrained import Constrained
-from alignzoo.rewards.mixture import Agreement, Ensemble, Maximum, Minimum, Product, WeightedSum
-from alignzoo.rewards.shaping import Clip, Normalise, Whiten
-from alignzoo.settings import UserError
+from alignzoo.rewards.adaptive import Constrained, Normalise
+from alignzoo.rewards.checked import Checked
+from alignzoo.rewards.combinations import Agreement, Clip, Ensemble, Maximum, Minimum, Product, WeightedSum, Whiten
+from alignzoo.settings import Scoring, UserError
 
 GIVEN: dict[str, list[float | None]] = {}
 
@@ -208,3 +209,17 @@ def test_what_a_part_fails_on_is_told_by_its_name(monkeypatch, source, completio
 def test_mistakes(make, message):
     with pytest.raises(UserError, match=message):
         make({"safe": {"kind": "truncation"}})
+
+
+def test_a_part_whose_scores_have_another_shape_or_that_raises_is_named(monkeypatch, source, completions):
+    """Of one number, broadcasting would make three."""
+    part = {"kind": "function", "path": "alignzoo.rewards.text:given"}
+    shared = SimpleNamespace(noise=SimpleNamespace(purpose="evaluation"))
+    for function, message in (
+        (lambda record: torch.ones(1), r"reward a returned scores of shape \(1,\) for 3 completions"),
+        (lambda record: [1 / 0], r"ZeroDivisionError: division by zero in its part a for 3 completion"),
+    ):
+        monkeypatch.setattr("alignzoo.rewards.text.given", function, raising=False)
+        score = Checked(WeightedSum(parts={"a": part}).resolve(source), "sum", shared, 9, Scoring())
+        with pytest.raises(UserError, match=message):
+            score(completions)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from alignzoo.engine import checkpoint
-from alignzoo.models import build
+from alignzoo.models import modules
 from alignzoo.models.scorer import scorer
 from alignzoo.models.tokenizers import byte_level
 from alignzoo.settings import Model
@@ -34,6 +34,7 @@ SETTINGS = {
     "normalise": [PARTS],
     "numeric": [],
     "overlap": [REFERENCES],
+    "overlong": ["reward.buffer=2", "reward.most=4"],
     "product": [PARTS],
     "regex": ["reward.pattern='[57]'"],
     "repetition": ["reward.n=1"],
@@ -67,7 +68,7 @@ def test_a_likelihood_too(tmp_path: Path) -> None:
 
 def test_a_reward_model_that_is_refreshed_too(tmp_path: Path) -> None:
     settings = Model(config=dict(toys.LLAMA))
-    module = scorer(settings, build.config(settings, byte_level()), byte_level().pad_token_id, 0)
+    module = scorer(settings, modules.config(settings, byte_level()), byte_level().pad_token_id, 0)
     checkpoint.save_main(module, tmp_path / "model", byte_level())
     holds("refreshed", tmp_path, [f"reward.path={tmp_path / 'model'}", "reward.every=1", "reward.updates=1"])
 

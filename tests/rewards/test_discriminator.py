@@ -12,14 +12,14 @@ import torch
 from alignzoo.batch import Completions
 from alignzoo.common.noise import Noise, generator
 from alignzoo.data.exact.source import Exact
-from alignzoo.models import build
+from alignzoo.models import modules
 from alignzoo.models.networks import HeadedNetwork, Shared
+from alignzoo.rewards.combinations import WeightedSum
 from alignzoo.rewards.discriminator import Contest, Demonstrations, Discriminator, Form, keys
-from alignzoo.rewards.mixture import WeightedSum
-from alignzoo.rewards.replay import Replay
+from alignzoo.rewards.training_records import Replay
 from alignzoo.settings import Dtype, Generation, Model, Optimizer, Rollout, Schedule, UserError
 from alignzoo.testing import toys
-from alignzoo.testing.rewards import Sampler
+from alignzoo.testing.toys import ToyReinforce
 from alignzoo_plugins.dpo.dpo import DPO
 from alignzoo_plugins.reinforce.reinforce import Reinforce
 
@@ -27,9 +27,9 @@ from alignzoo_plugins.reinforce.reinforce import Reinforce
 def network(seed: int = 0) -> HeadedNetwork:
     """A float64 scorer whose head is not 0."""
     settings = Model(config=dict(toys.LLAMA), dtype=Dtype.float64)
-    policy = build.policy(settings, build.config(settings, build.tokenizer(settings)), seed)
+    policy = modules.policy(settings, modules.config(settings, modules.tokenizer(settings)), seed)
     role = Discriminator().roles()["discriminator"]
-    module = build.role_module("discriminator", role, policy, None, settings)
+    module = modules.role_module("discriminator", role, policy, None, settings)
     torch.nn.init.normal_(module.head.weight, generator=torch.Generator().manual_seed(1))
     return HeadedNetwork(module, Shared(Noise(0), {toys.EOS}))
 
@@ -143,7 +143,7 @@ def test_a_prompt_s_demonstrations_are_all_drawn() -> None:
 
 
 def trained(folder, reward, steps=6, resume=None, **changes):
-    trainer = toys.trainer(toys.setup(Sampler(), reward=reward, training={"max_steps": steps, **changes}), folder)
+    trainer = toys.trainer(toys.setup(ToyReinforce(), reward=reward, training={"max_steps": steps, **changes}), folder)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 

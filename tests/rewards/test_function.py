@@ -1,11 +1,14 @@
 """Any callable by dotted path: what it is given, what it may return, and what is its author's mistake."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from alignzoo.rewards.checked import Checked
 from alignzoo.rewards.function import Function, load
-from alignzoo.settings import UserError
+from alignzoo.settings import Scoring, UserError
 
 SEEN: dict[str, object] = {}
 
@@ -70,19 +73,23 @@ def test_a_tensor_may_score_every_token(reward, completions):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda completions: [1.0, float("nan"), 2.0], r"returned NaN for row 8: 'a'\nreturn None"),
+        (
+            lambda completions: [1.0, float("nan"), 2.0],
+            r"returned nan for 1 completion\(s\), of rows 8\.\nreturn None .* The first: 'a'",
+        ),
         (lambda completions: [1.0], "returned 1 scores for 3 completions"),
         (lambda completions: torch.zeros(3, 2), r"returned scores of shape \(3, 2\) for 3 completions: .*\(3,\).*\(3, 12\)"),
         (lambda completions: [1.0, "good", 2.0], "returned 'good' for row 8: must be a number, or None"),
         (lambda completions: 1.0, "returned a float: return a list or tensor"),
-        (lambda completions: [1 / (len(t) - 1) for t in completions], r"ZeroDivisionError: .*\nscoring row 8: 'a'"),
-        (lambda completions: [1 / (len(completions) - 3)], r"ZeroDivisionError: .*\nscoring 3 completions together"),
+        (lambda completions: [1 / (len(t) - 1) for t in completions], r"ZeroDivisionError: .*, of rows 8\.\n.* The first: 'a'"),
+        (lambda completions: [1 / (len(completions) - 3)], r"ZeroDivisionError: .* for 3 completion\(s\), of rows 7, 8\."),
         (lambda awnser: [], r"takes 'awnser', which is none of .*Did you mean 'answer'\?\n.*reward.columns.awnser=COLUMN"),
     ],
 )
 def test_a_mistake_in_it_is_named(reward, completions, function, message):
+    shared = SimpleNamespace(noise=SimpleNamespace(purpose="evaluation"))
     with pytest.raises(UserError, match=message):
-        reward(function)(completions)
+        Checked(reward(function), "function", shared, 9, Scoring())(completions)
 
 
 @pytest.mark.parametrize(

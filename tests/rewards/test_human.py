@@ -59,7 +59,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_with_the_open_request(small, tmp_path)
     folder = tmp_path / "people.labels"
 
     def interrupt_at_the_second(one):
-        if len(requests.found(folder)) == 2:
+        if len(requests.in_folder(folder)) == 2:
             os.kill(os.getpid(), signal.SIGINT)
             raise GoesHomeError
         return rating(one)
@@ -67,13 +67,13 @@ def test_ctrl_c_leaves_a_run_that_goes_on_with_the_open_request(small, tmp_path)
     with Person(folder, interrupt_at_the_second):
         assert cli.main(small("people", "reward=human", "reward.poll=0.01")) == 130
     assert not Path("people/summary.json").exists()
-    before = requests.found(folder)
+    before = requests.in_folder(folder)
     assert len(before) == 2
     with Person(folder, rating) as person:
         person.seen = before[:1]
         assert cli.main(["train", "resume=people"]) == 0
-    assert requests.found(folder)[:2] == before
-    assert len(requests.found(folder)) == 3
+    assert requests.in_folder(folder)[:2] == before
+    assert len(requests.in_folder(folder)) == 3
     with Person(tmp_path / "whole.labels", rating):
         assert cli.main(small("whole", "reward=human", "reward.poll=0.01")) == 0
     assert learned("people") == learned("whole")
@@ -88,13 +88,13 @@ def test_before_the_first_checkpoint_the_same_command_asks_nobody_again(small, t
 
     with Person(folder, interrupt):
         assert cli.main(command) == 130
-    (request,) = requests.found(folder)
+    (request,) = requests.in_folder(folder)
     items = requests.read(request).items
     requests.answers_of(request).write_text("".join(json.dumps({"id": one.id, "answer": 3}) + "\n" for one in items))
     with Person(folder, rating) as person:
         person.seen = [request]
         assert cli.main(command) == 0
-    assert len(requests.found(folder)) == 3
+    assert len(requests.in_folder(folder)) == 3
 
 
 def made(context, tmp_path, **settings):
@@ -169,7 +169,7 @@ def test_people_label_what_is_made_and_what_refreshes_a_reward_model(small, tmp_
         assert cli.main(small("policy", *refreshed, *few)) == 0
     rows = [json.loads(line) for line in Path("policy/metrics.jsonl").read_text().splitlines()]
     told = [row["reward/gold"] for row in rows if "reward/gold" in row]
-    asked = [requests.answers(request, pytest.fail) for request in requests.found(tmp_path / "policy.labels")]
+    asked = [requests.answers(request, pytest.fail) for request in requests.in_folder(tmp_path / "policy.labels")]
     means = [sum(one.answer for one in said) / len(said) for said in asked]
     assert len(means) == 2
     assert told  # a refresh without two different labels of a prompt has nothing to learn

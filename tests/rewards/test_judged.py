@@ -7,16 +7,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alignzoo.rewards.constraints import Constraints
-from alignzoo.rewards.penalties import Length, LengthUnit, Repetition, Truncation
-from alignzoo.rewards.ratings import Ratings
-from alignzoo.rewards.sentiment import Feeling, Sentiment
-from alignzoo.rewards.texts import Written
+from alignzoo.rewards.human import Ratings
+from alignzoo.rewards.text_measures import (
+    Constraints,
+    Feeling,
+    Length,
+    LengthUnit,
+    Repetition,
+    Sentiment,
+    SoftOverlong,
+    TruncationPenalty,
+)
+from alignzoo.rewards.text_reward import Written
 from alignzoo.settings import UserError
 
 
 def written(text, prompt="", tokens=0, **columns):
-    return Written(text=text, prompt=prompt, columns=columns, tokens=tokens, truncated=False)
+    return Written(text=text, prompt=prompt, columns=columns, tokens=tokens)
 
 
 def sentiment(text, before="", **settings):
@@ -108,8 +115,30 @@ def test_repetition(text, n, expected):
 
 def test_truncation_and_length_in_tokens(completions):
     cut = replace(completions, truncated=torch.tensor([True, False, True]))
-    assert Truncation(penalty=0.5)(cut).total.tolist() == [-0.5, 0.0, -0.5]
+    assert TruncationPenalty(penalty=0.5)(cut).total.tolist() == [-0.5, 0.0, -0.5]
     assert Length()(cut).total.tolist() == [-8.0, -2.0, -12.0]  # the cat, a, The the dog: bytes, and EOS
+
+
+def test_overlong_by_hand_and_as_trl_has_it(completions, context):
+    """8, 2 and 12 tokens; of at most 10, of which the last 4 cost more and more: (6 - 8) / 4. By default the run's limit."""
+    trl = pytest.importorskip("trl.rewards")
+    reward = SoftOverlong(most=10, buffer=4)
+    reward.setup(context)
+    assert reward(completions).total.tolist() == [-0.5, 0.0, -1.0]
+    ids = [row[mask].tolist() for row, mask in zip(completions.ids, completions.scored, strict=True)]
+    for most in (7, 8, 9, 12, 20):
+        reward = SoftOverlong(most=most, buffer=4, penalty=2.0)
+        reward.setup(context)
+        theirs = trl.get_soft_overlong_punishment(most, 4)(ids)
+        assert reward(completions).total.tolist() == pytest.approx([2 * value for value in theirs])
+    shortest = replace(context, sampling=replace(context.sampling, max_new_tokens=12))
+    default = SoftOverlong()
+    default.setup(shortest)
+    assert default(completions).total.tolist() == [0.0, 0.0, -1.0]
+    with pytest.raises(UserError, match=r"reward\.buffer=13 is more than the longest completion, 12 tokens"):
+        SoftOverlong(buffer=13).setup(shortest)
+    with pytest.raises(UserError, match=r"reward\.most=16 is out of reach: up to 12 tokens .*max_new_tokens=12 allows no more"):
+        SoftOverlong(most=16, buffer=4).setup(shortest)
 
 
 def test_ratings_are_found_by_prompt_and_completion_and_averaged(tmp_path, source, context, completions):
@@ -131,7 +160,7 @@ def test_ratings_are_found_by_prompt_and_completion_and_averaged(tmp_path, sourc
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2: no JSON"),
+        ("{", "line 2: must be an object with the texts prompt and completion, and a rating, as JSON"),
         ("[1]", "line 2: must be an object with the texts prompt and completion, and a rating"),
         ('{"prompt": "p", "rating": 1}', "line 2: must be an object with the texts prompt and completion"),
         ('{"prompt": "p", "completion": "c", "rating": "good"}', "line 2: rating is 'good': must be a finite number"),
@@ -161,7 +190,7 @@ def test_a_bad_line_of_ratings_is_named(tmp_path, context, line, message):
         (lambda: Length(least=5, most=3), "reward.most=3: must be >= reward.least=5, or null"),
         (lambda: Length(least=-1), "reward.least=-1"),
         (lambda: Repetition(n=0), "reward.n=0"),
-        (lambda: Truncation(penalty=0), "reward.penalty=0: must be > 0"),
+        (lambda: TruncationPenalty(penalty=0), "reward.penalty=0: must be > 0"),
         (lambda: Ratings().resolve(None), "reward=ratings needs a file"),
         (lambda: Ratings(path="nowhere.jsonl").resolve(None), "reward.path=nowhere.jsonl: no such file"),
     ],

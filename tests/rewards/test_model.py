@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from alignzoo.contracts import Context
 from alignzoo.models.tokenizers import byte_level, train_bpe
-from alignzoo.rewards.model import Level, RewardModel
+from alignzoo.rewards.model import RewardModel, ScoreLevel
 from alignzoo.settings import Sampling, UserError
 
 
@@ -68,7 +68,7 @@ def test_of_several_labels_the_score_is_a_log_probability(tmp_path, context, com
 
 def test_every_token_is_scored_by_what_stands_before_it(tmp_path, context, completions):
     model = saved(tmp_path, byte_level())
-    total = ready(tmp_path, context, level=Level.token)(completions).total
+    total = ready(tmp_path, context, level=ScoreLevel.token)(completions).total
     torch.testing.assert_close(
         total.gather(1, completions.length.long()[:, None] - 1)[:, 0], one_by_one(model, SEQUENCES)[:, 0]
     )
@@ -104,7 +104,7 @@ def test_padding_is_no_token_of_a_text(pad, tmp_path, context, completions):
 
 def test_text_longer_than_the_models_context_has_no_score(tmp_path, context, completions):
     saved(tmp_path, byte_level(), max_position_embeddings=9)
-    for level in Level:
+    for level in ScoreLevel:
         scores = ready(tmp_path, context, level=level)(completions)
         assert scores.valid.tolist() == [True, True, False]
 
@@ -114,7 +114,10 @@ def test_what_cannot_be_a_reward_model_is_named(tmp_path, context, source):
     saved(tmp_path / "bpe", train_bpe(["the"] * 5, 261))
     for settings, message in (
         ({"path": tmp_path / "bytes", "label": 2}, "reward.label=2: .* has labels 0 to 1"),
-        ({"path": tmp_path / "bpe", "level": Level.token}, "has another vocabulary than the policy; use reward.level=sequence"),
+        (
+            {"path": tmp_path / "bpe", "level": ScoreLevel.token},
+            "has another vocabulary than the policy; use reward.level=sequence",
+        ),
         ({"path": "no/such"}, "reward.path=no/such: "),
     ):
         with pytest.raises(UserError, match=message):

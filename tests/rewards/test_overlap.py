@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alignzoo.rewards.metrics import Bleu, Chrf, Rouge, RougeKind
-from alignzoo.rewards.overlap import Overlap, Share
+from alignzoo.rewards.reference_metrics import Bleu, Chrf, Overlap, OverlapMeasure, Rouge, RougeKind
 from alignzoo.settings import UserError
 
 
@@ -26,9 +25,14 @@ def scored(reward, completions, text, *references):
     ("text", "references", "settings", "expected"),
     [
         ("The cat sat", ["the cat"], {}, 2 * 2 / (3 + 2)),
-        ("The cat sat", ["the cat"], {"measure": Share.precision}, 2 / 3),
-        ("The cat sat", ["the cat"], {"measure": Share.recall}, 1.0),
-        ("the the the", ["the cat"], {"measure": Share.precision}, 1 / 3),  # a word counts as often as the reference has it
+        ("The cat sat", ["the cat"], {"measure": OverlapMeasure.precision}, 2 / 3),
+        ("The cat sat", ["the cat"], {"measure": OverlapMeasure.recall}, 1.0),
+        (
+            "the the the",
+            ["the cat"],
+            {"measure": OverlapMeasure.precision},
+            1 / 3,
+        ),  # a word counts as often as the reference has it
         ("the cat sat", ["the cat sat on"], {"n": 2}, 2 * 2 / (2 + 3)),
         ("the cat", ["a dog", "one cat"], {}, 1 / 2),
         ("", ["the cat"], {}, 0.0),

@@ -19,7 +19,7 @@ from alignzoo.engine.build import Builder
 from alignzoo.engine.callbacks import Interrupt
 from alignzoo.models.tokenizers import byte_level
 from alignzoo.rewards.model import RewardModel
-from alignzoo.runs.saving import save_model
+from alignzoo.runs.saving import save
 from alignzoo.settings import Sampling
 from tests.data.test_templates import FAMILIES, tokenizer
 
@@ -50,7 +50,7 @@ def test_scores_as_reward_are_scores_as_trained(family, messages, settings, tmp_
         f"model.tokenizer={tmp_path}/words", "trainer.max_steps=1", "trainer.batch=4", "trainer.micro_batch=4",
     ])  # fmt: skip
     trainer = Builder(instantiate(cfg), tmp_path, tmp_path / "cache").trainer(Interrupt(), lambda step, row: None)
-    save_model(trainer, tmp_path / "model")
+    save(trainer, tmp_path)
     scorer = next(n for n in trainer.roles.networks.values() if n.module is trainer.trained.main)
     with torch.no_grad():
         expected = scorer.scores(trainer.loader.order.table.batch(range(4)).chosen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,29 +13,32 @@ from alignzoo.batch import Completions, Rated
 from alignzoo.common.noise import generator
 from alignzoo.contracts import Context, Sampling, Scores
 from alignzoo.engine import checkpoint
-from alignzoo.models import build
+from alignzoo.models import modules
 from alignzoo.models.scorer import scorer
-from alignzoo.rewards import labelled
+from alignzoo.rewards import training_records
 from alignzoo.rewards.model import RewardModel
-from alignzoo.rewards.refreshed import Objective, Refreshed
-from alignzoo.runs.saving import save_model
+from alignzoo.rewards.refreshed import Refreshed, RefreshLoss
+from alignzoo.runs.saving import save
 from alignzoo.settings import Model, Optimizer, Rollout, UserError
+from alignzoo.statistics.calibration import correlation
 from alignzoo.testing import toys
-from alignzoo.testing.rewards import Sampler
+from alignzoo.testing.toys import ToyReinforce
 
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory) -> str:
     """A reward model of random weights, which knows nothing of the judge."""
     folder, settings = tmp_path_factory.mktemp("proxy"), Model(config=dict(toys.LLAMA))
-    tokenizer = build.tokenizer(settings)
-    checkpoint.save_main(scorer(settings, build.config(settings, tokenizer), tokenizer.pad_token_id, 5), folder, tokenizer)
+    tokenizer = modules.tokenizer(settings)
+    checkpoint.save_main(scorer(settings, modules.config(settings, tokenizer), tokenizer.pad_token_id, 5), folder, tokenizer)
     return str(folder)
 
 
 def setup(reward, steps=6, gold=toys.CountReward, **changes):
     training = {"max_steps": steps, "learning_rate": 0.01, **changes}
-    return toys.setup(Sampler(), reward=reward, gold=gold and gold(), training=training, rollout=Rollout(prompts=4, samples=4))
+    return toys.setup(
+        ToyReinforce(), reward=reward, gold=gold and gold(), training=training, rollout=Rollout(prompts=4, samples=4)
+    )
 
 
 def trained(folder, reward, resume=None, **changes):
@@ -54,7 +58,7 @@ def test_pairs_are_of_one_draw_and_of_unequal_labels() -> None:
     sides = [toys.completions([0, 1], salt=salt) for salt in range(3)]
     c = Completions.cat(sides)
     rated = Rated(**vars(c), rating=torch.tensor([1.0, 5.0, 3.0, 5.0, 2.0, 4.0]))
-    made = labelled.pairs(rated)
+    made = training_records.pairs(rated)
     assert made.chosen.row.tolist() == made.rejected.row.tolist() == [0, 0, 0, 1, 1]
     texts = {(tuple(a), tuple(b)) for a, b in zip(made.chosen.ids.tolist(), made.rejected.ids.tolist(), strict=True)}
     better = [(2, 0), (4, 0), (2, 4), (1, 5), (3, 5)]
@@ -65,15 +69,15 @@ def test_pairs_are_of_one_draw_and_of_unequal_labels() -> None:
 
 def test_whole_draws_are_labelled_first() -> None:
     c = Completions.cat([toys.completions([0, 1, 2, 3], salt=salt) for salt in range(3)])
-    taken = labelled.some(c, 6, generator(0, "test")).row.tolist()
+    taken = training_records.whole_draws(c, 6, generator(0, "test")).row.tolist()
     assert len(set(taken)) == 2 and taken == sorted(taken, key=taken.index)
 
 
 def test_correlation() -> None:
-    a = torch.tensor([1.0, 2.0, 4.0])
-    assert labelled.correlation(a, 3 - 2 * a) == pytest.approx(-1)
-    assert labelled.correlation(a, torch.tensor([1.0, 0.0, 1.0])) == pytest.approx(0.18898224)
-    assert labelled.correlation(a, torch.ones(3)) == 0
+    a = np.array([1.0, 2.0, 4.0])
+    assert correlation(a, 3 - 2 * a) == pytest.approx(-1)
+    assert correlation(a, np.array([1.0, 0.0, 1.0])) == pytest.approx(0.18898224)
+    assert correlation(a, np.ones(3)) == 0
 
 
 @pytest.mark.parametrize(
@@ -87,13 +91,13 @@ def test_correlation() -> None:
 )
 def test_every_so_many_steps_and_labels_are_counted(tmp_path, proxy, settings, steps, labels) -> None:
     """Six steps, two on each rollout of sixteen completions; three updates a refresh."""
-    trainer = trained(tmp_path, Refreshed(path=proxy, updates=3, records=4, objective=Objective.regression, **settings))
+    trainer = trained(tmp_path, Refreshed(path=proxy, updates=3, records=4, objective=RefreshLoss.regression, **settings))
     columns = trainer.cost.columns()
     assert (columns["reward_updates"], columns["labels"]) == (3 * len(steps), labels)
     assert [line["step"] for line in lines(tmp_path) if "reward/gold" in line] == steps
 
 
-@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("objective", list(RefreshLoss))
 def test_a_wrong_proxy_comes_to_agree_with_the_judge(tmp_path, proxy, objective) -> None:
     """On samples of the policy it has then, which it was never shown."""
     reward = Refreshed(path=proxy, every=2, updates=20, records=32, learning_rate=3e-3, objective=objective)
@@ -106,7 +110,7 @@ def test_a_wrong_proxy_comes_to_agree_with_the_judge(tmp_path, proxy, objective)
         with torch.no_grad(), trainer.roles.shared.noise.during("test", 0):
             prompts = trainer.loader.order.records(1000, 1064)
             c = trainer.roles.policy.generate(prompts, replace(trainer.roles.sampling, samples=1))
-            return labelled.correlation(trainer.roles.reward(c).total, toys.CountReward()(c).total)
+            return correlation(*(reward(c).total.double().numpy() for reward in (trainer.roles.reward, toys.CountReward())))
 
     before = agreement()
     trainer.train()
@@ -129,7 +133,7 @@ def test_a_run_resumes_bit_for_bit(tmp_path, proxy) -> None:
 
 def test_what_it_has_become_is_saved_as_a_reward_model(tmp_path, proxy) -> None:
     trainer = trained(tmp_path, Refreshed(path=proxy, every=3, updates=2, records=4, learning_rate=1e-2))
-    save_model(trainer, tmp_path / "model")
+    save(trainer, tmp_path)
     context = Context(tokenizer=trainer.tokenizer, seed=0, sampling=Sampling(), context_length=64, cache=tmp_path)
     c, totals = toys.completions([0, 1, 2]), []
     for path in (proxy, str(tmp_path / "model/reward_model")):
@@ -146,7 +150,7 @@ def test_what_it_was_trained_on_is_replayed(tmp_path, proxy) -> None:
     trainer = toys.trainer(setup(reward, steps=1), tmp_path / "run")
     trainer.rollout_done(trainer.sample(0, trainer.loader.order.records(0, 4)))
     (lesson,) = reward.lessons(1)
-    prompts = labelled.spoken(lesson.batch.chosen, reward._decode).prompts
+    prompts = training_records.with_text(lesson.batch.chosen, reward._decode).prompts
     assert [prompts.text[i] == "old" for i in lesson.batch.chosen.prompt_of.tolist()].count(True) == 4
     terms, metrics = reward.loss(trainer.roles, lesson.batch)
     assert isinstance(terms, torch.Tensor) and terms.shape == metrics["accuracy"].shape == (8,)

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from alignzoo.rewards.checked import checked
-from alignzoo.rewards.http import Http
+from alignzoo.rewards.checked import Checked
 from alignzoo.rewards.judge import Judge
+from alignzoo.rewards.remote import Http
 from alignzoo.settings import OnError, Scoring, UserError
 from tests.rewards.servers import serving
 
@@ -118,10 +118,7 @@ def test_nobody_at_the_address_ends_the_run_or_leaves_no_scores(completions):
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         reward = Http(url=f"http://127.0.0.1:{taken.getsockname()[1]}", retries=1, **QUICK)
         shared = SimpleNamespace(noise=SimpleNamespace(purpose="evaluation"))
-        stop, skip = (
-            checked(reward, "http", shared, 9, lambda c, scores: None, Scoring(on_error=how))
-            for how in (OnError.stop, OnError.skip)
-        )
+        stop, skip = (Checked(reward, "http", shared, 9, Scoring(on_error=how)) for how in (OnError.stop, OnError.skip))
         with pytest.raises(UserError, match=r"reward http got no score: http://\S+ can't be reached: .*, asked 2 times for 3"):
             stop(completions)
         assert not skip(completions).usable.any()

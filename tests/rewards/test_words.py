@@ -7,20 +7,18 @@ import pytest
 
 from alignzoo.common.words import ngrams, whole, words
 from alignzoo.rewards.answers import Arithmetic, ExactMatch, Numeric, answer
-from alignzoo.rewards.constraints import Constraints
 from alignzoo.rewards.judge import Judge
-from alignzoo.rewards.metrics import Bleu, Rouge, RougeKind, Tokenizer
-from alignzoo.rewards.overlap import Overlap
-from alignzoo.rewards.penalties import Length, LengthUnit, Repetition
+from alignzoo.rewards.reference_metrics import Bleu, Overlap, Rouge, RougeKind, Tokenizer
 from alignzoo.rewards.text import length, overlap, word_frequency
-from alignzoo.rewards.texts import Written
-from alignzoo.statistics.texts import distinct, repetition
+from alignzoo.rewards.text_measures import Constraints, Length, LengthUnit, Repetition
+from alignzoo.rewards.text_reward import Written
+from alignzoo.statistics.text_statistics import distinct, repetition
 
 WALL = "我爱长城吗？"
 
 
 def one(text: str, **columns: object) -> Written:
-    return Written(text, "", columns, 1, False)
+    return Written(text, "", columns, 1)
 
 
 @pytest.mark.parametrize(

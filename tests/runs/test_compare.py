@@ -12,7 +12,7 @@ from alignzoo import config
 from alignzoo.cli import main as cli
 from alignzoo.runs import compare, sample, single
 from alignzoo.settings import UserError
-from alignzoo.statistics import texts
+from alignzoo.statistics import text_statistics
 from alignzoo.statistics.intervals import jackknife_error, mean_interval, ratio_interval
 
 
@@ -33,36 +33,36 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def found(runs: dict[str, Path]) -> compare.Against:
+def found(runs: dict[str, Path]) -> compare.PolicyComparison:
     return compare.compare(runs["more"], runs["first"], prompts=8)
 
 
-def test_differences_are_paired_by_prompt(found: compare.Against) -> None:
+def test_differences_are_paired_by_prompt(found: compare.PolicyComparison) -> None:
     ours, theirs = ([s.scores[side]["gold"] for s in found.samples] for side in ("policy", "reference"))
     gold = found["gold"]
     assert (gold.first, gold.second) == pytest.approx((np.mean(ours), np.mean(theirs)))
     assert gold.compared == pytest.approx(np.mean(np.subtract(ours, theirs)))
     assert gold.interval == pytest.approx(mean_interval(np.subtract(ours, theirs)))
-    assert (found.win_rate, found.win_rate_interval) == texts.win_rate(ours, theirs)
+    assert (found.win_rate, found.win_rate_interval) == text_statistics.win_rate(ours, theirs)
     assert found.prompts == len(found.samples) == 8 and found.judge == "gold"
     assert len({s.prompt for s in found.samples}) == 8
 
 
-def test_perplexity_is_that_of_each_run_s_own_evaluation(found: compare.Against, runs: dict[str, Path]) -> None:
+def test_perplexity_is_that_of_each_run_s_own_evaluation(found: compare.PolicyComparison, runs: dict[str, Path]) -> None:
     """The runs saw their first four held-out demonstrations, the comparison all: the trained one must be surer of them."""
     perplexity = found["perplexity"]
     assert perplexity.compared == pytest.approx(perplexity.first / perplexity.second) and perplexity.compared < 0.8
     assert perplexity.interval and perplexity.interval[0] < perplexity.compared < perplexity.interval[1] < 1
-    few = compare.perplexities(sample.Sampler(runs["more"], against=runs["first"]))
+    few = compare.perplexities(sample.PairSampler(runs["more"], against=runs["first"]))
     assert few is not None
     for side, name in ((0, "more"), (1, "first")):
         metrics = json.loads((runs[name] / "summary.json").read_text())["metrics"]
         assert np.exp(few[side, :4].sum() / few[2, :4].sum()) == pytest.approx(metrics["perplexity"], rel=1e-4)
 
 
-def test_what_a_policy_started_from_is_its_reference(found: compare.Against, runs: dict[str, Path]) -> None:
+def test_what_a_policy_started_from_is_its_reference(found: compare.PolicyComparison, runs: dict[str, Path]) -> None:
     """`more` started from `first`, so that beside its reference is against `first`."""
-    sampler = sample.Sampler(runs["more"])
+    sampler = sample.PairSampler(runs["more"])
     assert sampler(sampler.heldout_prompts(8)) == found.samples
     assert any(s.policy != s.reference for s in found.samples)
 
@@ -71,7 +71,7 @@ def test_a_run_that_was_served_is_sampled_from_without_its_server(runs: dict[str
     (tmp_path / "model").symlink_to(runs["more"] / "model")
     config = (runs["more"] / "config.yaml").read_text().replace("decoding: auto", "decoding: vllm")
     (tmp_path / "config.yaml").write_text(config.replace("http://localhost:8000", "http://127.0.0.1:9"))
-    plain, served = sample.Sampler(runs["more"], temperature=0.001), sample.Sampler(tmp_path, temperature=0.001)
+    plain, served = sample.PairSampler(runs["more"], temperature=0.001), sample.PairSampler(tmp_path, temperature=0.001)
     assert "decoding: vllm" in config and served(served.heldout_prompts(2)) == plain(plain.heldout_prompts(2))
 
 
@@ -82,16 +82,16 @@ def test_a_judge_of_one_s_own(runs: dict[str, Path]) -> None:
 
 def test_ratios_and_their_jackknife() -> None:
     # pairs: a-b b-c, a-b against a-b, b-c: 2 of 3 against 2 of 2; without the first 1/1 over 1/1, without the last 2/2 over 1/1
-    compared = texts.distinct_ratio(["a b c", "a b"], ["a b", "b c"], 2)
+    compared = text_statistics.distinct_ratio(["a b c", "a b"], ["a b", "b c"], 2)
     assert compared is not None and compared[0] == pytest.approx(2 / 3)
     assert compared[1] == pytest.approx((2 / 3, 2 / 3)), "all left-out ratios are 1"
-    assert texts.distinct_ratio(["a b", "c"], ["a b", "b c"], 2) is None, "nothing is left without the first"
+    assert text_statistics.distinct_ratio(["a b", "c"], ["a b", "b c"], 2) is None, "nothing is left without the first"
     # of a mean, the jackknife's error is its standard error: of 1, 2, 4: sqrt(7 / 3 / 3)
     assert jackknife_error([3.0, 2.5, 1.5]) == pytest.approx((7 / 9) ** 0.5)
     # log ratios 0 and log 4: mean log 2, error log 2; t of one degree of freedom at 97.5 % is 12.7062
     assert ratio_interval(2.0, [1.0, 4.0]) == pytest.approx((2 * 2**-12.7062, 2 * 2**12.7062), rel=1e-4)
     nll, tokens = np.array([2.0, 6.0]), np.array([2.0, 2.0])
-    ratio, ends = texts.perplexity_ratio(nll, np.zeros(2), tokens)
+    ratio, ends = text_statistics.perplexity_ratio(nll, np.zeros(2), tokens)
     assert ratio == pytest.approx(np.exp(2)) and ends == pytest.approx(ratio_interval(ratio, np.exp([3.0, 1.0])))
 
 
@@ -126,7 +126,9 @@ def test_prompts_from_files_and_typed(runs: dict[str, Path], capsys: Any, tmp_pa
     assert greedy[0] == greedy[1]
 
 
-def test_the_comparison_on_the_command_line(runs: dict[str, Path], capsys: Any, tmp_path: Path, found: compare.Against) -> None:
+def test_the_comparison_on_the_command_line(
+    runs: dict[str, Path], capsys: Any, tmp_path: Path, found: compare.PolicyComparison
+) -> None:
     out = shown(capsys, str(runs["more"]), "--against", str(runs["first"]), "-n", "8", "--out", str(tmp_path / "out.json"))
     said = json.loads((tmp_path / "out.json").read_text())
     assert said == json.loads(found.to_json())

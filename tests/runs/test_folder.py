@@ -51,10 +51,14 @@ class Counting:
         self.evaluated, self.tables_report, self.tokenizer, self.encoder = (0, {"eval/total": 0.0}), {}, self, None
         self.config, self.trained = SimpleNamespace(), SimpleNamespace(main=self, roles={"policy": self})
         self.is_fsdp_enabled = self.is_deepspeed_enabled = False
+        self.inner = self
         self.files = [Lines(folder / name, active=True) for name in ("metrics.jsonl", "completions.jsonl")]
 
     def is_world_process_zero(self):
         return True
+
+    def take_weights(self):
+        """They are here."""
 
     def train(self, resume_from_checkpoint=None):
         if resume_from_checkpoint:
@@ -72,6 +76,7 @@ class Counting:
             if self.save_steps and step % self.save_steps == 0 and step < STEPS:
                 checkpoint.write(self.folder / "checkpoints" / f"checkpoint-{step}", self.save_checkpoint)
                 checkpoint.rotate(self.folder / "checkpoints", keep=1)
+        self.ended = True
 
     def save_pretrained(self, folder):
         Path(folder, "total").write_text(str(self.total))
@@ -106,7 +111,7 @@ def counting(monkeypatch):
     monkeypatch.setattr(single, "environment", dict)
     monkeypatch.setattr(single, "identity", once("identity"))
     monkeypatch.setattr("alignzoo.config.run.instantiate", once("instantiate"))
-    monkeypatch.setattr("alignzoo.engine.cost.peak_memory", lambda: 0)
+    monkeypatch.setattr("alignzoo.common.account.peak_memory", lambda: 0)
     monkeypatch.setattr("alignzoo.engine.unused.unused", lambda builder, keys: {})
     monkeypatch.setattr("alignzoo.runs.saving.difference", lambda *_: "")  # a number has no outputs
     return SimpleNamespace(settings=settings, error=error)
@@ -409,7 +414,7 @@ def test_resuming_a_stage_and_a_run_of_a_bench_are_refused_too(counting, tmp_pat
     job = Job(str(folder), (f"run_dir={folder}",), str(tmp_path))
     assert cli.main(job.command[3:]) == 2
     assert f"alignzoo: run_dir={folder} is in use by process {child} " in capfd.readouterr().err
-    stage = carry_out.Stage("sft", 1, 1, (), config(folder))
+    stage = carry_out.Stage("sft", "1 of 1", (), folder, whole=config(folder))
     with pytest.raises(UserError, match=rf"stage 1 of 1, sft, failed: resume={folder} is in use by process {child} "):
         carry_out._make(stage, SimpleNamespace(note=lambda *_: None))
     (folder / "config.yaml").write_text("of another label")

@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 
 from alignzoo import compose, train
 from alignzoo.common import fingerprint
+from alignzoo.common.cache import keyed
 from alignzoo.config import instantiate
 from alignzoo.config.code import code
-from alignzoo.models import build
+from alignzoo.models import modules
 from alignzoo.models.tokenizers import byte_level
 from alignzoo.runs import made_of, single
 from alignzoo.settings import Model, UserError
@@ -129,6 +130,27 @@ def test_several_differences_are_told_at_once_and_accepted_by_part(
     assert "accept" not in Path("run/config.yaml").read_text()
 
 
+def test_settings_that_an_earlier_version_had_or_had_not_are_no_difference(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its config.yaml and fingerprint.json have a setting that is gone since, and lack one that has come."""
+    config, document = (Path("run") / name for name in ("config.yaml", "fingerprint.json"))
+    text = config.read_text()
+    assert text.count("  micro_batch: auto\n") == 1
+    config.write_text(text.replace("  micro_batch: auto\n", "  keep_memory: true\n"))
+    parts = json.loads(document.read_text())
+    parts["items"]["config"]["trainer.keep_memory"] = parts["items"]["config"].pop("trainer.micro_batch")
+    document.write_text(json.dumps(parts))
+    with pytest.raises(UserError, match=r"holds a run with other settings \(trainer\.keep_memory"):
+        train(compose(RUN))  # edited, hence maybe a stranger's, whose plugins_dir would be loaded
+    Path("run/origin").write_text(keyed(config.read_bytes()))
+    assert train(compose(RUN))["steps"] == 2
+    assert "goes on from checkpoint-1" in capsys.readouterr().err
+    assert config.read_text() == text and Path("run/origin").read_text() == keyed(config.read_bytes())
+    with pytest.raises(UserError, match=r"trainer\.batch: 2 there, 4 asked for"):
+        train(compose([*RUN, "trainer.batch=4"]))
+
+
 def test_a_patch_release_is_the_same_and_a_part_that_nobody_has_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fingerprint.metadata, "version", lambda name: "2.13.1+cpu")
     assert set(fingerprint.versions().values()) == {"2.13"}
@@ -166,7 +188,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The overrides of a run that starts from a model's folder, `model` in the current one."""
     monkeypatch.chdir(tmp_path)
     settings = Model(config=dict(toys.LLAMA))
-    made: Any = build.policy(settings, build.config(settings, byte_level()), 0)
+    made: Any = modules.policy(settings, modules.config(settings, byte_level()), 0)
     made.save_pretrained("model")
     byte_level().save_pretrained("model")
     write("pairs.jsonl", ROWS)
@@ -180,7 +202,7 @@ def _config(**changes: Any) -> None:
 
 def _weights() -> None:
     settings = Model(config=dict(toys.LLAMA))
-    made: Any = build.policy(settings, build.config(settings, byte_level()), 1)
+    made: Any = modules.policy(settings, modules.config(settings, byte_level()), 1)
     made.save_pretrained("model")
 
 
@@ -231,7 +253,7 @@ def test_code_is_that_of_plugins_parts_metrics_and_functions(tmp_path: Path, mon
     ])  # fmt: skip
     settings: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     files = code(settings)
-    rewards = [f"alignzoo/rewards/{name}.py" for name in ("diversity", "function", "mixture", "none", "penalties")]
+    rewards = [f"alignzoo/rewards/{name}.py" for name in ("combinations", "function", "task", "text", "text_measures")]
     own = [name for name in files if name.startswith("alignzoo/")]
     assert own == ["alignzoo/data/exact/source.py", "alignzoo/models/references.py", *rewards], "each file alone"
     assert {"judge.py", "words.py", "alignzoo_plugins/reinforce/reinforce.py"} <= files.keys()

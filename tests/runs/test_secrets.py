@@ -18,7 +18,7 @@ from alignzoo.config import load_run
 from alignzoo.config.run import instantiate
 from alignzoo.errors import masked, printable
 from alignzoo.report.table import show_rows
-from alignzoo.rewards.http import Http
+from alignzoo.rewards.remote import Http
 from alignzoo.runs import sample, single
 from alignzoo.runs.made_of import parts
 from alignzoo.settings import UserError
@@ -172,7 +172,7 @@ EVIL, SHOWN = (
 
 def test_text_of_others_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     assert printable(EVIL) == SHOWN == str(UserError(EVIL))
-    sample.show_one(sample.Sample(prompt=EVIL, policy=EVIL, reference=EVIL))
+    sample.show_one(sample.PairedSample(prompt=EVIL, policy=EVIL, reference=EVIL))
     show_rows(["name"], [[EVIL]])
     told = capsys.readouterr().out
     assert told.count("\\x1b]0;owned\\x07") == 4 and "\x1b" not in told and "\x07" not in told and "\u202e" not in told

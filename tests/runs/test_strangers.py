@@ -135,7 +135,8 @@ def test_a_resolver_whose_name_is_put_together_reads_the_environment_too() -> No
 
 
 def test_every_setting_that_names_code_or_a_secret_is_marked() -> None:
-    """Those that read what such a name stands for are few, and a new one has to be marked as these are."""
+    """Those that read what such a name stands for are few, and a new one has to be marked as these are, but for what the
+    program that asks has handed over itself."""
     marked = {
         (name, f) for group in GROUPS[:-1] for name in Registry().names(group) if not Registry().get(group, name).preset
         for f, about in Registry().load(group, name).__dataclass_fields__.items() if TRUST in about.metadata
@@ -143,7 +144,7 @@ def test_every_setting_that_names_code_or_a_secret_is_marked() -> None:
     assert marked == {("function", "path"), ("http", "token"), ("judge", "token")}
     package = Path(single.__file__).parents[1]
     readers = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "imports.current(" in path.read_text()}
-    assert readers == {"rewards/function.py", "config/registry.py"}
+    assert readers == {"rewards/function.py", "config/registry.py", "config/handed.py"}
 
 
 @pytest.mark.parametrize("value", ["yes", "null"])
@@ -219,9 +220,9 @@ def test_a_file_called_origin_of_somebodys_own_is_not_taken_for_ours(tmp_path: P
     run = tmp_path / "run"
     run.mkdir()
     (run / "origin").write_text("where I come from")
-    assert folder.others(run) == ["origin"]
+    assert folder.strangers(run) == ["origin"]
     (run / "origin").write_text("0" * 64)
-    assert folder.others(run) == []
+    assert folder.strangers(run) == []
 
 
 def test_the_report_of_a_strangers_run_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,6 @@ from alignzoo.statistics.comparison import (
     compare,
     corrected_together,
     holm,
-    performance_profile,
     probability_of_improvement,
     seeds_needed,
     sign_flip_p,
@@ -125,10 +124,6 @@ def test_only_common_seeds_are_compared_and_holm_counts_all_pairs():
     assert [(c.first, c.second, c.seeds, c.p) for c in found] == [("a", "b", 2, 0.5), ("a", "c", 0, 1.0), ("b", "c", 0, 1.0)]
     assert found[0].difference == 0.75 and found[0].corrected == 1.0
     assert (found[1].difference, found[1].interval) == (0.0, None)
-
-
-def test_performance_profile():
-    assert performance_profile([0.2, 0.5, 0.9, 0.9], [0.0, 0.5, 0.9, 1.0]) == [1.0, 0.75, 0.5, 0.0]
 
 
 def test_to_threshold_by_hand():

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import Container, DictConfig, OmegaConf
 
 from alignzoo import compose
-from alignzoo.config import grammar
+from alignzoo.config import command_line
 from alignzoo.config.run import instantiate
 from alignzoo.engine.build import arguments
 from alignzoo.errors import UserError
@@ -44,8 +44,8 @@ UNKNOWN = [
 def drawn(number: int) -> list[str]:
     """The set of this number: options of some groups, then values of keys that this config has, or has not."""
     rng = random.Random(f"{SEED} {number}")
-    with grammar.searching():
-        every = {group: [*grammar.options(group), "nowhere"] for group in GROUPS}
+    with command_line.searching():
+        every = {group: [*command_line.options(group), "nowhere"] for group in GROUPS}
     chosen = [f"{group}={rng.choice(every[group])}" for group in rng.sample(GROUPS, rng.randrange(4))]
     try:
         keys = dict(_leaves(compose(chosen)))

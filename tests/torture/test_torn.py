@@ -11,8 +11,8 @@ import pytest
 
 from alignzoo import compose
 from alignzoo.errors import UserError
-from alignzoo.label.items import Kind
-from alignzoo.label.sources import items
+from alignzoo.label.items import QuestionKind
+from alignzoo.label.questions import items
 from alignzoo.runs import results, single
 from tests.killing import killed
 from tests.runs.test_folder import config, counting, left_by  # noqa: F401
@@ -25,7 +25,7 @@ SMALL = 4096  # bytes of a file of which every prefix is tried
 BINARY = (".safetensors", ".pt")
 READERS = {
     "report": lambda run: results.find([run]).runs[0].evaluations,
-    "label": lambda run: items([run], Kind.ratings, seed=0),
+    "label": lambda run: items([run], QuestionKind.ratings, seed=0),
     "train": lambda run: single.train(compose([*GIVEN, f"run_dir={run}"])),
     "resume": lambda run: compose([f"resume={run}"]),
 }

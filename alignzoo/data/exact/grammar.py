@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignzoo.data.exact.optimum import Tree
+from alignzoo.data.exact.optimum import StringTree
 from alignzoo.statistics.intervals import deviation
 
 
-def source_policy(tree: Tree, prompts: int, seed: int) -> Tensor:
+def source_policy(tree: StringTree, prompts: int, seed: int) -> Tensor:
     """(P, prefixes, tokens + 1) log-probs: a Markov source. The next token depends on the one before, on the prompt and, as to
     ending, on the position."""
     rng = np.random.default_rng([seed, 1])
@@ -25,7 +25,7 @@ def source_policy(tree: Tree, prompts: int, seed: int) -> Tensor:
     return torch.from_numpy(np.concatenate(levels, 1)).log_softmax(-1)
 
 
-def rewards(tree: Tree, prompts: int, seed: int, interaction: float, roughness: float, sparsity: float = 0.0) -> Tensor:
+def rewards(tree: StringTree, prompts: int, seed: int, interaction: float, roughness: float, sparsity: float = 0.0) -> Tensor:
     """(P, completions): preferences for tokens, by prompt and by position, plus `interaction` times preferences for neighbours,
     the same for all prompts, plus `roughness` times noise that follows no rule; each part and the whole of mean 0 and
     variance 1 over a prompt's completions. After that, the worst `sparsity` of them get 0."""
@@ -53,6 +53,6 @@ def _standard(x: np.ndarray) -> np.ndarray:
 def sparse(rewards: np.ndarray, share: float) -> np.ndarray:
     """(P, completions): 0 for the worst `share` of a prompt's completions, rounded down; the rest as they are."""
     worst = rewards.argsort(1, kind="stable")[:, : int(share * rewards.shape[1])]
-    found = rewards.copy()
-    np.put_along_axis(found, worst, 0.0, 1)
-    return found
+    thinned = rewards.copy()
+    np.put_along_axis(thinned, worst, 0.0, 1)
+    return thinned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import islice, product
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,8 +12,12 @@ from torch.nn.functional import pad
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Policy
-from alignzoo.data.exact.optimum import Tree
+from alignzoo.data.exact.optimum import StringTree
+from alignzoo.data.tables import TokenColumns
 from alignzoo.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CONTENT = "abcdefghijklmnopqrstuvwxyz"
 PROMPT = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -22,7 +26,7 @@ PROMPT = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 class Language:
     """Prompts are equally long strings of capital letters; completions are strings of the first `tree.tokens` small letters."""
 
-    def __init__(self, prompts: int, tree: Tree, tokenizer: Any) -> None:
+    def __init__(self, prompts: int, tree: StringTree, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tree, self.tokenizer = tree, tokenizer
         self.content = torch.tensor([self._single(letter) for letter in CONTENT[: tree.tokens]])  # (k,)
         self.support = torch.cat([self.content, torch.tensor([tokenizer.eos_token_id])])  # (k + 1,), the end last
@@ -48,7 +52,7 @@ class Language:
         ids = self.prompt_ids[numbers]
         return Prompts(ids=ids, attended=torch.ones_like(ids, dtype=torch.bool), row=row, decode=self.decode)
 
-    def completions(self, numbers: Tensor) -> dict[str, Any]:
+    def completions(self, numbers: Tensor) -> TokenColumns:
         """The token columns of a `Completions` record for these completions."""
         lengths, width = self.lengths[numbers], self.tree.length
         ended = lengths < width
@@ -80,10 +84,8 @@ class Language:
 
     def prompt_numbers(self, prompts: Prompts) -> Tensor:
         """(P,): which prompt of the task each is. Raises ValueError for others."""
-        known = self.prompt_ids.to(prompts.ids.device)
-        if prompts.ids.shape[1] != known.shape[1]:
-            raise ValueError("these prompts are none of the exact task's")
-        same = (prompts.ids[:, None] == known).all(-1)
+        ids = self.prompt_ids.to(prompts.ids.device)
+        same = (prompts.ids[:, None] == ids).all(-1) if prompts.ids.shape[1] == ids.shape[1] else ids.new_zeros(1, 1)
         if not bool(same.any(1).all()):
             raise ValueError("these prompts are none of the exact task's")
         return same.int().argmax(1)
@@ -106,8 +108,8 @@ class Language:
 
     def completion_numbers(self, c: Completions) -> Tensor:
         """(B,): which completion of the task each is, -1 where none."""
-        end, other = self.tree.tokens, self.tree.tokens + 1
-        digits = pad(torch.where(c.attended, self.digits_of(c.ids), other), (0, 1), value=other)
+        end, foreign = self.tree.tokens, self.tree.tokens + 1
+        digits = pad(torch.where(c.attended, self.digits_of(c.ids), foreign), (0, 1), value=foreign)
         content = (digits < end).long().cumprod(1).sum(1)
         written, after = c.attended.sum(1), digits.gather(1, content[:, None])[:, 0]
         full = (content == self.tree.length) & (written == content)
@@ -133,7 +135,7 @@ def policy_table(language: Language, policy: Policy, device: torch.device) -> Te
     tables = []
     for start in range(0, len(c), each):
         part = c.take(range(start, start + each)).to(device)
-        found = policy.tokens(part, lambda logits: logits[:, support].double().log_softmax(-1)).cpu()
-        levels = [found[:: tree.tokens ** (tree.length - 1 - t), t] for t in range(tree.length)]
+        logprobs = policy.tokens(part, lambda logits: logits[:, support].double().log_softmax(-1)).cpu()
+        levels = [logprobs[:: tree.tokens ** (tree.length - 1 - t), t] for t in range(tree.length)]
         tables.append(torch.cat(levels))
     return torch.stack(tables)

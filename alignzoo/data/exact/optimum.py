@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from alignzoo.statistics.frontier import BEST_OF, STRENGTHS
 
 
 @dataclass(frozen=True)
-class Tree:
+class StringTree:
     """All strings of at most `length` tokens out of `tokens`. Shorter ones are closed by an end token.
 
     A string of t tokens, read as a number c in base `tokens`, is number first(t) + c: of the prefixes if t < length, and of the
@@ -57,7 +56,7 @@ class Tree:
         return torch.cat(rows), torch.cat(lengths)
 
 
-def completion_logprobs(tree: Tree, policy: Tensor) -> Tensor:
+def completion_logprobs(tree: StringTree, policy: Tensor) -> Tensor:
     """(P, prefixes, tokens + 1) -> (P, completions): log pi(y|x) of every completion."""
     reach = policy.new_zeros(len(policy), 1)
     ended = []
@@ -68,7 +67,7 @@ def completion_logprobs(tree: Tree, policy: Tensor) -> Tensor:
     return torch.cat([*ended, reach], 1)
 
 
-def optimal_policy(tree: Tree, reference: Tensor, rewards: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def optimal_policy(tree: StringTree, reference: Tensor, rewards: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """The policy that maximises J, and log Z(x), by backward recursion over prefixes.
 
         V(prefix) = log sum_token pi_ref(token | prefix) exp(V(prefix token))        V(completion) = r / beta
@@ -111,7 +110,7 @@ def objective(policy: Tensor, reference: Tensor, rewards: Tensor, beta: float) -
     return {"expected_reward": reward, "exact_kl": kl, "J": reward - beta * kl}
 
 
-def measures(tree: Tree, policy: Tensor, reference: Tensor, rewards: Tensor, beta: float) -> dict[str, float]:
+def measures(tree: StringTree, policy: Tensor, reference: Tensor, rewards: Tensor, beta: float) -> dict[str, float]:
     """What there is to know about a policy: `objective`, entropy, J*, J of the reference, and the share of the gap closed.
 
     policy, reference (P, prefixes, tokens + 1), rewards (P, completions).
@@ -119,9 +118,9 @@ def measures(tree: Tree, policy: Tensor, reference: Tensor, rewards: Tensor, bet
     logprobs, start = completion_logprobs(tree, policy), completion_logprobs(tree, reference)
     best = float(beta * optimal_policy(tree, reference, rewards, beta)[1].mean())
     least = objective(start, start, rewards, beta)["J"]
-    found = objective(logprobs, start, rewards, beta)
-    gap = {"gap_closed": (found["J"] - least) / (best - least), "J_star": best, "J_reference": least}
-    return found | gap | {"exact_entropy": _expectation(logprobs.exp(), -logprobs)}
+    reached = objective(logprobs, start, rewards, beta)
+    gap = {"gap_closed": (reached["J"] - least) / (best - least), "J_star": best, "J_reference": least}
+    return reached | gap | {"exact_entropy": _expectation(logprobs.exp(), -logprobs)}
 
 
 def _expectation(probs: Tensor, values: Tensor) -> float:
@@ -131,14 +130,14 @@ def _expectation(probs: Tensor, values: Tensor) -> float:
 
 def exact_curves(
     reference: Tensor, rewards: Tensor, counts: Sequence[int] = BEST_OF, betas: Sequence[float] = STRENGTHS
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What is known where completions can be enumerated, for a run's `frontier.json`: the reference's reward, best-of-n, and
     the optimal frontier, pi* for every beta. From reference log-probs and rewards (P, completions).
     """
 
     def point(policy: Tensor) -> dict[str, float]:
-        found = objective(policy, reference, rewards, 1.0)
-        return {"kl": found["exact_kl"], "reward": found["expected_reward"]}
+        reached = objective(policy, reference, rewards, 1.0)
+        return {"kl": reached["exact_kl"], "reward": reached["expected_reward"]}
 
     return {
         "exact": True,

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
-from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated
-from alignzoo.contracts import Context, Models, Reward, Scores, Source, Tables
+from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rankings, Rated, Triples
+from alignzoo.contracts import Context, Models, Reward, Scores, Source, Table, Tables
 from alignzoo.data.exact import grammar, warmup
-from alignzoo.data.exact.judge import Judge
+from alignzoo.data.exact.annotator import Annotator
 from alignzoo.data.exact.language import CONTENT, Language, policy_table
-from alignzoo.data.exact.optimum import Tree, completion_logprobs, exact_curves, measures, optimal_policy
-from alignzoo.data.exact.tables import UNERRING, PromptTable, RecordTable, draw
-from alignzoo.data.exact.teacher import TablePolicy
+from alignzoo.data.exact.optimum import StringTree, completion_logprobs, exact_curves, measures, optimal_policy
+from alignzoo.data.exact.task_tables import UNERRING, Drawn, TaskPrompts, TaskRecords, draw
+from alignzoo.data.exact.teacher import OptimalPolicy
 from alignzoo.errors import UserError, require
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from alignzoo.models.networks import PolicyNetwork
 
 MOST_COMPLETIONS = 2_000_000  # over all prompts: the tables are kept in memory
 
@@ -34,7 +40,7 @@ class Exact(Source):
     The run's policy is first trained on a made-up source; that is the reference. A made-up reward scores whole strings. Rows of
     preference and demonstration data are drawn with the run's seed, all else depends on `task_seed` alone.
 
-    `label_flips` and `reward_noise` make the judge of training err, whoever asks: the labels of records and the scores of
+    `label_flips` and `reward_noise` make the annotator of training err, whoever asks: the labels of records and the scores of
     rollouts. Evaluation, the optimum and its demonstrations keep to the true reward.
     """
 
@@ -71,8 +77,8 @@ class Exact(Source):
         require(2 <= self.vocabulary <= len(CONTENT), "data.vocabulary", self.vocabulary, f"from 2 to {len(CONTENT)}")
         longest = MOST_COMPLETIONS.bit_length()  # of two tokens; counting those of any length would take for ever
         require(self.length <= longest, "data.length", self.length, f"from 1 to {longest}")
-        self.tree = Tree(self.vocabulary, self.length)
-        self.judge = Judge(self.label_flips, self.reward_noise)
+        self.tree = StringTree(self.vocabulary, self.length)
+        self.annotator = Annotator(self.label_flips, self.reward_noise)
         count = self.prompts * self.tree.completions
         if count > MOST_COMPLETIONS:
             raise UserError(
@@ -86,56 +92,54 @@ class Exact(Source):
                 f"generation.max_new_tokens={context.sampling.max_new_tokens} and data.length={self.length} differ, "
                 f"and both say where completions end: set generation.max_new_tokens={self.length}"
             )
-        if view not in (Prompts, Completions, Pairs, Rated, Rankings):
+        if view not in (Prompts, Completions, Pairs, Triples, Rated, Rankings):
             raise UserError(
-                f"data=exact makes Prompts, Completions, Pairs, Rated and Rankings, not {view.__name__}: choose other data"
+                f"data=exact makes Prompts, Completions, Pairs, Triples, Rated and Rankings, not {view.__name__}: "
+                "choose other data"
             )
         self.language = Language(self.prompts, self.tree, context.tokenizer)
         self.rewards = self.reward_scale * grammar.rewards(
             self.tree, self.prompts, self.task_seed, self.interaction, self.roughness, self.sparsity
         )
-        train = (
-            PromptTable(self.language, self.rows)
-            if view is Prompts
-            else self._records(view, self.rows, [context.seed, 0], self.judge)
-        )
-        heldout = (
-            PromptTable(self.language, self.prompts)
-            if view is Prompts
-            else self._records(view, 1024, [context.seed, 1], UNERRING)
-        )
+        if view is Prompts:
+            tables: tuple[Table, Table] = TaskPrompts(self.language, self.rows), TaskPrompts(self.language, self.prompts)
+        else:
+            tables = (
+                self._records(view, self.rows, [context.seed, 0], self.annotator),
+                self._records(view, 1024, [context.seed, 1], UNERRING),
+            )
         report = {"rows": self.rows, "prompts": self.prompts, "completions": self.tree.completions}
-        return Tables(train=train, heldout=heldout, prompts=PromptTable(self.language, self.prompts), report=report)
+        return Tables(train=tables[0], heldout=tables[1], prompts=TaskPrompts(self.language, self.prompts), report=report)
 
-    def _records(self, view: type[Batch], size: int, seed: list[int], judge: Judge) -> RecordTable:
-        def made() -> Any:
+    def _records(self, view: type[Batch], size: int, seed: list[int], annotator: Annotator) -> TaskRecords:
+        def drawn() -> Drawn:
             reference, optimum = (completion_logprobs(self.tree, table) for table in (self.reference, self.optimum))
             writer = optimum if self.demonstrations is Demonstrator.optimum else reference
-            return draw(view, size, [self.task_seed, *seed], reference, writer, self.rewards, judge)
+            return draw(view, size, [self.task_seed, *seed], reference, writer, self.rewards, annotator)
 
-        return RecordTable(self.language, view, size, made)
+        return TaskRecords(self.language, view, size, drawn)
 
     def start(self, policy: torch.nn.Module, context: Context) -> None:
         """Trains the policy into the reference, and computes what follows from it: the optimum."""
         from alignzoo.models.networks import PolicyNetwork
 
         network = PolicyNetwork(policy, context.shared)
-        train = warmup.WarmUp(self.warmup_steps, self.warmup_batch, self.warmup_learning_rate, self.task_seed)
         source = grammar.source_policy(self.tree, self.prompts, self.task_seed)
-
+        schedule = (self.warmup_steps, self.warmup_batch, self.warmup_learning_rate, self.task_seed)
+        names = ("prompts", "vocabulary", "length", "task_seed", "warmup_steps", "warmup_batch", "warmup_learning_rate")
+        key = {name: getattr(self, name) for name in names} | {
+            "prompt_ids": self.language.prompt_ids.tolist(), "tokens": self.language.support.tolist(),
+            "forward": context.shared.forward.value,
+        }  # fmt: skip
+        train = partial(warmup.train, policy, network, self.language, source, context.device, *schedule)
         with context.shared.at(1.0):
             warmup.restart(policy, self.task_seed)
-            names = ("prompts", "vocabulary", "length", "task_seed", "warmup_steps", "warmup_batch", "warmup_learning_rate")
-            key = {name: getattr(self, name) for name in names} | {
-                "prompt_ids": self.language.prompt_ids.tolist(), "tokens": self.language.support.tolist(),
-                "forward": context.shared.forward.value,
-            }  # fmt: skip
-            warmup.cached(context.cache, key, policy, lambda: train(policy, network, self.language, source, context.device))
+            warmup.cached(context.cache, key, policy, train)
             self.device, self.noise = context.device, context.shared.noise
             self.reference = policy_table(self.language, network, context.device)
         self.optimum, _ = optimal_policy(self.tree, self.reference, self.rewards, self.beta)
 
-    def support(self, tokenizer: Any) -> Sequence[int]:
+    def support(self, tokenizer: PreTrainedTokenizerBase) -> Sequence[int]:
         return Language(self.prompts, self.tree, tokenizer).support.tolist()
 
     def reward(self) -> Reward:
@@ -144,17 +148,17 @@ class Exact(Source):
     def supplies(self, role: str) -> bool:
         return role == "teacher"
 
-    def network(self, role: str, context: Context) -> Any:
+    def network(self, role: str, context: Context) -> PolicyNetwork:
         """The teacher: the optimal policy."""
         from alignzoo.models.networks import PolicyNetwork
 
         if not self.supplies(role):
             raise LookupError(role)
         assert context.policy is not None, "networks are made after the policy"
-        module = TablePolicy(self.language, self.optimum, context.policy.config.vocab_size).to(context.device)
+        module = OptimalPolicy(self.language, self.optimum, context.policy.config.vocab_size).to(context.device)
         return PolicyNetwork(module, context.shared, frozen=True)
 
-    def curves(self) -> dict[str, Any]:
+    def curves(self) -> dict[str, object]:
         return exact_curves(completion_logprobs(self.tree, self.reference), self.rewards)
 
     def evaluate(self, models: Models) -> dict[str, float]:
@@ -164,7 +168,7 @@ class Exact(Source):
 
 @dataclass(kw_only=True)
 class TaskReward(Reward):
-    """The task's reward, looked up; no score for what is no completion of the task. The judge errs outside evaluation."""
+    """The task's reward, looked up; no score for what is no completion of the task. The annotator errs outside evaluation."""
 
     source: Exact
 
@@ -172,7 +176,7 @@ class TaskReward(Reward):
         language = self.source.language
         number = language.completion_numbers(c)
         prompt = language.prompt_numbers(c.prompts)[c.prompt_of]
-        found = self.source.rewards.float().to(c.ids.device)[prompt, number.clamp(min=0)]
-        if self.source.judge.errs and self.source.noise.purpose != "evaluation":
-            found = self.source.judge.scores(found, c.row, self.source.noise)
-        return Scores(total=torch.where(number >= 0, found, 0), valid=number >= 0)
+        rewards = self.source.rewards.float().to(c.ids.device)[prompt, number.clamp(min=0)]
+        if self.source.annotator.errs and self.source.noise.purpose != "evaluation":
+            rewards = self.source.annotator.scores(rewards, c.row, self.source.noise)
+        return Scores(total=torch.where(number >= 0, rewards, 0), valid=number >= 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from alignzoo.batch import Prompts
 from alignzoo.data.exact.language import Language
 
 
-class TablePolicy(nn.Module):
+class OptimalPolicy(nn.Module):
     """Logits (B, L, V) are the table's log-probs after each prefix, -inf for tokens that no completion contains.
 
     table (P, prefixes, tokens + 1). Token ids are a prompt and what follows; `cache` carries those seen before.
@@ -24,15 +23,17 @@ class TablePolicy(nn.Module):
         self.table = nn.Parameter(table.float(), requires_grad=False)
         self.config = SimpleNamespace(is_encoder_decoder=False)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, cache: Any = None, use_cache: bool = False) -> Any:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, cache: _Seen | None = None, use_cache: bool = False
+    ) -> SimpleNamespace:
         seen = input_ids if cache is None else torch.cat([cache.ids, input_ids], 1)
         width = self.language.prompt_ids.shape[1]
         start = seen[:, :width]
         prompts = Prompts(ids=start, attended=torch.ones_like(start, dtype=torch.bool), row=torch.arange(len(start)))
         place = self.language.prefix_numbers(self.language.digits_of(seen[:, width:]))  # (B, L - w + 1)
-        known = self.table[self.language.prompt_numbers(prompts)[:, None], place.clamp(max=self.table.shape[1] - 1)]
-        logits = known.new_full((*seen.shape, self.vocabulary), -torch.inf)
-        logits[:, width - 1 :, self.language.support.to(seen.device)] = known
+        logprobs = self.table[self.language.prompt_numbers(prompts)[:, None], place.clamp(max=self.table.shape[1] - 1)]
+        logits = logprobs.new_full((*seen.shape, self.vocabulary), -torch.inf)
+        logits[:, width - 1 :, self.language.support.to(seen.device)] = logprobs
         return SimpleNamespace(logits=logits[:, -input_ids.shape[1] :], cache=_Seen(seen) if use_cache else None)
 
 

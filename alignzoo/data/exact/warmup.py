@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,56 +12,51 @@ from torch import Tensor, nn
 
 from alignzoo.batch import Completions
 from alignzoo.common import fingerprint
-from alignzoo.common.disk import set_aside
+from alignzoo.common.disk import rename_damaged
 from alignzoo.contracts import Policy
 from alignzoo.data.exact.language import Language
 from alignzoo.data.exact.optimum import completion_logprobs
-from alignzoo.data.exact.sampler import Sampler
+from alignzoo.data.exact.task_tables import CompletionSampler
 from alignzoo.models.computation import computation, weights
 
 
 def restart(policy: nn.Module, seed: int) -> None:
     """Fresh weights that depend on the task's seed alone, so that all runs share one reference. Pretrained weights are kept."""
-    config: Any = policy.config
-    if config.name_or_path:
+    from transformers import PreTrainedModel
+
+    if not isinstance(policy, PreTrainedModel) or policy.config.name_or_path:
         return
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        fresh = type(policy)._from_config(config)  # type: ignore[attr-defined]
+        fresh = type(policy)._from_config(policy.config)
     policy.load_state_dict(fresh.state_dict())
 
 
-@dataclass
-class WarmUp:
-    """AdamW on `batch` samples a step, with a learning rate that falls linearly from `rate` to 0."""
-
-    steps: int
-    batch: int
-    rate: float
-    seed: int
-
-    def __call__(self, module: nn.Module, policy: Policy, language: Language, source: Tensor, device: torch.device) -> None:
-        """Trains `module`, which `policy` shows, on samples of `source` (P, prefixes, tokens + 1)."""
-        draw = Sampler(completion_logprobs(language.tree, source))
-        rng = np.random.default_rng([self.seed, 3])
-        optimizer = torch.optim.AdamW(module.parameters(), lr=self.rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / max(self.steps, 1))
-        every = torch.arange(len(source))
-        prompts = language.prompts(every, every)
-        for _ in range(self.steps):
-            prompt_of = torch.from_numpy(rng.integers(len(source), size=self.batch))
-            numbers = draw(prompt_of, torch.from_numpy(rng.random(self.batch)))
-            columns = language.completions(numbers)
-            c = Completions(prompts=prompts, prompt_of=prompt_of, row=prompt_of, **columns).to(device)
-            loss = -policy.logprobs(c).sum() / c.scored.sum()
-            loss.backward()
-            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
+def train(
+    module: nn.Module, policy: Policy, language: Language, source: Tensor, device: torch.device, steps: int, batch: int,
+    rate: float, seed: int,
+) -> None:  # fmt: skip
+    """Trains `module`, which `policy` shows, on samples of `source` (P, prefixes, tokens + 1): AdamW on `batch` of them a step,
+    with a learning rate that falls linearly from `rate` to 0."""
+    draw = CompletionSampler(completion_logprobs(language.tree, source))
+    rng = np.random.default_rng([seed, 3])
+    optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / max(steps, 1))
+    every = torch.arange(len(source))
+    prompts = language.prompts(every, every)
+    for _ in range(steps):
+        prompt_of = torch.from_numpy(rng.integers(len(source), size=batch))
+        columns = language.completions(draw(prompt_of, torch.from_numpy(rng.random(batch))))
+        c = Completions(prompts=prompts, prompt_of=prompt_of, row=prompt_of, **columns).to(device)
+        loss = -policy.logprobs(c).sum() / c.scored.sum()
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
 
 
-def cached(folder: Path, key: Any, policy: nn.Module, train: Callable[[], None]) -> None:
+def cached(folder: Path, key: object, policy: nn.Module, train: Callable[[], None]) -> None:
     """Give `policy` the weights that `train` leads to from where it is: from the cache, or by training, once for all runs."""
     path = folder / f"exact-{fingerprint.of_json([key, weights(policy), computation(policy)])[:24]}.pt"
     if path.exists() and _restored(path, policy):
@@ -77,6 +70,7 @@ def cached(folder: Path, key: Any, policy: nn.Module, train: Callable[[], None])
 
 def _restored(path: Path, policy: nn.Module) -> bool:
     """Whether the policy has the weights of this file now. One that is damaged is set aside, and changes nothing."""
+    # a damaged file must not leave half of its weights behind: what was there is put back
     start = {name: value.clone() for name, value in policy.state_dict().items()}
     try:
         saved = torch.load(path, weights_only=True, map_location="cpu")
@@ -85,6 +79,6 @@ def _restored(path: Path, policy: nn.Module) -> bool:
             raise ValueError("its checksum is another")
     except Exception as error:  # torch reads a damaged file in many ways
         policy.load_state_dict(start)
-        set_aside(path, error)
+        rename_damaged(path, error)
         return False
     return True

@@ -36,19 +36,19 @@ class _HeadLogprobs(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, weight: Tensor, ids: Tensor, scale: float) -> Tensor:
         wanted = any(ctx.needs_input_grad[:2])
         keep = wanted and kept(states, len(weight))
-        logits_kept, normalisers, found = [], [], []
+        logits_kept, normalisers, logprobs = [], [], []
         for rows, chosen in zip(states.split(ROWS), ids.split(ROWS), strict=True):
             logits = rows @ weight.T
             if scale != 1:
                 logits *= scale
             normaliser = logits.logsumexp(1)
             value = logits.gather(1, chosen.clamp(min=0)[:, None])[:, 0] - normaliser
-            found.append(value.masked_fill(chosen < 0, -torch.inf))
+            logprobs.append(value.masked_fill(chosen < 0, -torch.inf))
             normalisers.append(normaliser)
             logits_kept += [logits] if keep else []
         ctx.save_for_backward(states, weight, ids, *normalisers, *logits_kept)
         ctx.scale, ctx.keep = scale, keep
-        return torch.cat(found)
+        return torch.cat(logprobs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -6,17 +6,21 @@ see their prompt and what stands before them in the same completion.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alignzoo.batch import Completions
 
+T = TypeVar("T")
+Range = tuple[int, int]
+Ranges = list[Range]
+Group = tuple[int, int, list[tuple[int, int]]]
 TINY = 160  # tokens: a group this short is one masked square, cheaper than several calls
 SQUARE = 512 * 512  # entries of a mask above which nothing is gained by putting several into one call
 FULL = 0.7  # a call takes in what fills at least this share of its rows
@@ -63,10 +67,9 @@ class Layout:
     positions: Tensor
     branch: Tensor
     read: Tensor
-    groups: list[tuple[int, int, list[tuple[int, int]]]]
-    pruned: Any = None  # the attention of which only the outputs at `read` are needed
-    plans: dict[int | None, Plan] = field(default_factory=dict)
-    made: dict[Any, Any] = field(default_factory=dict)  # by others, of this layout
+    groups: list[Group]
+    pruned: nn.Module | None = None  # the attention of which only the outputs at `read` are needed
+    calls: dict[object, object] = field(default_factory=dict)  # of attention, by what computes them
 
     @cached_property
     def rows(self) -> Tensor:
@@ -84,9 +87,13 @@ class Layout:
     def plan(self, window: int | None = None) -> Plan:
         """The calls of attention where a token sees the last `window` positions, or all of them."""
         window = self.effective(window)
-        if window not in self.plans:
-            self.plans[window] = _plan(self, window)
-        return self.plans[window]
+        return self.once(window, lambda: _plan(self, window))
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for all layers."""
+        if key not in self.calls:
+            self.calls[key] = make()
+        return cast(T, self.calls[key])
 
 
 def layout(c: Completions, needed: Tensor, share: bool = True) -> Layout:
@@ -129,23 +136,11 @@ def layout(c: Completions, needed: Tensor, share: bool = True) -> Layout:
     seen = F.pad(kept.cumsum(1), (1, 0))  # (R, T + 1): the tokens of the completion before each state
     places = torch.where(seen == 0, (starts + prompt_sizes - 1)[group][:, None], branch_starts[:, None] + seen - 1)
     read = torch.zeros(needed.shape, dtype=torch.long, device=device).index_put((rows,), places)[needed]
-    return Layout(ids, positions, branch, read, _groups(starts, prompt_sizes, group, branch_starts, sizes))
-
-
-def _groups(
-    starts: Tensor, lengths: Tensor, group: Tensor, branch_starts: Tensor, sizes: Tensor
-) -> list[tuple[int, int, list]]:
-    made: list[tuple[int, int, list]] = [
-        (start, length, []) for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
-    ]
+    groups: list[Group] = [(start, size, []) for start, size in zip(starts.tolist(), prompt_sizes.tolist(), strict=True)]
     for g, start, size in zip(group.tolist(), branch_starts.tolist(), sizes.tolist(), strict=True):
         if size:
-            made[g][2].append((start, size))
-    return made
-
-
-Range = tuple[int, int]
-Ranges = list[Range]
+            groups[g][2].append((start, size))
+    return Layout(ids, positions, branch, read, groups)
 
 
 @dataclass(frozen=True)
@@ -165,18 +160,14 @@ def trees(layout: Layout, read: Tensor | None = None) -> Iterator[Tree]:
     """The groups of a layout; `read` (n,): the places of which outputs are needed, in order, else all. The last token of every
     branch is read, or it would not be there, and so is the end of a prompt that has no branch: `first` is in the trunk.
     """
-    firsts = [start for start, _, _ in layout.groups] if read is None else _first_read(layout, read)
+    firsts = [start for start, _, _ in layout.groups]
+    if read is not None:
+        firsts = read[torch.searchsorted(read, torch.tensor(firsts, device=read.device))].tolist()
     for (start, length, branches), first in zip(layout.groups, firsts, strict=True):
         ranges = [(begin, begin + size) for begin, size in branches]
         prompt = (start, start + length)
         trunk = (start, ranges[0][1] if ranges else prompt[1])
         yield Tree(prompt, trunk, ranges[1:], first, ranges[-1][1] if ranges else prompt[1])
-
-
-def _first_read(layout: Layout, read: Tensor) -> list[int]:
-    """Of each group, the first place that is read."""
-    starts = torch.tensor([start for start, _, _ in layout.groups], device=read.device)
-    return read[torch.searchsorted(read, starts)].tolist()
 
 
 def _plan(layout: Layout, window: int | None) -> Plan:
@@ -193,7 +184,12 @@ def _plan(layout: Layout, window: int | None) -> Plan:
             slices.append(tree.trunk)
         pieces += [([branch], [tree.prompt, branch]) for branch in tree.further]
     rectangles = [_rectangle(layout, bucket, window) for bucket in buckets(pieces)]
-    return Plan(slices, rectangles, _place(layout, slices, rectangles))
+    device = layout.ids.device
+    written = [torch.arange(start, stop, device=device) for start, stop in slices]
+    order = torch.cat([*written, *(rectangle.queries.flatten()[rectangle.used] for rectangle in rectangles)])
+    identity = torch.arange(len(order), device=device)
+    in_order = torch.equal(order, identity)
+    return Plan(slices, rectangles, None if in_order else torch.empty_like(order).index_put((order,), identity))
 
 
 def _size(ranges: Ranges) -> int:
@@ -227,8 +223,8 @@ def _rectangle(layout: Layout, bucket: list[tuple[Ranges, Ranges]], window: int 
 def visible(layout: Layout, queries: Tensor, keys: Tensor, window: int | None = None) -> Tensor:
     """(S, Lq, Lk) bool: who sees whom, for places (S, Lq) and (S, Lk) within groups."""
     near, far = layout.positions[queries][:, :, None], layout.positions[keys][:, None]
-    mine, theirs = layout.branch[queries][:, :, None], layout.branch[keys][:, None]
-    mask = ((theirs == 0) | (theirs == mine)) & (far <= near)
+    looking, seen = layout.branch[queries][:, :, None], layout.branch[keys][:, None]
+    mask = ((seen == 0) | (seen == looking)) & (far <= near)
     return mask & (near - far < window) if window else mask
 
 
@@ -239,12 +235,3 @@ def padded(pieces: list[Ranges], device: torch.device | None = None) -> tuple[Te
     places = torch.tensor([row + row[-1:] * (width - len(row)) for row in rows], device=device)
     mask = torch.arange(width, device=device) < torch.tensor([len(row) for row in rows], device=device)[:, None]
     return places, mask
-
-
-def _place(layout: Layout, slices: Ranges, rectangles: list[Rectangle]) -> Tensor | None:
-    device = layout.ids.device
-    written = [torch.arange(start, stop, device=device) for start, stop in slices]
-    written += [rectangle.queries.flatten()[rectangle.used] for rectangle in rectangles]
-    order = torch.cat(written)
-    identity = torch.arange(len(order), device=device)
-    return None if torch.equal(order, identity) else torch.empty_like(order).index_put((order,), identity)

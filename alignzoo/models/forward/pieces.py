@@ -44,7 +44,8 @@ class Call:
         """Pairs of a query and a key that are computed, hidden ones included."""
         if isinstance(self.queries, Tensor) and isinstance(self.keys, Tensor):
             return self.queries.numel() * self.keys.shape[1]
-        return _length(self.queries) * _length(self.keys)
+        assert isinstance(self.queries, slice) and isinstance(self.keys, slice)
+        return int((self.queries.stop - self.queries.start) * (self.keys.stop - self.keys.start))
 
     @cached_property
     def rows(self) -> Tensor:
@@ -62,17 +63,9 @@ class Pieces:
     calls: list[Call]
     whole: bool
 
-    @property
+    @cached_property
     def entries(self) -> int:
         return sum(call.entries for call in self.calls)
-
-
-def of(layout: Layout, pruned: bool, dtype: torch.dtype) -> Pieces:
-    """The pieces of a layout, found once for all layers; `pruned`: for the outputs at `layout.read` alone."""
-    key = (pruned, dtype)
-    if key not in layout.made:
-        layout.made[key] = pieces(layout, dtype, layout.rows if pruned else None)
-    return layout.made[key]
 
 
 def able(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
@@ -81,12 +74,9 @@ def able(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
     return alike and query.device.type == "cpu" and not dropout
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, pieces: Pieces, scaling: float | None) -> Tensor:
+class PiecewiseAttention(torch.autograd.Function):
     """query, key, value (heads, N, d) -> (N, heads, d)."""
-    return _Attention.apply(query, key, value, pieces, scaling)
 
-
-class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: Pieces, scaling: float | None) -> Tensor:
         heads, count, size = query.shape
@@ -95,36 +85,36 @@ class _Attention(torch.autograd.Function):
         rows = [x.transpose(0, 1) for x in (query, key, value)]
         for call in pieces.calls:
             q, k, v = (_part(x, place) for x, place in zip(rows, (call.queries, call.keys, call.keys), strict=True))
-            found, logs = flash(q, k, v, 0.0, call.causal, attn_mask=call.mask, scale=scaling)
+            part, logs = flash(q, k, v, 0.0, call.causal, attn_mask=call.mask, scale=scaling)
             total = logs.new_zeros(count, heads) if total is None else total
-            found, logs = found.transpose(1, 2).flatten(0, 1), logs.transpose(1, 2).flatten(0, 1)
+            part, logs = part.transpose(1, 2).flatten(0, 1), logs.transpose(1, 2).flatten(0, 1)
             if call.merged:
-                merge(out[call.queries], total[call.queries], found, logs)
+                merge(out[call.queries], total[call.queries], part, logs)
             elif isinstance(call.queries, slice):
-                out[call.queries], total[call.queries] = found, logs
+                out[call.queries], total[call.queries] = part, logs
             else:
-                out[call.rows], total[call.rows] = found[call.used], logs[call.used]
+                out[call.rows], total[call.rows] = part[call.used], logs[call.used]
         ctx.save_for_backward(query, key, value, out, total)
         ctx.pieces, ctx.scaling = pieces, scaling
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, out, total = ctx.saved_tensors
         query, key, value = (x.transpose(0, 1) for x in inputs)
         # where every place has a call of its own, that one writes first, and nothing needs to be zero before
         grads = [torch.empty_like(out) if ctx.pieces.whole else torch.zeros_like(out) for _ in range(3)]
         for call in ctx.pieces.calls:
             q, k, v = _part(query, call.queries), _part(key, call.keys), _part(value, call.keys)
-            given, made = (_part(x, call.queries) for x in (gradient, out))
-            logs = total[call.queries].reshape(*made.transpose(1, 2).shape[:3]).transpose(1, 2)
+            upstream, output = (_part(x, call.queries) for x in (gradient, out))
+            logs = total[call.queries].reshape(*output.transpose(1, 2).shape[:3]).transpose(1, 2)
             if isinstance(call.queries, Tensor):
-                given = _without_padding(given, call)
-            found = flash_backward(
-                given, q, k, v, made, logs, 0.0, call.causal, attn_mask=call.mask, scale=ctx.scaling
+                upstream = _without_padding(upstream, call)
+            parts = flash_backward(
+                upstream, q, k, v, output, logs, 0.0, call.causal, attn_mask=call.mask, scale=ctx.scaling
             )  # fmt: skip
-            for grad, part, place in zip(grads, found, (call.queries, call.keys, call.keys), strict=True):
+            for grad, part, place in zip(grads, parts, (call.queries, call.keys, call.keys), strict=True):
                 part = part.transpose(1, 2).flatten(0, 1)
                 if isinstance(place, Tensor):
                     grad[call.rows] = part[call.used]
@@ -137,8 +127,7 @@ class _Attention(torch.autograd.Function):
 
 def _part(x: Tensor, place: Place) -> Tensor:
     """(N, heads, d) -> (S, heads, L, d)."""
-    found = x[place]
-    return (found[None] if isinstance(place, slice) else found).transpose(1, 2)
+    return (x[None, place] if isinstance(place, slice) else x[place]).transpose(1, 2)
 
 
 def _without_padding(x: Tensor, call: Call) -> Tensor:
@@ -148,19 +137,23 @@ def _without_padding(x: Tensor, call: Call) -> Tensor:
     return rows.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
 
-def merge(out: Tensor, total: Tensor, found: Tensor, logs: Tensor) -> None:
-    """Take `found` (n, heads, d), with `logs` (n, heads), into `out` and `total`."""
+def merge(out: Tensor, total: Tensor, part: Tensor, logs: Tensor) -> None:
+    """Take `part` (n, heads, d), with `logs` (n, heads), into `out` and `total`."""
     together = torch.logaddexp(total, logs)
     before, more = ((x - together).exp_().to(out.dtype).unsqueeze(-1) for x in (total, logs))
-    out.mul_(before).addcmul_(found, more)
+    out.mul_(before).addcmul_(part, more)
     total.copy_(together)
 
 
 # --- which calls ---
 
 
-def pieces(layout: Layout, dtype: torch.dtype, read: Tensor | None = None) -> Pieces:
-    """The calls for a layout, or those for the queries `read` (sorted places in the row) alone."""
+def of(layout: Layout, pruned: bool, dtype: torch.dtype) -> Pieces:
+    """The pieces of a layout, made once for all layers; `pruned`: for the outputs at `layout.read` alone."""
+    return layout.once((pruned, dtype), lambda: _pieces(layout, dtype, layout.rows if pruned else None))
+
+
+def _pieces(layout: Layout, dtype: torch.dtype, read: Tensor | None) -> Pieces:
     causal, squares, crossing = [], [], []
     whole = True
     for tree in trees(layout, read):
@@ -176,7 +169,12 @@ def pieces(layout: Layout, dtype: torch.dtype, read: Tensor | None = None) -> Pi
         causal += [([stretch], [stretch]) for stretch in ((first, end), *tree.further)]
         if tree.further:
             crossing.append(((end, stop), tree.prompt))
-    calls = [*_causal(causal), *(_square(layout, bucket, dtype) for bucket in buckets(squares))]
+    calls = [*_causal(causal)]
+    for bucket in buckets(squares):
+        places, used = padded([piece[0] for piece in bucket])
+        hidden = ~(visible(layout, places, places) & used[:, None])
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)[:, None]
+        calls.append(Call(places, places, mask=mask, used=used.flatten().nonzero()[:, 0]))
     calls += [Call(slice(*queries), slice(*keys), merged=True) for queries, keys in crossing]
     return Pieces(calls, whole)
 
@@ -197,14 +195,3 @@ def _causal(stretches: list[tuple[Ranges, Ranges]]) -> Iterator[Call]:
         else:
             places, used = padded([piece[0] for piece in bucket])
             yield Call(places, places, causal=True, used=used.flatten().nonzero()[:, 0])
-
-
-def _square(layout: Layout, bucket: list[tuple[Ranges, Ranges]], dtype: torch.dtype) -> Call:
-    places, used = padded([piece[0] for piece in bucket])
-    hidden = ~(visible(layout, places, places) & used[:, None])
-    mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)[:, None]
-    return Call(places, places, mask=mask, used=used.flatten().nonzero()[:, 0])
-
-
-def _length(place: Place) -> int:
-    return place.stop - place.start if isinstance(place, slice) else place.numel()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 PIECE_BYTES = 2**20  # of the first column at a time
 ELSEWHERE = 64 * 2**20  # on a GPU, where a call costs more than what it computes
@@ -29,15 +30,16 @@ def by_rows(fn: Callable[..., Tensor], *columns: Tensor) -> Tensor:
     # checkpointing would otherwise drop, and compute again for each piece, what its backward pass is about to read
     with torch.autograd.graph.saved_tensors_hooks(_same, _same):
         for i, piece in enumerate(pieces):
-            given = [x.detach().requires_grad_(x.requires_grad) for x in piece]
-            leaves = [x for x in given if x.requires_grad]
-            value = fn(*given)
+            cut = [x.detach().requires_grad_(x.requires_grad) for x in piece]
+            leaves = [x for x in cut if x.requires_grad]
+            value = fn(*cut)
             if i == 0 and not (value.dim() == 1 and _made_of(value, leaves)):
                 break
             part = slice(i * rows, i * rows + rows)
             values.append(value.detach())
-            for slope, found in zip(slopes, torch.autograd.grad(value.sum(), leaves, materialize_grads=True), strict=True):
-                slope[part] = found
+            gradients = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
+            for slope, gradient in zip(slopes, gradients, strict=True):
+                slope[part] = gradient
         else:
             return _Linear.apply(torch.cat(values), len(trained), *slopes, *trained)
     return fn(*columns)
@@ -53,23 +55,23 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
-        found = [slope * upstream.view(-1, *[1] * (slope.dim() - 1)) for slope in ctx.saved_tensors]
-        return None, None, *[None] * len(found), *found
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = [slope * upstream.view(-1, *[1] * (slope.dim() - 1)) for slope in ctx.saved_tensors]
+        return None, None, *[None] * len(gradients), *gradients
 
 
-def _same(x: Any) -> Any:
+def _same(x: Tensor) -> Tensor:
     return x
 
 
 def _made_of(value: Tensor, leaves: Sequence[Tensor]) -> bool:
     """Whether this tensor has a gradient, and by none but these."""
-    seen, todo, known = set[Any](), [value.grad_fn], {id(leaf) for leaf in leaves}
+    seen, todo, allowed = set[Node](), [value.grad_fn], {id(leaf) for leaf in leaves}
     while todo:
         node = todo.pop()
         if node is None or node in seen:
             continue
-        if hasattr(node, "variable") and id(node.variable) not in known:
+        if hasattr(node, "variable") and id(node.variable) not in allowed:
             return False
         seen.add(node)
         todo += [after for after, _ in node.next_functions]

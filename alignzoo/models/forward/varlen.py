@@ -39,22 +39,22 @@ class Sequences:
     window: tuple[int, int]
     entries: int
 
-    def arguments(self) -> tuple[Any, ...]:
+    def arguments(self) -> tuple[Tensor, Tensor, int, int, float, bool]:
         """What forward and backward take alike: no dropout, and whether a causal mask says it all."""
         return (*self.starts, *self.longest, 0.0, self.window == CAUSAL)
 
-    def keywords(self, scaling: float | None) -> dict[str, Any]:
+    def keywords(self, scaling: float | None) -> dict[str, float | None]:
         return {"scale": scaling, "window_size_left": self.window[0], "window_size_right": self.window[1]}
 
 
 @dataclass(frozen=True)
 class Calls:
-    """The calls for a layout. rows (n,): the places of the queries, None where those are all; `own` is over all of them and the
-    whole row. queries and keys: those of `crossing`, where there is one, in the n queries and in the row.
+    """The calls for a layout. rows (n,): the places of the queries, None where those are all; `stretches` are over all of
+    them and the whole row. queries and keys: those of `crossing`, where there is one, in the n queries and in the row.
     """
 
     rows: Tensor | None
-    own: Sequences
+    stretches: Sequences
     crossing: Sequences | None
     queries: Tensor
     keys: Tensor
@@ -62,7 +62,7 @@ class Calls:
     @property
     def entries(self) -> int:
         """Pairs of a query and a key that are computed, hidden ones included."""
-        return self.own.entries + (self.crossing.entries if self.crossing else 0)
+        return self.stretches.entries + (self.crossing.entries if self.crossing else 0)
 
 
 def able(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
@@ -84,22 +84,19 @@ def of(layout: Layout, pruned: bool, window: int | None) -> Calls | None:
     """The calls for a layout, found once for all layers; `pruned`: for the outputs at `layout.read` alone. None where there is
     a window and branches look back to a prompt: each of their tokens then sees another part of it, which no call can say.
     """
-    key = (pruned, window, "varlen")
-    if key not in layout.made:
-        layout.made[key] = calls(layout, layout.rows if pruned else None, window)
-    return layout.made[key]
+    return layout.once((pruned, window, "varlen"), lambda: _calls(layout, layout.rows if pruned else None, window))
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, calls: Calls, scaling: float | None) -> Tensor:
     """query (heads, N, d), key and value (key heads, N, d) -> (N, heads, d), zero where there is no query."""
     query, key, value = (x.transpose(0, 1) for x in (query, key, value))
     if calls.rows is None:
-        return _Attention.apply(query, key, value, calls, scaling)
-    out = _Attention.apply(query.index_select(0, calls.rows), key, value, calls, scaling)
+        return VaryingAttention.apply(query, key, value, calls, scaling)
+    out = VaryingAttention.apply(query.index_select(0, calls.rows), key, value, calls, scaling)
     return out.new_zeros(query.shape).index_copy(0, calls.rows, out)
 
 
-class _Attention(torch.autograd.Function):
+class VaryingAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, calls: Calls, scaling: float | None) -> Tensor:
         out, total = computed(query, key, value, calls, scaling)
@@ -109,19 +106,19 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, total = ctx.saved_tensors
         return (*gradients(gradient, query, key, value, out, total, ctx.calls, ctx.scaling), None, None)
 
 
 def computed(query: Tensor, key: Tensor, value: Tensor, calls: Calls, scaling: float | None) -> tuple[Tensor, Tensor]:
     """query (n, heads, d), key and value (N, key heads, d) -> outputs (n, heads, d) and log-sum-exps (heads, n)."""
-    out, total = _forward(calls.own, query, key, value, scaling)
+    out, total = _forward(calls.stretches, query, key, value, scaling)
     if calls.crossing:
         q, k, v = query.index_select(0, calls.queries), key.index_select(0, calls.keys), value.index_select(0, calls.keys)
-        found, logs = _forward(calls.crossing, q, k, v, scaling)
+        part, logs = _forward(calls.crossing, q, k, v, scaling)
         rows, sums = out.index_select(0, calls.queries), total.index_select(1, calls.queries)
-        merge(rows, sums.t(), found, logs.t())
+        merge(rows, sums.t(), part, logs.t())
         out.index_copy_(0, calls.queries, rows)
         total.index_copy_(1, calls.queries, sums)
     return out, total
@@ -130,15 +127,15 @@ def computed(query: Tensor, key: Tensor, value: Tensor, calls: Calls, scaling: f
 def gradients(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, total: Tensor, calls: Calls, scaling: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """By query, key and value, of what `computed` has found, for the gradient (n, heads, d) of the outputs."""
-    found = _backward(calls.own, gradient, query, key, value, out, total, scaling)
+    """By query, key and value, of what `computed` gives, for the gradient (n, heads, d) of the outputs."""
+    slopes = _backward(calls.stretches, gradient, query, key, value, out, total, scaling)
     if calls.crossing:
-        given, q, made = (x.index_select(0, calls.queries) for x in (gradient, query, out))
+        upstream, q, output = (x.index_select(0, calls.queries) for x in (gradient, query, out))
         k, v = key.index_select(0, calls.keys), value.index_select(0, calls.keys)
-        more = _backward(calls.crossing, given, q, k, v, made, total.index_select(1, calls.queries), scaling)
-        for whole, place, part in zip(found, (calls.queries, calls.keys, calls.keys), more, strict=True):
+        more = _backward(calls.crossing, upstream, q, k, v, output, total.index_select(1, calls.queries), scaling)
+        for whole, place, part in zip(slopes, (calls.queries, calls.keys, calls.keys), more, strict=True):
             whole.index_add_(0, place, part)
-    return found
+    return slopes
 
 
 def _forward(sequences: Sequences, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> tuple[Tensor, Tensor]:
@@ -147,8 +144,15 @@ def _forward(sequences: Sequences, query: Tensor, key: Tensor, value: Tensor, sc
 
 
 def _backward(
-    sequences: Sequences, gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, total: Tensor, scaling: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+    sequences: Sequences,
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    total: Tensor,
+    scaling: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The kernel reads the log-sum-exps (heads, n) as they lie in memory, so they must be contiguous."""
     randomness, unused = query.new_zeros(2, dtype=torch.uint64), query.new_empty(0)  # read only where there is dropout
     return flash_backward(
@@ -159,14 +163,14 @@ def _backward(
 # --- which sequences ---
 
 
-def calls(layout: Layout, read: Tensor | None, window: int | None) -> Calls | None:
+def _calls(layout: Layout, read: Tensor | None, window: int | None) -> Calls | None:
     """The calls for a layout, or those for the queries from the first of `read` (sorted places in the row) on in each trunk."""
-    own, crossing, places, left_out = list[tuple[Range, Range]](), list[tuple[Range, Range]](), list[Range](), 0
+    stretches, crossing, places, left_out = list[tuple[Range, Range]](), list[tuple[Range, Range]](), list[Range](), 0
     for tree in trees(layout, read):
         (start, end), stop = tree.trunk, tree.stop
         left_out += tree.first - start
         places.append((tree.first, stop))
-        own += [((tree.first, end), tree.trunk), *((branch, branch) for branch in tree.further)]
+        stretches += [((tree.first, end), tree.trunk), *((branch, branch) for branch in tree.further)]
         if tree.further:
             crossing.append(((end - left_out, stop - left_out), tree.prompt))
     if window and crossing:
@@ -174,7 +178,7 @@ def calls(layout: Layout, read: Tensor | None, window: int | None) -> Calls | No
     device = layout.ids.device
     return Calls(
         rows=_places(places, device) if left_out else None,
-        own=_sequences(own, (window - 1, 0) if window else CAUSAL, device),
+        stretches=_sequences(stretches, (window - 1, 0) if window else CAUSAL, device),
         crossing=_sequences(crossing, EVERYTHING, device) if crossing else None,
         queries=_places([queries for queries, _ in crossing], device),
         keys=_places([keys for _, keys in crossing], device),
@@ -182,7 +186,7 @@ def calls(layout: Layout, read: Tensor | None, window: int | None) -> Calls | No
 
 
 def _places(ranges: Iterable[Range], device: torch.device) -> Tensor:
-    return torch.cat([torch.arange(0), *(torch.arange(*found) for found in ranges)]).to(device)
+    return torch.cat([torch.arange(0), *(torch.arange(*stretch) for stretch in ranges)]).to(device)
 
 
 def _sequences(pairs: list[tuple[Range, Range]], window: tuple[int, int], device: torch.device) -> Sequences:

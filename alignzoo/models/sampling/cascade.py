@@ -4,23 +4,15 @@ are dropped, and nothing is copied to grow the cache. Tokens and log-probs are t
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection
-from typing import Any
-from weakref import WeakKeyDictionary
-
 import torch
 from torch import Tensor, nn
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.models.forward import flat, pieces
+from alignzoo.contracts import DecodingRequest
+from alignzoo.models.forward import flat, padded, pieces
 from alignzoo.models.forward.layout import layout
-from alignzoo.models.sampling.generation import Finished, choose
-from alignzoo.models.sampling.trial import differs
-from alignzoo.settings import Decoding, Forward, Sampling
+from alignzoo.models.sampling.generation import Drawing
 
-logger = logging.getLogger("alignzoo")
-_known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # why a network needs the plain loop; empty where it does not
 SHRINK = 0.85  # rows are dropped once at most this share of them goes on
 ROOM = 32  # tokens of each completion that the cache has room for at first; doubled when full
 
@@ -91,28 +83,32 @@ class Memory:
             return self._merged(query, keys, values, (prompt_keys, prompt_values), scaling)
         query = query * (size**-0.5 if scaling is None else scaling)
         start = max(0, self.time + 1 - window) if window else 0
-        own = query @ keys[:, :, start:].transpose(2, 3)  # (B, key heads, repeats, t)
+        recent = query @ keys[:, :, start:].transpose(2, 3)  # (B, key heads, repeats, t)
         shared = self._by_row(self._by_prompt(query) @ prompt_keys.transpose(2, 3), query.shape[2])
         shared = shared + self._hidden(prompt_keys.shape[2], window, query)[self.group]
-        weights = torch.cat([shared, own], 3).softmax(3, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
+        weights = (
+            torch.cat([shared, recent], 3).softmax(3, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
+        )
         width = shared.shape[3]
-        found = self._by_row(self._by_prompt(weights[..., :width]) @ prompt_values, query.shape[2])
-        return (found + weights[..., width:] @ values[:, :, start:]).reshape(rows, 1, -1, values.shape[3])
+        out = self._by_row(self._by_prompt(weights[..., :width]) @ prompt_values, query.shape[2])
+        return (out + weights[..., width:] @ values[:, :, start:]).reshape(rows, 1, -1, values.shape[3])
 
-    def _merged(self, query: Tensor, keys: Tensor, values: Tensor, prompts: tuple[Tensor, Tensor], scaling: Any) -> Tensor:
+    def _merged(
+        self, query: Tensor, keys: Tensor, values: Tensor, prompts: tuple[Tensor, Tensor], scaling: float | None
+    ) -> Tensor:
         """Over the prompt's keys for all rows of a prompt at once, over what each row has written, and both made one."""
         rows, repeats = len(query), query.shape[2]
         out, logs = pieces.flash(query, keys, values, 0.0, False, scale=scaling)
         hidden = self._hidden(prompts[0].shape[2], None, query)
-        found, more = pieces.flash(self._by_prompt(query), *prompts, 0.0, False, attn_mask=hidden, scale=scaling)
+        of_prompts, more = pieces.flash(self._by_prompt(query), *prompts, 0.0, False, attn_mask=hidden, scale=scaling)
         share = (self._by_row(more[..., None], repeats) - logs[..., None]).sigmoid_().to(out.dtype)  # of the prompt's keys
-        return torch.lerp(out, self._by_row(found, repeats), share).reshape(rows, 1, -1, values.shape[3])
+        return torch.lerp(out, self._by_row(of_prompts, repeats), share).reshape(rows, 1, -1, values.shape[3])
 
     def entries(self, window: int | None) -> int:
         """Pairs of a query and a key that the last `attend` has computed, hidden ones included."""
         width = next(iter(self.prompts.values()))[0].shape[2]
-        own = min(self.time + 1, window) if window else self.time + 1
-        return len(self.lengths) * self.most * width + len(self.group) * own
+        recent = min(self.time + 1, window) if window else self.time + 1
+        return len(self.lengths) * self.most * width + len(self.group) * recent
 
     def _hidden(self, width: int, window: int | None, like: Tensor) -> Tensor:
         """(G, 1, 1, P): -inf for prompt tokens that are padding, or out of the window; else 0."""
@@ -138,87 +134,42 @@ class Memory:
 
 
 @torch.no_grad()
-def generate(
-    module: Any,
-    prompts: Prompts,
-    sampling: Sampling,
-    uniforms: Tensor,
-    ends: Collection[int],
-    shape: Callable[[Tensor], Tensor],
-    adjust: Callable[[Tensor], Tensor] | None = None,
-    finished: Finished | None = None,
-) -> Completions:
-    """What `generation.generate` gives for the same uniforms."""
-    device, total, length = prompts.ids.device, len(prompts) * sampling.samples, sampling.max_new_tokens
-    body, head = flat.backbone(module), flat.head(module)
-    memory, states = _read_prompts(body, prompts)
-    prompt_of = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples)
-    memory.spread(prompt_of)
-    states = states[prompt_of]
-    ids, written = (
-        torch.zeros(total, length, dtype=torch.long, device=device),
-        torch.zeros(total, length, dtype=torch.bool, device=device),
-    )
-    logprobs: Tensor | None = None
-    done = torch.zeros(total, dtype=torch.bool, device=device)
-    rows, end_ids, uniforms = torch.arange(total, device=device), torch.tensor(sorted(ends), device=device), uniforms.to(device)
-    for t in range(length):
-        scores = shape(head(states))
-        token = choose(adjust(scores) if adjust else scores, sampling, uniforms[rows, t])
-        going = ~done[rows]
-        logprob = scores.gather(1, token[:, None])[:, 0] - scores.logsumexp(1)
-        logprobs = scores.new_zeros(total, length) if logprobs is None else logprobs
-        ids[rows, t], written[rows, t], logprobs[rows, t] = token * going, going, logprob.masked_fill(~going, 0)
-        done[rows] |= torch.isin(token, end_ids)
-        if (finished(done) if finished else bool(done.all())) or t + 1 == length:
-            break
-        alive = ~done[rows]
-        if adjust is None and 0 < int(alive.sum()) <= SHRINK * len(rows):  # `adjust` may know rows by their place
-            rows, token = rows[alive], token[alive]
+def generate(request: DecodingRequest) -> Completions:
+    """What `generation.generate` gives for the same request."""
+    body, head = padded.inner(request.module).base_model, flat.head(request.module)
+    drawing = Drawing(request)
+    memory, states = _read_prompts(body, request.prompts)
+    memory.spread(drawing.prompt_of)
+    states = states[drawing.prompt_of]
+    while True:
+        token = drawing.draw(head(states))
+        if drawing.over:
+            return drawing.completions()
+        alive = ~drawing.done[drawing.rows]
+        # `adjust` may know rows by their place
+        if request.adjust is None and 0 < int(alive.sum()) <= SHRINK * len(alive):
+            drawing.rows, token = drawing.rows[alive], token[alive]
             memory.keep(alive.nonzero()[:, 0])
         states = _read(body, memory, token)
-    used = t + 1
-    assert logprobs is not None
-    return Completions(
-        prompts=prompts, prompt_of=prompt_of, ids=ids[:, :used], attended=written[:, :used], scored=written[:, :used],
-        truncated=~done, row=prompts.row[prompt_of], logprobs=logprobs[:, :used],
-    )  # fmt: skip
 
 
-def _read_prompts(body: Any, prompts: Prompts) -> tuple[Memory, Tensor]:
+def _read_prompts(body: nn.Module, prompts: Prompts) -> tuple[Memory, Tensor]:
     """All prompts in one row: their keys and values, and the state (G, H) after each."""
-    made = layout(*_ends(prompts))
-    memory = Memory(torch.tensor([length for _, length, _ in made.groups], device=made.ids.device))
-    output = flat.run(body, made.ids[None], made.positions[None], layout=made, memory=memory)
-    return memory, output.last_hidden_state[0].index_select(0, made.read)
-
-
-def _ends(prompts: Prompts) -> tuple[Completions, Tensor]:
-    """Completions of nothing, whose first state is wanted."""
     count, device = len(prompts), prompts.ids.device
     nothing = torch.zeros(count, 0, dtype=torch.bool, device=device)
     c = Completions(
         prompts=prompts, prompt_of=torch.arange(count, device=device), ids=nothing.long(), attended=nothing, scored=nothing,
         truncated=nothing.any(1), row=prompts.row,
     )  # fmt: skip
-    return c, torch.ones(count, 1, dtype=torch.bool, device=device)
+    rows = layout(c, torch.ones(count, 1, dtype=torch.bool, device=device))
+    memory = Memory(torch.tensor([length for _, length, _ in rows.groups], device=device))
+    states = flat.run(body, rows.ids[None], rows.positions[None], layout=rows, memory=memory)
+    return memory, states[0].index_select(0, rows.read)
 
 
-def _read(body: Any, memory: Memory, token: Tensor) -> Tensor:
+def _read(body: nn.Module, memory: Memory, token: Tensor) -> Tensor:
     """token (B,) -> the state (B, H) after it."""
     positions = memory.lengths[memory.group] + memory.time
-    output = flat.run(body, token[:, None], positions[:, None], memory=memory)
+    states = flat.run(body, token[:, None], positions[:, None], memory=memory)
     memory.time += 1
-    return output.last_hidden_state[:, -1]
-
-
-def able(module: Any, decoding: Decoding) -> bool:
-    """Whether this loop can sample from this network under this setting. Says so once where it can't."""
-    if decoding is Decoding.plain or not flat.unpadded(module, Forward.auto):
-        return False
-    if module not in _known:
-        _known[module] = differs(module, generate) or ""
-        if _known[module]:
-            name = type(flat._inner(module)).__name__
-            logger.warning("%s is sampled from by the plain loop, which is slower: %s", name, _known[module])
-    return not _known[module]
+    return states[:, -1]

@@ -2,85 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from alignzoo.batch import Completions, Prompts
+from alignzoo.contracts import DecodingRequest, Sampler
 from alignzoo.models.forward import padded
 from alignzoo.settings import Sampling
 
-Finished = Callable[[Tensor], bool]
+Loop = Callable[[DecodingRequest], Completions]
+
+
+@dataclass(kw_only=True)
+class Plain(Sampler):
+    """Every row by itself, to the end of the longest."""
+
+    knows_beside: ClassVar[bool] = True
+
+    def generate(self, request: DecodingRequest) -> Completions:
+        return generate(request)
 
 
 @torch.no_grad()
-def generate(
-    module: Any,
-    prompts: Prompts,
-    sampling: Sampling,
-    uniforms: Tensor,
-    ends: Collection[int],
-    shape: Callable[[Tensor], Tensor],
-    adjust: Callable[[Tensor], Tensor] | None = None,
-    finished: Finished | None = None,
-) -> Completions:
-    """`sampling.samples` completions of every prompt, a prompt's together, each ending with one of `ends` or cut at
-    `max_new_tokens`.
-
-    uniforms (B, max_new_tokens) decide the tokens, so a row's text depends neither on its neighbours nor on the rank.
-    `shape` maps raw logits (B, V) to those of the sampling distribution, whose log-probs are returned; `adjust` then changes
-    what is sampled, not what is reported. `finished` replaces "all rows have ended" where ranks must stop together.
-    """
-    drawing = Drawing(prompts, sampling, uniforms, ends, shape, adjust, finished)
-    state = _start(module, prompts, sampling.samples)
+def generate(request: DecodingRequest) -> Completions:
+    """The completions asked for, with the log-probs of `request.shape`."""
+    drawing = Drawing(request)
+    state = _start(request.module, request.prompts, request.sampling.samples)
     while True:
         token = drawing.draw(state.logits)
         if drawing.over:
             return drawing.completions()
-        _advance(module, state, token)
+        _advance(request.module, state, token)
+
+
+def steps(
+    module: nn.Module, prompts: Prompts, samples: int, shape: Callable[[Tensor], Tensor],
+    around: Callable[[], AbstractContextManager[None]],
+) -> Generator[Tensor, Tensor, None]:  # fmt: skip
+    """The shaped logits (B, V) of a network that follows what another one draws: it is sent the tokens (B,)."""
+    with around():
+        state = _start(module, prompts, samples)
+    while True:
+        token = yield shape(state.logits)
+        with around():
+            _advance(module, state, token)
 
 
 class Drawing:
-    """The tokens drawn so far from logits that some loop computes for all rows, one position after the other."""
+    """The tokens drawn so far from logits that some loop computes for all rows, or those of `rows` that go on, one position
+    after the other."""
 
-    def __init__(
-        self,
-        prompts: Prompts,
-        sampling: Sampling,
-        uniforms: Tensor,
-        ends: Collection[int],
-        shape: Callable[[Tensor], Tensor],
-        adjust: Callable[[Tensor], Tensor] | None,
-        finished: Finished | None,
-    ) -> None:
-        device = prompts.ids.device
-        self.prompts, self.sampling, self.shape, self.adjust, self.finished = prompts, sampling, shape, adjust, finished
-        self.prompt_of = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples)
-        self.uniforms, self.ends = uniforms.to(device), torch.tensor(sorted(ends), device=device)
-        self.done = torch.zeros(len(self.prompt_of), dtype=torch.bool, device=device)
-        self.columns: list[tuple[Tensor, Tensor, Tensor]] = []
+    def __init__(self, request: DecodingRequest) -> None:
+        device, sampling = request.prompts.ids.device, request.sampling
+        self.request, self.uniforms = request, request.uniforms.to(device)
+        self.prompt_of = torch.arange(len(request.prompts), device=device).repeat_interleave(sampling.samples)
+        total, self.time = len(self.prompt_of), 0
+        self.ends = torch.tensor(sorted(request.ends), device=device)
+        self.ids = torch.zeros(total, sampling.max_new_tokens, dtype=torch.long, device=device)
+        self.written = torch.zeros_like(self.ids, dtype=torch.bool)
+        self.logprobs = torch.zeros(0)  # in the precision of the logits
+        self.done = torch.zeros(total, dtype=torch.bool, device=device)
+        self.rows = torch.arange(total, device=device)
         self.over = False
+        self.others = [next(steps) for steps in request.beside]
 
     def draw(self, logits: Tensor) -> Tensor:
-        """(B, V) raw logits -> the next token (B,) of every row, whether it has ended or not. `over` if it was the last."""
-        scores, t = self.shape(logits), len(self.columns)
-        token = choose(self.adjust(scores) if self.adjust else scores, self.sampling, self.uniforms[:, t])
+        """(n, V) raw logits of `rows` -> the next token (n,) of each, ended or not. `over` if it was the last."""
+        request, rows, t = self.request, self.rows, self.time
+        scores = request.shape(logits)
+        adjusted = request.adjust(scores, *self.others) if request.adjust else scores
+        token = choose(adjusted, request.sampling, self.uniforms[rows, t])
         logprob = scores.gather(1, token[:, None])[:, 0] - scores.logsumexp(1)
-        self.columns.append((token.masked_fill(self.done, 0), ~self.done, logprob.masked_fill(self.done, 0)))
-        self.done = self.done | torch.isin(token, self.ends)
-        ended = self.finished(self.done) if self.finished else bool(self.done.all())
-        self.over = ended or t + 1 == self.sampling.max_new_tokens
+        if t == 0:
+            self.logprobs = scores.new_zeros(self.ids.shape)
+        going = ~self.done[rows]
+        self.ids[rows, t], self.written[rows, t], self.logprobs[rows, t] = token * going, going, logprob.masked_fill(~going, 0)
+        self.done[rows] |= torch.isin(token, self.ends)
+        ended = request.finished(self.done) if request.finished else bool(self.done.all())
+        self.time += 1
+        self.over = ended or self.time == request.sampling.max_new_tokens
+        self.others = [] if self.over else [steps.send(token) for steps in request.beside]
         return token
 
     def completions(self) -> Completions:
-        ids, written, logprobs = (torch.stack(column, 1) for column in zip(*self.columns, strict=True))
+        prompts, (ids, written, logprobs) = (
+            self.request.prompts,
+            (x[:, : self.time] for x in (self.ids, self.written, self.logprobs)),
+        )
         return Completions(
-            prompts=self.prompts, prompt_of=self.prompt_of, ids=ids, attended=written, scored=written,
-            truncated=~self.done, row=self.prompts.row[self.prompt_of], logprobs=logprobs,
+            prompts=prompts, prompt_of=self.prompt_of, ids=ids, attended=written, scored=written,
+            truncated=~self.done, row=prompts.row[self.prompt_of], logprobs=logprobs,
         )  # fmt: skip
 
 
@@ -90,10 +107,8 @@ def unpadded(prompts: Prompts) -> list[list[int]]:
     return [(ids[there] if there.any() else ids[-1:]).tolist() for ids, there in both]
 
 
-def recorded(
-    prompts: Prompts, sampling: Sampling, rows: list[list[int]], ends: Collection[int], logprobs: Tensor | None = None
-) -> Completions:
-    """The completions of these tokens, at least one in each of the rows, a prompt's together. logprobs (B, >= longest)."""
+def recorded(prompts: Prompts, sampling: Sampling, rows: list[list[int]], ends: Collection[int]) -> Completions:
+    """The completions of these tokens, at least one in each of the rows, a prompt's together, without log-probs."""
     device = prompts.ids.device
     prompt_of = torch.arange(len(prompts), device=device).repeat_interleave(sampling.samples)
     ids = pad_sequence([torch.tensor(row, device=device) for row in rows], batch_first=True)
@@ -101,7 +116,6 @@ def recorded(
     return Completions(
         prompts=prompts, prompt_of=prompt_of, ids=ids, attended=written, scored=written,
         truncated=torch.tensor([row[-1] not in ends for row in rows], device=device), row=prompts.row[prompt_of],
-        logprobs=None if logprobs is None else logprobs[:, : ids.shape[1]].masked_fill(~written, 0),
     )  # fmt: skip
 
 
@@ -141,47 +155,34 @@ class _State:
     """What decoding carries from token to token."""
 
     logits: Tensor  # (B, V), of the next token
-    cache: Any
+    cache: object
     attended: Tensor  # (B, L): the prompt, and for decoder-only models everything since
-    encoded: Any = None
+    encoded: object = None
 
 
-def _start(module: Any, prompts: Prompts, samples: int) -> _State:
+def _start(module: nn.Module, prompts: Prompts, samples: int) -> _State:
+    attended = prompts.attended.repeat_interleave(samples, 0)
     if padded.is_encoder_decoder(module):
-        return _start_encoder_decoder(module, prompts, samples)
+        encoded = padded.inner(module).get_encoder()(input_ids=prompts.ids, attention_mask=prompts.attended.long())
+        encoded.last_hidden_state = encoded.last_hidden_state.repeat_interleave(samples, 0)
+        state = _State(torch.empty(0), None, attended, encoded)
+        _advance(module, state, torch.full((len(attended),), padded.decoder_start(module), device=attended.device))
+        return state
     inputs = padded.accepts(module, position_ids=padded.positions(prompts.attended), logits_to_keep=1)
     output = module(input_ids=prompts.ids, attention_mask=prompts.attended.long(), use_cache=True, **inputs)
     cache = getattr(output, padded.cache_name(module))
     if samples > 1:
         cache.batch_repeat_interleave(samples)
-    logits, attended = (x.repeat_interleave(samples, 0) for x in (output.logits[:, -1], prompts.attended))
-    return _State(logits, cache, attended)
+    return _State(output.logits[:, -1].repeat_interleave(samples, 0), cache, attended)
 
 
-def _start_encoder_decoder(module: Any, prompts: Prompts, samples: int) -> _State:
-    encoded = module.get_encoder()(input_ids=prompts.ids, attention_mask=prompts.attended.long())
-    encoded.last_hidden_state = encoded.last_hidden_state.repeat_interleave(samples, 0)
-    attended = prompts.attended.repeat_interleave(samples, 0)
-    state = _State(torch.empty(0), None, attended, encoded)
-    _advance(module, state, torch.full((len(attended),), padded.decoder_start(module), device=attended.device))
-    return state
-
-
-def _advance(module: Any, state: _State, token: Tensor) -> None:
+def _advance(module: nn.Module, state: _State, token: Tensor) -> None:
     cache = padded.cache_name(module)
     if state.encoded is not None:
-        output = module(
-            encoder_outputs=state.encoded, attention_mask=state.attended.long(), decoder_input_ids=token[:, None],
-            use_cache=True, **{cache: state.cache},
-        )  # fmt: skip
+        inputs: dict[str, object] = {"encoder_outputs": state.encoded, "decoder_input_ids": token[:, None]}
     else:
         state.attended = torch.cat([state.attended, torch.ones_like(state.attended[:, :1])], 1)
-        inputs = padded.accepts(module, position_ids=state.attended.sum(1, keepdim=True) - 1)
-        output = module(
-            input_ids=token[:, None],
-            attention_mask=state.attended.long(),
-            use_cache=True,
-            **inputs,
-            **{cache: state.cache},
-        )
+        positions = padded.accepts(module, position_ids=state.attended.sum(1, keepdim=True) - 1)
+        inputs = {"input_ids": token[:, None], **positions}
+    output = module(attention_mask=state.attended.long(), use_cache=True, **inputs, **{cache: state.cache})
     state.cache, state.logits = getattr(output, cache), output.logits[:, -1]

@@ -6,23 +6,29 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing.pool import ThreadPool
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import nn
 
-from alignzoo.batch import Completions, Prompts
-from alignzoo.errors import UserError
-from alignzoo.models.forward import flat, padded
+from alignzoo.batch import Completions
+from alignzoo.common import ranks
+from alignzoo.contracts import DecodingRequest, Sampler
+from alignzoo.errors import UserError, require
+from alignzoo.models.forward import padded
 from alignzoo.models.sampling import transformers_loop
-from alignzoo.models.sampling.generation import Finished, recorded, unpadded
+from alignzoo.models.sampling.generation import recorded, unpadded
 from alignzoo.models.sampling.weights import weights
-from alignzoo.settings import Sampling
+from alignzoo.settings import SERVER, Generation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger("alignzoo")
 START = """VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --dtype DTYPE --weight-transfer-config '{"backend": "nccl"}'"""
@@ -30,49 +36,64 @@ AT_ONCE = 64  # requests, as many as TRL's client keeps connections
 SHAPE = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
-@torch.no_grad()
-def generate(
-    module: Any,
-    prompts: Prompts,
-    sampling: Sampling,
-    uniforms: Tensor,
-    ends: Collection[int],
-    shape: Callable[[Tensor], Tensor],
-    adjust: Callable[[Tensor], Tensor] | None = None,
-    finished: Finished | None = None,
-) -> Completions:
-    """As `generation.generate`, but without log-probs. A prompt's seed is made of its uniforms, so it asks for the same samples
-    after a restart. With several ranks, all must call this equally often.
+@dataclass(kw_only=True)
+class VLLM(Sampler):
+    """A vLLM server, `generation.server`, to which the weights are sent before each use. Tokens of the same distribution."""
 
-    Raises UserError where the server can't be used, or does not do what is asked of it.
-    """
-    if adjust:
-        raise UserError("generation.decoding=vllm can't change the logits that are sampled from: take generation.decoding=auto")
-    client = connected(sampling.server)
-    with _explained(sampling.server):
-        _everybody(prompts.ids.device)  # nobody's answers are still being written when the weights change
-        _send(client, module, sampling.server)
-        _everybody(prompts.ids.device)
-        rows = _answers(client, prompts, sampling, uniforms, _asked(module, sampling, ends, shape))
-    _check_whole(rows, prompts, sampling, ends)
-    return recorded(prompts, sampling, rows, ends)
+    by_server: ClassVar[bool] = True
+    package: ClassVar[str] = "vllm"
+    untested: ClassVar[str] = "tested with a stand-in for the server and for NCCL, with no vLLM"
 
+    def check(self, generation: Generation) -> None:
+        """Raises UserError where this machine can't send weights to such a server, which need not be running yet."""
+        from trl.generation import vllm_client
 
-def able(module: Any) -> bool:
-    """Whether this is a network that vLLM may know."""
-    return transformers_loop.able(module) and not padded.is_encoder_decoder(module)
+        url = generation.server.startswith(("http://", "https://"))
+        require(url, "generation.server", generation.server, f"a URL, such as {SERVER}")
+        exact = generation.temperature == 0 or generation.temperature >= 0.01
+        require(exact, "generation.temperature", generation.temperature, "0, or >= 0.01: vLLM takes 0.01 for anything between")
+        if not vllm_client.is_vllm_available():
+            raise UserError("generation.decoding=vllm needs vLLM, which is not installed: pip install 'alignzoo[vllm]'")
+        if not hasattr(vllm_client.VLLMClient, "update_named_params"):
+            raise UserError("generation.decoding=vllm needs trl 1.16 or newer: pip install --upgrade trl")
+        if not _has_cuda():
+            raise UserError("generation.decoding=vllm sends weights from one GPU to another, and there is none: take auto")
 
+    def connect(self, generation: Generation) -> None:
+        connected(generation.server)
 
-def check() -> None:
-    """Raises UserError where this machine can't send weights to a server."""
-    from trl.generation import vllm_client
+    @torch.no_grad()
+    def generate(self, request: DecodingRequest) -> Completions:
+        """Without log-probs. A prompt's seed is made of its uniforms, so it asks for the same samples after a restart. With
+        several ranks, all must call this equally often.
 
-    if not vllm_client.is_vllm_available():
-        raise UserError("generation.decoding=vllm needs vLLM, which is not installed: pip install 'alignzoo[vllm]'")
-    if not hasattr(vllm_client.VLLMClient, "update_named_params"):
-        raise UserError("generation.decoding=vllm needs trl 1.16 or newer: pip install --upgrade trl")
-    if not _has_cuda():
-        raise UserError("generation.decoding=vllm sends weights from one GPU to another, and there is none: take auto")
+        Raises UserError where the server can't be used, or does not do what is asked of it.
+        """
+        module, prompts, sampling = request.module, request.prompts, request.sampling
+        if not transformers_loop.able(module) or padded.is_encoder_decoder(module):
+            name = type(padded.inner(module)).__name__
+            raise UserError(
+                f"generation.decoding=vllm can't sample from {name}, which is no decoder of transformers': take auto"
+            )
+        if request.adjust:
+            raise UserError(
+                "generation.decoding=vllm can't change the logits that are sampled from: take generation.decoding=auto"
+            )
+        client = connected(sampling.server)
+        with _explained(sampling.server):
+            _everybody(prompts.ids.device)  # nobody's answers are still being written when the weights change
+            _send(client, module, sampling.server)
+            _everybody(prompts.ids.device)
+            rows = _answers(client, request)
+        for row in rows:
+            if len(row) < sampling.max_new_tokens and not (row and row[-1] in request.ends):  # for a reason of its own
+                needed = int(prompts.attended.sum(1).max()) + sampling.max_new_tokens
+                raise UserError(
+                    f"generation.server={sampling.server} stopped after {len(row)} tokens, and generation.max_new_tokens="
+                    f"{sampling.max_new_tokens}:\nstart it with --max-model-len {needed} or more, and with "
+                    "--generation-config vllm"
+                )
+        return recorded(prompts, sampling, rows, request.ends)
 
 
 def _has_cuda() -> bool:
@@ -86,9 +107,9 @@ def connected(server: str) -> Any:
     from trl.generation.vllm_client import VLLMClient
 
     with _explained(server):
-        found = requests.get(f"{server.rstrip('/')}/health", timeout=10)  # TRL's client waits for ever for any other answer
-        if found.status_code != 200:
-            raise UserError(f"generation.server={server} answers {found.status_code}, so no vLLM server is well there")
+        answer = requests.get(f"{server.rstrip('/')}/health", timeout=10)  # TRL's client waits for ever for any other
+        if answer.status_code != 200:
+            raise UserError(f"generation.server={server} answers {answer.status_code}, so no vLLM server is well there")
         return VLLMClient(base_url=server.rstrip("/"))
 
 
@@ -111,42 +132,35 @@ def _explained(server: str) -> Iterator[None]:
 
 def _everybody(device: torch.device) -> None:
     """Returns when all ranks have come here."""
-    if dist.is_available() and dist.is_initialized():
-        arrived = torch.ones(1, device=device)
-        dist.all_reduce(arrived)
-        arrived.item()
+    ranks.summed(torch.ones(1, device=device)).item()
 
 
 # --- weights ---
 
 
-def _send(client: Any, module: Any, server: str) -> None:
-    """The first rank sends; the others help to put sharded weights together."""
+def _send(client: Any, module: nn.Module, server: str) -> None:
+    """The first rank sends; the rest help to put sharded weights together."""
     tensors = weights(module)
-    if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+    if ranks.ranks() > 1 and dist.get_rank() > 0:
         for tensor in tensors:
             tensor.whole()
         return
-    _compare(_served(server), flat._inner(module), server)
+    network, served = padded.inner(module), _served(server)
+    _compare(served, network, server)
     if client.communicator is None:
-        _open(client, module, server)
+        dtypes = [str(name).removeprefix("torch.") for name in (served.get("dtype", network.dtype), network.dtype)]
+        if dtypes[0] != dtypes[1]:
+            logger.warning("%s computes in %s and the network in %s: start it with --dtype %s", server, *dtypes, dtypes[1])
+        try:
+            client.init_communicator(device=_device(module))
+        except RuntimeError as error:
+            raise UserError(f"generation.server={server}: {error}") from error
     client.update_named_params([tensor.described for tensor in tensors], ((t.name, t.whole()) for t in tensors))
     client.reset_prefix_cache()
 
 
-def _open(client: Any, module: Any, server: str) -> None:
-    """A channel for weights."""
-    dtypes = [str(name).removeprefix("torch.") for name in (_served(server).get("dtype", module.dtype), module.dtype)]
-    if dtypes[0] != dtypes[1]:
-        logger.warning("%s computes in %s and the network in %s: start it with --dtype %s", server, *dtypes, dtypes[1])
-    try:
-        client.init_communicator(device=_device(module))
-    except RuntimeError as error:
-        raise UserError(f"generation.server={server}: {error}") from error
-
-
 @cache
-def _served(server: str) -> dict[str, Any]:
+def _served(server: str) -> dict[str, object]:
     """What the server says of its model; nothing where it doesn't."""
     try:
         return connected(server).get_server_info().get("model_config") or {}
@@ -154,21 +168,22 @@ def _served(server: str) -> dict[str, Any]:
         raise UserError(f"generation.server={server}: {error}") from error
 
 
-def _compare(served: dict[str, Any], network: Any, server: str) -> None:
+def _compare(served: Mapping[str, object], network: PreTrainedModel, server: str) -> None:
     """Raises UserError where the server has another architecture: sending to it would never end."""
-    theirs = served.get("hf_config") or {}
-    if isinstance(theirs, str):  # "LlamaConfig {...}", without what is as in every new one
-        theirs = json.loads(theirs[theirs.find("{") :]) if "{" in theirs else {}
+    config = served.get("hf_config") or {}
+    if isinstance(config, str):  # "LlamaConfig {...}", without what is as in every new one
+        config = json.loads(config[config.find("{") :]) if "{" in config else {}
     for name in SHAPE:
-        own = getattr(network.config, name, None)
-        if theirs.get(name, own) != own:
+        size = getattr(network.config, name, None)
+        if isinstance(config, dict) and config.get(name, size) != size:
+            kind = type(network).__name__
             raise UserError(
-                f"generation.server={server} serves a model of {name}={theirs[name]}, and {type(network).__name__} has {own}:\n"
+                f"generation.server={server} serves a model of {name}={config[name]}, and {kind} has {size}:\n"
                 f"start it with {START}"
             )
 
 
-def _device(module: Any) -> torch.device:
+def _device(module: nn.Module) -> torch.device:
     device = next(module.parameters()).device
     if device.type != "cuda":
         raise UserError(f"generation.decoding=vllm sends weights from a GPU, and the network is on the {device}: take auto")
@@ -178,42 +193,28 @@ def _device(module: Any) -> torch.device:
 # --- requests ---
 
 
-def _asked(module: Any, sampling: Sampling, ends: Collection[int], shape: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """What every request has in common, for `VLLMClient.generate`."""
+def _answers(client: Any, request: DecodingRequest) -> list[list[int]]:
+    """The tokens of every completion, a prompt's together."""
+    sampling, greedy = request.sampling, request.sampling.temperature == 0
     # of logits that are all 1, `shape` makes one over the temperature, and -inf where a token may not be drawn
-    ones = torch.ones(1, flat._inner(module).config.vocab_size, dtype=torch.float64, device=next(module.parameters()).device)
-    shaped = shape(ones)[0]
-    hidden, greedy = shaped.isneginf(), sampling.temperature == 0
-    options = {"stop_token_ids": sorted(ends), "ignore_eos": True}  # theirs is no part of the policy
+    ones = torch.ones(1, padded.inner(request.module).config.vocab_size, dtype=torch.float64)
+    shaped = request.shape(ones.to(request.prompts.ids.device))[0]
+    hidden = shaped.isneginf()
+    options: dict[str, object] = {"stop_token_ids": sorted(request.ends), "ignore_eos": True}  # theirs is no part of the policy
     if hidden.any():
         options["allowed_token_ids"] = (~hidden).nonzero()[:, 0].tolist()
-    return {
-        "n": 1 if greedy else sampling.samples, "temperature": 0.0 if greedy else 1 / shaped.max().item(),
-        "top_k": sampling.top_k, "top_p": sampling.top_p, "min_p": sampling.min_p, "repetition_penalty": 1.0,
-        "max_tokens": sampling.max_new_tokens, "logprobs": None, "generation_kwargs": options,
-    }  # fmt: skip
+    texts = unpadded(request.prompts)
+    seeds = (request.uniforms[:: sampling.samples, 0] * 2**53).long().tolist()  # sample i of a request has its seed plus i
 
-
-def _answers(client: Any, prompts: Prompts, sampling: Sampling, uniforms: Tensor, asked: dict[str, Any]) -> list[list[int]]:
-    """The tokens of every completion, a prompt's together."""
-    texts = unpadded(prompts)
-    seeds = (uniforms[:: sampling.samples, 0] * 2**53).long().tolist()  # sample i of a request has its seed plus i
-
-    def answer(text: list[int], seed: int) -> list[list[int]]:
-        options = asked["generation_kwargs"] | {"seed": seed}
-        found: list[list[int]] = client.generate([text], **asked | {"generation_kwargs": options})["completion_ids"]
-        return found * (sampling.samples // asked["n"])
+    def completed(text_and_seed: tuple[list[int], int]) -> list[list[int]]:
+        text, seed = text_and_seed
+        answer = client.generate(
+            [text], n=1 if greedy else sampling.samples, temperature=0.0 if greedy else 1 / shaped.max().item(),
+            top_k=sampling.top_k, top_p=sampling.top_p, min_p=sampling.min_p, repetition_penalty=1.0,
+            max_tokens=sampling.max_new_tokens, logprobs=None, generation_kwargs=options | {"seed": seed},
+        )  # fmt: skip
+        ids: list[list[int]] = answer["completion_ids"]
+        return ids * (sampling.samples if greedy else 1)
 
     with ThreadPool(min(AT_ONCE, len(texts))) as pool:  # whose threads Ctrl-C need not wait for, as those of an executor
-        return [row for rows in pool.imap(lambda both: answer(*both), zip(texts, seeds, strict=True)) for row in rows]
-
-
-def _check_whole(rows: list[list[int]], prompts: Prompts, sampling: Sampling, ends: Collection[int]) -> None:
-    """Raises UserError where the server has stopped for a reason of its own."""
-    for row in rows:
-        if len(row) < sampling.max_new_tokens and not (row and row[-1] in ends):
-            needed = int(prompts.attended.sum(1).max()) + sampling.max_new_tokens
-            raise UserError(
-                f"generation.server={sampling.server} stopped after {len(row)} tokens, and generation.max_new_tokens="
-                f"{sampling.max_new_tokens}:\nstart it with --max-model-len {needed} or more, and with --generation-config vllm"
-            )
+        return [row for rows in pool.imap(completed, zip(texts, seeds, strict=True)) for row in rows]

@@ -1,0 +1,1 @@
+"""Offline learning from completions that are rated one by one: weighed likelihoods, without a reference."""
