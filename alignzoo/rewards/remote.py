@@ -45,7 +45,9 @@ def _within(seconds: float, request: Request) -> bytes:
         try:
             with build_opener(Stay).open(request, timeout=seconds) as answer:
                 parts = []
-                while (part := answer.read1()) and time.monotonic() < deadline:
+                while part := answer.read1():
+                    if time.monotonic() >= deadline:
+                        raise TimeoutError  # what came by now is a part of an answer
                     parts.append(part)
             answers.put(b"".join(parts))
         except Exception as error:

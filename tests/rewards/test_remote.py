@@ -4,10 +4,13 @@ import contextlib
 import math
 import socket
 import threading
+import time
+from itertools import chain, repeat
 from types import SimpleNamespace
 
 import pytest
 
+from alignzoo.rewards import remote
 from alignzoo.rewards.checked import Checked
 from alignzoo.rewards.judge import Judge
 from alignzoo.rewards.remote import Http
@@ -93,8 +96,10 @@ def test_a_slow_answer_is_not_waited_for(completions):
     assert scores.failed[0].endswith(f"{server.url} took longer than 0.05 s, asked 2 times")
 
 
-def test_an_answer_that_drips_is_not_waited_for(completions):
-    """Each byte comes in time, the whole never does: in the head as in the body."""
+@pytest.mark.parametrize("late", [False, True])
+def test_an_answer_that_drips_is_not_waited_for(completions, monkeypatch, late):
+    """Each byte comes in time, the whole never does: in the head as in the body. What was read by then is no answer
+    either, where the reader sees the time pass before the one who waits for it does."""
     stop = threading.Event()
 
     def drip(listening, head):
@@ -104,12 +109,15 @@ def test_an_answer_that_drips_is_not_waited_for(completions):
             while not stop.wait(0.01):
                 connection.sendall(b" ")
 
-    for head in (b"HTTP/1.1 200 OK\r\nX-A:", b"HTTP/1.1 200 OK\r\n\r\n"):
+    for head in (b"HTTP/1.1 200 OK\r\n\r\n",) if late else (b"HTTP/1.1 200 OK\r\nX-A:", b"HTTP/1.1 200 OK\r\n\r\n"):
+        clock = chain([0.0], repeat(900.0)) if late else iter(time.monotonic, None)
+        monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=clock.__next__, sleep=time.sleep))
+        seconds = 900 if late else 0.3
         with socket.create_server(("127.0.0.1", 0)) as listening:
             threading.Thread(target=drip, args=(listening, head), daemon=True).start()
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            scores = Http(url=url, timeout=0.3, retries=0)(completions)
-        assert scores.failed[0].endswith("took longer than 0.3 s")
+            scores = Http(url=url, timeout=seconds, retries=0)(completions)
+        assert scores.failed[0].endswith(f"took longer than {seconds:g} s")
     stop.set()
 
 
