@@ -73,7 +73,7 @@ def write(request: Request, runs: Sequence[BenchRun], tuning: Sequence[study.Tun
     about = study.Study(
         command=request.command, suite=request.suite_name, vary=list(request.suite.vary), sweep=list(request.suite.sweep),
         planned=[pair for pair in request.suite.planned if request.algorithms.keys() >= {*pair}],
-        tuning=list(tuning), failed=failures(request, runs), threshold=request.suite.threshold,
+        tuning=list(tuning), failed=failures(request, runs), threshold=request.suite.threshold, margin=request.suite.margin,
     )  # fmt: skip
     write_whole(request.folder / study.FILE, json.dumps(asdict(about), indent=1))
 

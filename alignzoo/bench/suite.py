@@ -38,6 +38,7 @@ class Suite:
     crossed: bool = True  # every combination of what is varied; false: one key at a time, the others at their first value
     sweep: dict[str, Any] = field(default_factory=dict)  # {key: values} that make one frontier
     planned: list[Any] = field(default_factory=list)  # pairs of labels to compare; none: all
+    margin: float | None = None  # how far apart two may be and count as level; none: that is not asked
     threshold: float = 0.9  # the share of the gap that learning curves are asked about
     metric: str | None = None  # what to compare; none: gap_closed where all runs have it, else gold, else reward
     tune: int = 0  # trials for each algorithm before the runs that count
@@ -46,6 +47,7 @@ class Suite:
     def __post_init__(self) -> None:
         require(0 < self.threshold <= 1, "suite.threshold", self.threshold, "in (0, 1]")
         require(self.tune >= 0 and self.tune != 1, "suite.tune", self.tune, TRIALS)
+        require(self.margin is None or self.margin > 0, "suite.margin", self.margin, "> 0")
 
     def read(self) -> None:
         """Puts what may be written in several ways into one: algorithms as {label: algorithm}, seeds as a list, what is varied

@@ -88,8 +88,10 @@ class Analysis:
 
     @property
     def selective(self) -> bool:
-        """Whether some pairs were never compared, so that nothing can be called the best."""
-        return len(self.comparisons) < len(self.entries) * (len(self.entries) - 1) // 2
+        """Whether some pairs were never compared, so that nothing can be called the best, or each was to be called level or not."""
+        return (
+            any(c.margin for c in self.comparisons) or len(self.comparisons) < len(self.entries) * (len(self.entries) - 1) // 2
+        )
 
     @property
     def verdicts(self) -> list[Comparison]:
@@ -242,7 +244,7 @@ def _compared(entries: Sequence[Entry], study: Study, limits: Ends) -> list[Comp
     """The planned comparisons, else all."""
     order = {entry.label: entry.scores for entry in sorted(entries, key=lambda entry: (-entry.summary.mean, entry.label))}
     planned = [(a, b) for a, b in study.planned if a in order and b in order]
-    return compare(order, planned or None, limits[1] - limits[0])
+    return compare(order, planned or None, limits[1] - limits[0], study.margin)
 
 
 def _scores(runs: Sequence[Run], metric: str) -> dict[str, Scores]:

@@ -10,6 +10,7 @@ from alignzoo.report.analysis import Analysis
 from alignzoo.report.prose import TextTable, bare_difference, difference, p_text, paragraphs, reached_text, short, with_interval
 from alignzoo.report.study import Study
 from alignzoo.runs.results import Run, budget, budget_text, flat
+from alignzoo.statistics.comparison import Comparison
 
 EXACT = {"reward": "expected_reward", "kl": "exact_kl"}  # computed, where the task allows it
 
@@ -65,15 +66,24 @@ def comparisons(a: Analysis) -> TextTable:
     for c in a.comparisons:
         ends = [bare_difference(a.metric, end) for end in c.interval or ()]
         chance = f" ({c.improvement_interval[0]:.2f} to {c.improvement_interval[1]:.2f})" if c.improvement_interval else ""
-        verdict = (c.first if c.difference > 0 else c.second) + " is better" if c.separated else "not told apart"
+        margin = [] if c.margin is None else [p_text(c.equivalence_corrected)[4:]]
         rows.append(
             [
                 f"{c.first} \N{MINUS SIGN} {c.second}", difference(a.metric, c.difference), " to ".join(ends) or "none",
-                f"{c.improvement:.2f}{chance}", str(c.seeds), p_text(c.p)[4:], p_text(c.corrected)[4:], verdict,
+                f"{c.improvement:.2f}{chance}", str(c.seeds), p_text(c.p)[4:], p_text(c.corrected)[4:], *margin,
+                _verdict(a.metric, c),
             ]
         )  # fmt: skip
-    columns = ["pair", "difference", "95 % interval", "P(first better)", "common seeds", "p", "p after Holm", "verdict"]
-    return TextTable(columns, rows)
+    columns = ["pair", "difference", "95 % interval", "P(first better)", "common seeds", "p", "p after Holm"]
+    level = [f"p of {difference(a.metric, c.margin)} or more, after Holm" for c in a.comparisons[:1] if c.margin is not None]
+    return TextTable([*columns, *level, "verdict"], rows)
+
+
+def _verdict(metric: str, c: Comparison) -> str:
+    near = [f"within {difference(metric, c.margin)}"] if c.equivalent and c.margin is not None else []
+    if c.separated:
+        return ", ".join([(c.first if c.difference > 0 else c.second) + " is better", *near])
+    return f"level {near[0]}" if near else "not told apart" if c.margin is None else "open"
 
 
 def counts(runs: Sequence[Run]) -> str:

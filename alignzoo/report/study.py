@@ -45,7 +45,8 @@ class TuningOutcome(TypedDict):
 class Study:
     """`vary` names the settings that differ on purpose and make conditions, each compared by itself. `sweep` names those (the
     KL strength) whose values make one frontier: algorithms are then compared by the area under theirs. `planned` are the
-    comparisons decided on beforehand; none: all pairs. `threshold` is the share of the gap that curves are asked about.
+    comparisons decided on beforehand; none: all pairs. `margin` is how far apart two may be and count as level; none: not asked.
+    `threshold` is the share of the gap that curves are asked about.
     """
 
     command: list[str] = field(default_factory=list)
@@ -56,6 +57,7 @@ class Study:
     tuning: list[TuningOutcome] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     threshold: float = 0.9
+    margin: float | None = None
 
 
 def read(folders: Sequence[Path]) -> Study:
@@ -68,6 +70,7 @@ def read(folders: Sequence[Path]) -> Study:
         vary=_joined(study.vary for study in studies), sweep=_joined(study.sweep for study in studies),
         planned=_joined(study.planned for study in studies), tuning=_joined(study.tuning for study in studies),
         failed={run: why for study in studies for run, why in study.failed.items()}, threshold=studies[0].threshold,
+        margin=studies[0].margin,
     )  # fmt: skip
 
 

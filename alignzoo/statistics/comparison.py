@@ -1,4 +1,5 @@
-"""Which algorithm is better, and how sure that is: paired tests on common seeds, corrected for how many there are."""
+"""Which algorithm is better, or that two are level, and how sure that is: paired tests on common seeds, corrected for how many
+there are."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ EXACT_SEEDS = 40  # two halves of 2^20 sums each; more are tested on random sign
 
 @dataclass(frozen=True)
 class Comparison:
-    """First against second on their common seeds. `corrected` is p after Holm's correction for all comparisons made."""
+    """First against second on their common seeds. `corrected` is p after Holm's correction for all comparisons made. Where there
+    is a `margin`, `equivalence_p` is that of a difference beyond it, see `equivalence_p`."""
 
     first: str
     second: str
@@ -28,10 +30,18 @@ class Comparison:
     corrected: float
     improvement: float
     improvement_interval: Ends | None
+    margin: float | None = None
+    equivalence_p: float = 1.0
+    equivalence_corrected: float = 1.0
 
     @property
     def separated(self) -> bool:
         return self.corrected <= LEVEL
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the difference is shown to be smaller than the margin."""
+        return self.margin is not None and self.equivalence_corrected <= LEVEL
 
     def turned(self) -> Comparison:
         """The second against the first."""
@@ -39,17 +49,20 @@ class Comparison:
         def ends(interval: Ends | None, about: float) -> Ends | None:
             return None if interval is None else (about - interval[1], about - interval[0])
 
-        return Comparison(
-            self.second, self.first, self.seeds, -self.difference, ends(self.interval, 0.0), self.p, self.corrected,
-            1 - self.improvement, ends(self.improvement_interval, 1.0),
+        return replace(
+            self, first=self.second, second=self.first, difference=-self.difference, interval=ends(self.interval, 0.0),
+            improvement=1 - self.improvement, improvement_interval=ends(self.improvement_interval, 1.0),
         )  # fmt: skip
 
 
 def compare(
-    scores: Mapping[str, Mapping[int, float]], pairs: Sequence[tuple[str, str]] | None = None, most: float = inf
+    scores: Mapping[str, Mapping[int, float]],
+    pairs: Sequence[tuple[str, str]] | None = None,
+    most: float = inf,
+    margin: float | None = None,
 ) -> list[Comparison]:
     """Every pair of `scores[algorithm][seed]`, or the planned `pairs` alone, in the given order; `most` is how far apart two
-    scores can be, beyond which no interval of a difference goes.
+    scores can be, beyond which no interval of a difference goes. With a `margin`, each is tested for equivalence too.
 
     A pair without a common seed has p = 1. Holm's correction is over all pairs compared.
     """
@@ -59,16 +72,16 @@ def compare(
         common = sorted(scores[first].keys() & scores[second].keys())
         sides = (np.array([scores[name][seed] for seed in common], dtype=np.float64) for name in (first, second))
         differences.append((first, second, _apart(*sides)))
-    ps = [sign_flip_p(d) for *_, d in differences]
-    corrected = holm(ps)
-    return [
+    comparisons = [
         Comparison(
             first, second, len(d), float(d.mean()) if len(d) else 0.0,
-            within(mean_interval(d), (-most, most)) if len(d) > 1 else None, p, q,
+            within(mean_interval(d), (-most, most)) if len(d) > 1 else None, sign_flip_p(d), 1.0,
             *probability_of_improvement(list(scores[first].values()), list(scores[second].values())),
+            margin, 1.0 if margin is None else equivalence_p(d, margin),
         )
-        for (first, second, d), p, q in zip(differences, ps, corrected, strict=True)
+        for first, second, d in differences
     ]  # fmt: skip
+    return corrected_together([comparisons])[0]
 
 
 def _apart(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -77,17 +90,34 @@ def _apart(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def corrected_together(groups: Sequence[Sequence[Comparison]]) -> list[list[Comparison]]:
-    """The same comparisons with Holm's correction over all of them: one family of tests, not one a group."""
-    together = iter(holm([c.p for group in groups for c in group]))
-    return [[replace(c, corrected=next(together)) for c in group] for group in groups]
+    """The same comparisons with Holm's correction over all of them: one family of tests, not one a group.
+
+    Tests of equivalence belong to it. Two algorithms can't both be the same and be further apart than the margin, so no more
+    hypotheses hold at once than there are pairs (Shaffer 1986, Modified sequentially rejective multiple test procedures)."""
+    every = [c for group in groups for c in group]
+    equivalences = [c.equivalence_p for c in every if c.margin is not None]
+    together = iter(holm([*(c.p for c in every), *equivalences], len(every)))
+    differences = [[replace(c, corrected=next(together)) for c in group] for group in groups]
+    return [
+        [c if c.margin is None else replace(c, equivalence_corrected=next(together)) for c in group] for group in differences
+    ]
 
 
 def behind(first: Sequence[Comparison], second: Sequence[Comparison]) -> list[Comparison]:
     """The `second` comparisons, each with p no smaller than the largest of the `first`: they are looked at only where all of
     those are claims, so that both families together make a false claim as rarely as one (serial gatekeeping; Westfall and
     Krishen 2001, Optimally weighted, fixed sequence and gatekeeper multiple testing procedures, section 4)."""
-    least = max((c.corrected for c in first), default=0.0)
-    return [replace(c, corrected=max(c.corrected, least)) for c in second]
+    least = max((min(c.corrected, c.equivalence_corrected) for c in first), default=0.0)
+    return [
+        replace(c, corrected=max(c.corrected, least), equivalence_corrected=max(c.equivalence_corrected, least)) for c in second
+    ]
+
+
+def equivalence_p(differences: Sequence[float] | np.ndarray, margin: float) -> float:
+    """p of a difference that is no smaller than `margin` on either side: the larger of two one-sided tests (Schuirmann 1987, A
+    comparison of the two one-sided tests procedure and the power approach), each the half of `sign_flip_p` about that end."""
+    d = np.asarray(differences, dtype=np.float64)
+    return max(sign_flip_p(inside) / 2 if inside.sum() > 0 else 1.0 for inside in (margin + d, margin - d))
 
 
 def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
@@ -129,13 +159,13 @@ def seeds_needed(comparisons: int = 1, level: float = LEVEL) -> int:
     return ceil(log2(2 * comparisons / level))
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """Holm (1979), "A simple sequentially rejective multiple test procedure": the i-th smallest of m, times m - i + 1, made
-    non-decreasing, at most 1. In the order given.
+def holm(ps: Sequence[float], most: int | None = None) -> list[float]:
+    """Holm (1979), "A simple sequentially rejective multiple test procedure": the i-th smallest of m, times m - i + 1 (or times
+    `most`, if no more hypotheses can hold at once), made non-decreasing, at most 1. In the order given.
     """
     corrected, highest = [0.0] * len(ps), 0.0
     for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
+        highest = max(highest, min(1.0, min(len(ps) - rank, most or len(ps)) * ps[index]))
         corrected[index] = highest
     return corrected
 

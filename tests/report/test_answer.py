@@ -82,6 +82,27 @@ def test_planned_pairs_alone_are_spoken_of(tmp_path):
     assert how.endswith("corrected for 2 comparisons (Holm). No other pair was to be compared.")
 
 
+def test_planned_pairs_are_level_within_a_margin_better_or_open(tmp_path):
+    """a is 1 point ahead of b on each of 8 seeds, and c 0 to 7 points ahead of d, 3.5 on average."""
+    for seed in range(8):
+        for label, gap in {"a": 0.7, "b": 0.69, "c": 0.5 + 0.01 * seed, "d": 0.5, "e": 0.4}.items():
+            write_run(tmp_path / f"{label}-{seed}", label, seed, gap)
+    study = Study(planned=[["a", "b"], ["c", "d"], ["d", "e"]], margin=0.02)
+    (a,) = analyse(named(find([tmp_path]).runs), study)
+    assert a.headline == "a is better than b, by less than 2.0 points, c is better than d, d is better than e."
+    table = sections.comparisons(a)
+    assert table.columns[-2:] == ["p of 2.0 points or more, after Holm", "verdict"]
+    # 2 / 2^8 of two sides, of which equivalence has one, and twice that where a difference is 0: times the 3 hypotheses that
+    # can hold at once
+    assert [row[-4:] for row in table.rows] == [
+        ["0.0078", "0.023", "0.012", "a is better, within 2.0 points"],
+        ["0.016", "0.047", "1", "c is better"],
+        ["0.0078", "0.023", "1", "d is better"],
+    ]
+    (a,) = analyse(named(find([tmp_path]).runs), Study(planned=[["a", "b"]], margin=0.005))
+    assert a.headline == "a is better than b."
+
+
 def test_over_conditions_planned_pairs_are_spoken_of_too(tmp_path):
     for noise, level in (("0", 0.5), ("1", 0.3)):
         for algorithm, gap in (("ppo", 0.9), ("dpo", level), ("sft", 0.1)):

@@ -11,6 +11,7 @@ from alignzoo.statistics.comparison import (
     behind,
     compare,
     corrected_together,
+    equivalence_p,
     holm,
     probability_of_improvement,
     seeds_needed,
@@ -106,6 +107,21 @@ def test_identical_algorithms_cannot_be_told_apart():
     (found,) = compare({"this": scores, "that": dict(scores)})
     assert (found.p, found.corrected, found.difference, found.interval) == (1.0, 1.0, 0.0, (0.0, 0.0))
     assert found.improvement == 0.5 and not found.separated
+
+
+def test_equivalence_by_two_one_sided_tests():
+    """Differences of 0 and 1 beside a margin of 2: 2 + d and 2 - d are positive for both seeds, so 1 of 4 sign flips has so
+    large a sum. -3 and 1: of 2 + d, (-1, 3), the flips (1, 3) have a larger sum and (-1, 3) the same, 2 of 4."""
+    assert equivalence_p([0.0, 1.0], 2.0) == 0.25
+    assert equivalence_p([-3.0, 1.0], 2.0) == 0.5
+    assert equivalence_p([3.0, 3.0], 2.0) == 1.0
+    assert equivalence_p([], 2.0) == 1.0
+
+
+def test_no_more_hypotheses_count_than_can_hold_at_once():
+    """Holm's factors 4, 3, 2, 1, cut at 2."""
+    assert holm([0.01, 0.02, 0.03, 0.5], 2) == [0.02, 0.04, 0.06, 0.5]
+    assert holm([0.01, 0.02, 0.03, 0.5]) == [0.04, 0.06, 0.06, 0.5]
 
 
 def test_half_the_signal_is_found_worse_at_eight_seeds():
