@@ -88,10 +88,9 @@ class Analysis:
 
     @property
     def selective(self) -> bool:
-        """Whether some pairs were never compared, so that nothing can be called the best, or each was to be called level or not."""
-        return (
-            any(c.margin for c in self.comparisons) or len(self.comparisons) < len(self.entries) * (len(self.entries) - 1) // 2
-        )
+        """Whether some pairs were never compared, so that nothing can be called the best, or each is asked about by itself."""
+        every = len(self.entries) * (len(self.entries) - 1) // 2
+        return len(self.comparisons) < every or any(c.margin for c in self.comparisons)
 
     @property
     def verdicts(self) -> list[Comparison]:

@@ -41,8 +41,8 @@ def _environment() -> Environment:
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined)
     environment.globals.update(
-        title=metric_table.title, level=LEVEL, ahead=ahead, difference=difference, listed=listed, number=number, p=p_text, score=score,
-        value=value_text,
+        title=metric_table.title, level=LEVEL, ahead=ahead, difference=difference, listed=listed, number=number, p=p_text,
+        score=score, value=value_text,
     )  # fmt: skip
     return environment
 

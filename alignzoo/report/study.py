@@ -45,8 +45,8 @@ class TuningOutcome(TypedDict):
 class Study:
     """`vary` names the settings that differ on purpose and make conditions, each compared by itself. `sweep` names those (the
     KL strength) whose values make one frontier: algorithms are then compared by the area under theirs. `planned` are the
-    comparisons decided on beforehand; none: all pairs. `margin` is how far apart two may be and count as level; none: not asked.
-    `threshold` is the share of the gap that curves are asked about.
+    comparisons decided on beforehand; none: all pairs. `margin` is how far apart two may be and count as level; none:
+    not asked. `threshold` is the share of the gap that curves are asked about.
     """
 
     command: list[str] = field(default_factory=list)

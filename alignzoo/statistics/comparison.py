@@ -18,8 +18,8 @@ EXACT_SEEDS = 40  # two halves of 2^20 sums each; more are tested on random sign
 
 @dataclass(frozen=True)
 class Comparison:
-    """First against second on their common seeds. `corrected` is p after Holm's correction for all comparisons made. Where there
-    is a `margin`, `equivalence_p` is that of a difference beyond it, see `equivalence_p`."""
+    """First against second on their common seeds. `corrected` is p after Holm's correction for all comparisons made.
+    `equivalence_p` is that of a difference beyond the `margin`, where there is one."""
 
     first: str
     second: str

@@ -61,7 +61,8 @@ def test_where_all_fail_there_is_no_report(pretend: Pretend, capsys: pytest.Capt
 
 def test_the_folder_says_what_was_compared(pretend: Pretend) -> None:
     argv = ["algorithms=[dpo,half:dpo]", "seeds=1", "folder=here", "suite.vary.data.vocabulary=[6]",
-            "suite.sweep.data.beta=[1]", "suite.planned=[[dpo,half],[ppo,half]]", "suite.threshold=0.5", "suite.margin=0.02"]  # fmt: skip
+            "suite.sweep.data.beta=[1]", "suite.planned=[[dpo,half],[ppo,half]]", "suite.threshold=0.5",
+            "suite.margin=0.02"]  # fmt: skip
     pretend(argv)
     assert bench.main(argv) == 0
     assert study() == {
