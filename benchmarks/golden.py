@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = Path("runs/golden"), Path("benchmarks/results")
 CLAIMS = Path("benchmarks/claims")
 EXACT = ("exact", "exact-noisy", "exact-hard", "frontier", "budget", "trl", "identical", "halved", "discriminator")
-SUITES = (*EXACT, "sentiment", "overoptimisation")
+LITERATURE = ("variants", "semi_online", "refill")
+SUITES = (*EXACT, "zoo", *LITERATURE, "sentiment", "overoptimisation")
 SPENT = "seconds.txt"  # what all attempts at a bench have taken, in its folder
 PAGE = """# Results
 

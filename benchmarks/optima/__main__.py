@@ -13,16 +13,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from alignzoo.batch import Batch, Completions, Pairs, Rated
 from alignzoo.config.registry import Registry
 from alignzoo.contracts import Algorithm, Couples, OnlineAlgorithm
 from benchmarks.optima.solve import CLOSE, Drawn, minimum, objective
-from benchmarks.optima.task import Task
+from benchmarks.optima.task import Task, divergence
+from benchmarks.optima.trained import SAMPLES, Distances, distances
 
 RESULTS = Path(__file__).parents[1] / "results" / "optima"
 BETA = 1.0  # of losses that have one and a reference
@@ -46,6 +47,16 @@ finite minimum where log-odds of more than 50 make it better still. "At a kink":
 The reference has E[r] {reward:.3f}, pi\\*(1) {best:.3f} at a KL of {kl:.3f}. Not here: losses that compare the records of a
 batch, draw at random, learn from samples of their own, or whose reference moves.
 
+## Where training ends
+
+A network of `model=small`, trained into a reference of its own on the same strings, with `experiment=exact` and {samples:,}
+completions (a pair is two). KL from the policy to the minimum of its loss and to pi\\*(1), before training and after it, in
+nats: what moved to its own minimum and away from pi\\* has done what its loss says.
+
+| algorithm | to its own, before | after | to pi\\*(1), before | after |
+|---|---|---|---|---|
+{trained}
+
 `python -m benchmarks.optima`
 """
 
@@ -63,22 +74,17 @@ class Row:
     off: float | None = None
     reward: float | None = None
     to_reference: float | None = None
+    trained: Distances | None = None
 
-
-def divergence(p: Tensor, q: Tensor) -> float:
-    """KL(p || q), from log-probs."""
-    return float((p.exp() * (p - q)).sum())
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> Row:
+        return cls(**{**values, "trained": Distances(**values["trained"])})
 
 
 def nearest(task: Task, logprobs: Tensor) -> tuple[float, float]:
     """The beta, of either sign of the reward, whose pi* is nearest, and how near."""
     search = minimize_scalar(lambda inverse: divergence(logprobs, task.tilted(inverse)), bracket=(0.0, 1.0), tol=1e-12)
     return float(1 / search.x), max(float(search.fun), 0.0)
-
-
-def data(task: Task, view: type[Batch]) -> tuple[Batch, Tensor] | None:
-    """All records and their probabilities."""
-    return {Pairs: task.pairs, Rated: task.rated, Completions: task.demonstrations}.get(view)
 
 
 def solvable(kind: type) -> bool:
@@ -91,7 +97,7 @@ def measured(name: str, kind: type[Algorithm], task: Task) -> Row | None:
     roles = algorithm.roles()
     if "reference" in roles and "beta" in {f.name for f in fields(algorithm)}:
         algorithm = kind(beta=BETA)  # type: ignore[call-arg]
-    records = data(task, algorithm.data)
+    records = task.records(algorithm.data)
     still = all(role.follows is None for role in roles.values())
     if records is None or "policy" not in roles or roles.keys() - {"policy", "reference"} or not still:
         return None
@@ -129,8 +135,13 @@ def page(task: Task, rows: Sequence[Row]) -> str:
             cells += [f"{row.reward:.3f}", f"{row.to_reference:.3f} |"]
         lines.append(" | ".join(cells))
     best = task.tilted(1.0)
+    ends = [(row.algorithm, row.trained) for row in rows if row.trained]
+    nats = lambda value: "" if value is None else f"{value:.3f}"  # noqa: E731
     return PAGE.format(
-        completions=task.tree.completions, tokens=task.tokens, length=task.length, scale=task.scale, rows="\n".join(lines),
+        samples=SAMPLES, trained="\n".join(
+            f"| `{name}` | {' | '.join(map(nats, (d.start_to_own, d.end_to_own, d.start_to_optimum, d.end_to_optimum)))} |"
+            for name, d in ends
+        ), completions=task.tree.completions, tokens=task.tokens, length=task.length, scale=task.scale, rows="\n".join(lines),
         reward=float(task.reference.exp() @ task.rewards), best=float(best.exp() @ task.rewards),
         kl=divergence(best, task.reference),
     )  # fmt: skip
@@ -157,13 +168,13 @@ def sentence(row: Row, completions: int) -> str:
 def main(names: Sequence[str]) -> None:
     torch.set_default_dtype(torch.float64)
     task, registry, path = Task(), Registry(), RESULTS / "results.json"
-    rows = {row["algorithm"]: Row(**row) for row in json.loads(path.read_text())} if names and path.exists() else {}
+    rows = {row["algorithm"]: Row.read(row) for row in json.loads(path.read_text())} if names and path.exists() else {}
     for name in names or registry.names("algorithm"):
         kind = registry.load("algorithm", name)
         if registry.get("algorithm", name).preset or not solvable(kind):
             continue
         if row := measured(name, kind, task):
-            rows[name] = row
+            rows[name] = row = replace(row, trained=distances(name))
             print(json.dumps(asdict(row)), flush=True)
     ordered = sorted(rows.values(), key=lambda row: (row.data, row.algorithm))
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from alignzoo.batch import Completions, Pairs, Prompts, Rated
+from alignzoo.batch import Batch, Completions, Pairs, Prompts, Rated
 from alignzoo.data.exact.grammar import rewards, source_policy
 from alignzoo.data.exact.optimum import StringTree, completion_logprobs, optimal_policy
 from alignzoo.testing.fakes import TablePolicy
+
+
+def divergence(p: Tensor, q: Tensor) -> float:
+    """KL(p || q), from log-probs."""
+    return float((p.exp() * (p - q)).sum())
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,11 @@ class Task:
             prompts=prompts, prompt_of=torch.zeros_like(rows), ids=ids, attended=attended, scored=attended, truncated=~ended,
             row=rows,
         )  # fmt: skip
+
+    def records(self, view: type[Batch]) -> tuple[Batch, Tensor] | None:
+        """All records and their probabilities, where they are few enough."""
+        properties = {Pairs: "pairs", Rated: "rated", Completions: "demonstrations"}
+        return getattr(self, properties[view]) if view in properties else None
 
     @cached_property
     def pairs(self) -> tuple[Pairs, Tensor]:

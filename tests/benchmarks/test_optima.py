@@ -11,6 +11,7 @@ import torch
 from alignzoo.config.registry import Registry
 from benchmarks.optima import __main__ as command
 from benchmarks.optima.task import Categorical, Task
+from benchmarks.optima.trained import RunTask, distances
 
 TASK = Task(tokens=2, length=2)
 
@@ -33,7 +34,7 @@ def test_cards_say_what_came_out() -> None:
     assert len(solved) >= 20
     for line in solved:
         card = registry.card("algorithm", line["algorithm"])
-        assert f"{command.sentence(command.Row(**line), Task().tree.completions)}." in card.text, line["algorithm"]
+        assert f"{command.sentence(command.Row.read(line), Task().tree.completions)}." in card.text, line["algorithm"]
 
 
 def test_all_data_are_there_once() -> None:
@@ -71,6 +72,23 @@ def test_the_squared_loss_has_its_normal_equations() -> None:
     solved = row("ipo_sum")
     assert solved.to_reference == pytest.approx(command.divergence(own, TASK.reference), abs=1e-7)
     assert solved.to_optimum == pytest.approx(command.divergence(own, TASK.tilted(1.0)), abs=1e-7)
+
+
+def test_pairs_of_a_run_are_two_completions() -> None:
+    """Of three completions with probabilities 1/2, 1/4, 1/4, the second is drawn among the rest: the pair of the first two
+    comes as (1/2)(1/4) / (1/2) + (1/4)(1/2) / (3/4) = 5/12 in either order."""
+    task = RunTask(tokens=2, length=1, tables=(torch.tensor([0.5, 0.25, 0.25]).log(), torch.zeros(3)))
+    _, mass = task.pairs
+    torch.testing.assert_close(mass.view(3, 3)[0], torch.tensor([0, 5 / 24, 5 / 24]))
+    assert mass.sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_a_run_ends_nearer_to_its_own_minimum() -> None:
+    """IPO's lies elsewhere than pi*."""
+    run = distances("ipo", 4000)
+    assert run.end_to_own is not None and run.start_to_own is not None
+    assert run.end_to_own < run.start_to_own / 2
+    assert run.start_to_optimum > 2 * run.start_to_own
 
 
 def test_what_runs_off_is_told() -> None:
