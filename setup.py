@@ -17,6 +17,7 @@ setup(
             "**/*.safetensors",
             "report/templates/*",
             "cli/templates/**/*",
+            "label/templates/*",
             "stories/*",
         ],
         "alignzoo_conf": ["**/*.yaml"],

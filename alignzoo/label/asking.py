@@ -98,6 +98,7 @@ class Asker:
         """Until all are answered, or for `timeout`; tells of mistakes at once, and how many are answered every now and then."""
         self.tell(
             f"{len(items)} completions wait for people: alignzoo label {request}\n"
+            f"or on a page, with what is asked later: alignzoo label {self.folder} --serve\n"
             f"or fill in the column {spreadsheet.ANSWER[items[0].kind]} of {requests.table_of(request)}"
         )
         began = spoke = time.monotonic()

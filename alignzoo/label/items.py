@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from alignzoo.data.rows import Text
 
-Answer = float | list[int] | None  # a rating, or a rank for each completion, 1 is best; None: skipped
+Answer = float | list[int] | str | None  # a rating; a rank for each completion, 1 is best; a better text; None: skipped
 Row = Mapping[str, Any]  # of a JSON Lines file
 
 PREFERRED: dict[str, list[int]] = {"first": [1, 2], "second": [2, 1], "tie": [1, 1]}
@@ -20,11 +20,17 @@ SKIPPED = "skip"
 
 
 class QuestionKind(Enum):
-    """What is asked: which of two is better, how good one is, or the order of several."""
+    """What is asked: which of two is better, how good one is, the order of several, or what one should have been."""
 
     pairs = "pairs"
     ratings = "ratings"
     rankings = "rankings"
+    corrections = "corrections"
+
+    @property
+    def of_one(self) -> bool:
+        """Whether it is about one completion."""
+        return self in (QuestionKind.ratings, QuestionKind.corrections)
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,16 @@ def read_answer(value: object, question: Item, scale: Scale) -> Answer:
     """An answer as a file or a cell holds it. Raises ValueError, saying what it must be.
 
     Ratings: a number of the scale. Pairs: first, second or tie. Rankings: a rank for each completion, 1 is best and equal ones
-    tie, as a list or as text such as "2 1 1". null or skip: no answer is wanted from this rater.
+    tie, as a list or as text such as "2 1 1". Corrections: text. null or skip: no answer is wanted from this rater.
     """
     if value is None or value == SKIPPED:
         return None
     if question.kind is QuestionKind.ratings:
         return _rating(value, scale)
+    if question.kind is QuestionKind.corrections:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"{value!r:.40} must be text, or skip")
+        return value
     if question.kind is QuestionKind.pairs and isinstance(value, str):
         if value.strip().lower() not in PREFERRED:
             raise ValueError(f"{value!r:.40} must be first, second, tie or skip")
@@ -103,6 +113,16 @@ def stored(answer: Answer, kind: QuestionKind) -> object:
     if kind is QuestionKind.pairs and answer is not None:
         return next(name for name, ranks in PREFERRED.items() if ranks == answer)
     return answer
+
+
+def last_content(completion: Text) -> str:
+    """What a correction is of: the text, or that of the last message."""
+    return completion if isinstance(completion, str) else str(completion[-1].get("content") or "")
+
+
+def corrected(completion: Text, content: str) -> Text:
+    """The completion with `content` in the place of its `last_content`."""
+    return content if isinstance(completion, str) else [*completion[:-1], {**completion[-1], "content": content}]
 
 
 def _rating(value: object, scale: Scale) -> float:
@@ -129,4 +149,5 @@ def _ranks(value: object, size: int) -> list[int]:
 
 
 def _hash(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()  # half a surrogate pair is no UTF-8

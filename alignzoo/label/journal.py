@@ -12,7 +12,7 @@ from typing import Any
 
 from alignzoo.common.folder import line, objects
 from alignzoo.errors import UserError
-from alignzoo.label.items import Answer, Item, QuestionKind, Row, Scale, read_answer, read_item, stored
+from alignzoo.label.items import Answer, Item, QuestionKind, Row, Scale, corrected, read_answer, read_item, stored
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class RaterAnswer:
     item: Item
     rater: str
     answer: Answer
+    note: str = ""
 
 
 class Journal:
@@ -33,12 +34,14 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, rater: str, about: Item, answer: Answer, scale: Scale) -> None:
-        row = {**about.described(), "rater": rater, "answer": stored(answer, about.kind)}
+    def append(self, rater: str, about: Item, answer: Answer, scale: Scale, note: str = "") -> None:
+        row: dict[str, object] = {**about.described(), "rater": rater, "answer": stored(answer, about.kind)}
         if about.kind is QuestionKind.ratings:
             row["scale"] = [scale.low, scale.high]
         if about.writers:
             row["written_by"] = list(about.writers)
+        if note:
+            row["note"] = note
         self._write(row)
 
     def withdraw(self, rater: str, about: Item) -> None:
@@ -56,7 +59,8 @@ class Journal:
                 standing.pop(place, None)
                 if not row.get("withdrawn"):
                     about = read_item(row)
-                    standing[place] = RaterAnswer(about, place[1], read_answer(row["answer"], about, Scale.read(row)))
+                    answer, note = read_answer(row["answer"], about, Scale.read(row)), str(row.get("note") or "")
+                    standing[place] = RaterAnswer(about, place[1], answer, note)
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{self.path}, line {number}: no answer that alignzoo label wrote ({error})") from None
         return list(standing.values())
@@ -95,13 +99,27 @@ def data_rows(answers: Iterable[RaterAnswer]) -> list[dict[str, Any]]:
     """What a data source reads: a row for each item, with the votes of all who didn't skip it.
 
     A pair's votes are 1 for the chosen, 0 for the rejected and 0.5 for a tie, where more chose the chosen; those on a rating
-    are the ratings; those on a ranking, ranks of its completions.
+    are the ratings; those on a ranking, ranks of its completions. Each correction is a row of its own, a demonstration.
     """
     groups = by_item(answer for answer in answers if answer.answer is not None)
     return [
-        _row(group[0].item, [answer.answer for answer in group], [answer.rater for answer in group])
+        row
         for group in groups.values()
+        for row in (
+            map(_demonstration, group)
+            if group[0].item.kind is QuestionKind.corrections
+            else [_row(group[0].item, [answer.answer for answer in group], [answer.rater for answer in group])]
+        )
     ]
+
+
+def _demonstration(answer: RaterAnswer) -> dict[str, Any]:
+    about = answer.item
+    return {
+        "prompt": about.prompt,
+        "completion": corrected(about.completions[0], str(answer.answer)),
+        "written_by": [answer.rater],
+    }
 
 
 def _row(about: Item, answers: list[Any], raters: list[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def items(paths: Sequence[Path], kind: QuestionKind, seed: int, limit: int = 0) 
     Pairs are each two completions of a prompt, rankings all of them; equal ones count once. Raises UserError where there is
     nothing to ask.
     """
-    compared = kind is not QuestionKind.ratings and sum(path.is_dir() for path in paths) == 1
+    compared = not kind.of_one and sum(path.is_dir() for path in paths) == 1
     prompts: dict[str, tuple[Text, dict[str, Written]]] = {}
     for path in paths:
         for prompt, completion, writer in _of_run(path, compared) if path.is_dir() else _of_file(path):
@@ -31,9 +31,9 @@ def items(paths: Sequence[Path], kind: QuestionKind, seed: int, limit: int = 0) 
     questions = [question for prompt, texts in prompts.values() for question in _about(prompt, list(texts.values()), kind)]
     unique = sorted({question.id: question for question in questions}.values(), key=lambda question: question.id)
     if not unique:
-        few = "two different completions of any prompt" if kind is not QuestionKind.ratings else "completions"
+        few = "completions" if kind.of_one else "two different completions of any prompt"
         remedy = "give another run beside" if all(path.is_dir() for path in paths) else "list several in 'completions'"
-        remedy = "" if kind is QuestionKind.ratings else f"\n{remedy}, or ask for ratings: --as ratings"
+        remedy = "" if kind.of_one else f"\n{remedy}, or ask for ratings: --as ratings"
         raise UserError(f"{', '.join(map(str, paths))}: there are no {few}: nothing to ask{remedy}")
     random.Random(seed).shuffle(unique)
     return unique[: limit or None]
@@ -41,11 +41,11 @@ def items(paths: Sequence[Path], kind: QuestionKind, seed: int, limit: int = 0) 
 
 def _about(prompt: Text, completions: list[Written], kind: QuestionKind) -> list[Item]:
     """What to ask about the completions of a prompt."""
-    sizes = {QuestionKind.ratings: 1, QuestionKind.pairs: 2, QuestionKind.rankings: max(2, len(completions))}
+    size = 1 if kind.of_one else 2 if kind is QuestionKind.pairs else max(2, len(completions))
     named = any(writer for _, writer in completions)
     return [
         item(kind, prompt, [text for text, _ in group], [writer for _, writer in group] if named else ())
-        for group in combinations(completions, sizes[kind])
+        for group in combinations(completions, size)
     ]
 
 

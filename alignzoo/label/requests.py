@@ -21,6 +21,7 @@ from alignzoo.label.spreadsheet import Complain
 
 PREFIX = "request-"
 ANSWERS = ".answers.jsonl"
+FOLDER = ".labels"  # after the name of a run whose requests are in it
 SOMEONE = "someone"  # who answers without giving a name
 
 
@@ -29,12 +30,17 @@ def in_folder(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{PREFIX}*.jsonl") if not path.name.endswith(ANSWERS))
 
 
-def among(paths: Sequence[Path]) -> Path | None:
-    """The request among files and folders; None where there is none. Raises UserError for a request that is not alone."""
-    requests = [path for path in paths if path.name.startswith(PREFIX) and path.suffix == ".jsonl" and path.is_file()]
-    if requests and len(paths) > 1:
-        raise UserError(f"{requests[0]} is a request, which is answered by itself: leave the others out")
-    return requests[0] if requests else None
+def among(paths: Sequence[Path], wait: bool = False) -> Path | None:
+    """The request, or the folder of requests, among files and folders; None where there is none. With `wait` a folder that a
+    run will put its requests into is one already. Raises UserError for one that is not alone."""
+    waiting = [path for path in paths if _is_request(path) or in_folder(path) or (wait and path.suffix == FOLDER)]
+    if waiting and len(paths) > 1:
+        raise UserError(f"{waiting[0]} is a request, which is answered by itself: leave the others out")
+    return waiting[0] if waiting else None
+
+
+def _is_request(path: Path) -> bool:
+    return path.name.startswith(PREFIX) and path.suffix == ".jsonl" and path.is_file()
 
 
 def table_of(request: Path) -> Path:
@@ -108,4 +114,5 @@ def _take(row: Row | None, by_id: dict[str, Item], scale: Scale, standing: dict[
         return
     if "answer" not in row:
         raise ValueError("no 'answer'; null is one that is skipped")
-    standing[key, rater] = RaterAnswer(by_id[key], rater, read_answer(row["answer"], by_id[key], scale))
+    note = str(row.get("note") or "")
+    standing[key, rater] = RaterAnswer(by_id[key], rater, read_answer(row["answer"], by_id[key], scale), note)

@@ -1,133 +1,91 @@
-"""One rater at a terminal: one item after the other, until all are answered or the rater has had enough."""
+"""A rater's way through the questions, whatever shows them: what is next, in which order, what is kept, what is undone."""
 
 from __future__ import annotations
 
 import random
-import re
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from alignzoo.label.items import Answer, Item, QuestionKind, Scale, read_answer
-from alignzoo.label.journal import Journal
-from alignzoo.label.terminal import END, Keys, Screen
-
-COMMANDS = "s skip · u undo · q quit"
-ENTER, BACK = ("\n", "\r"), ("\x7f", "\b")
-PREFER = {"1": [1, 2], "a": [1, 2], "2": [2, 1], "b": [2, 1], "t": [1, 1], "=": [1, 1], "0": [1, 1]}
+from alignzoo.label.items import Answer, Item, Scale
+from alignzoo.label.journal import RaterAnswer
+from alignzoo.label.work import Work
 
 
-class Quit(Exception):
-    """The rater has had enough."""
+@dataclass(frozen=True)
+class Turn:
+    """Where a rater stands: `about` is what is asked now, None where nothing is, and `last` what `undo` would take back. What
+    enough others have answered counts as done."""
 
-
-class Undo(Exception):
-    """The rater wants the last answer back."""
+    about: Item | None
+    scale: Scale
+    done: int
+    total: int
+    last: RaterAnswer | None
 
 
 @dataclass(kw_only=True)
 class Session:
-    """Asks `rater` about every item but those `answered`, the ids of what they have answered, oldest first; calls `kept` after
-    each answer.
+    """One rater before the items of `works`, which is called anew at each turn: a running program may ask more.
 
-    Completions are shown in a random order, another for each rater, and answers kept in that of the item.
+    Nothing is remembered between turns but on disk: sessions of one rater may go on at the same time, and after a crash.
     """
 
-    items: Sequence[Item]
-    journal: Journal
+    works: Callable[[], Sequence[Work]]
     rater: str
-    keys: Keys
-    screen: Screen
-    scale: Scale = field(default_factory=Scale)
-    answered: Sequence[str] = ()
-    kept: Callable[[], None] = lambda: None
 
-    def run(self) -> int:
-        """How many items are left open when it ends."""
-        by_id = {question.id: question for question in self.items}
-        done = [by_id[name] for name in self.answered if name in by_id]
-        todo = deque(question for question in self.items if question.id not in set(self.answered))
-        while todo:
-            try:
-                answer = self._ask(todo[0], len(done))
-            except Quit:
-                break
-            except Undo:
-                if done:
-                    todo.appendleft(done.pop())
-                    self.journal.withdraw(self.rater, todo[0])
-                    self.kept()
-                continue
-            self.journal.append(self.rater, todo[0], answer, self.scale)
-            self.kept()
-            done.append(todo.popleft())
-        return len(todo)
+    def turn(self) -> Turn:
+        about, scale, left, total, last = None, Scale(), 0, 0, None
+        for work in self.works():
+            answers, ids = work.answers(), {item.id for item in work.items}
+            todo = work.open_to(self.rater, answers)
+            if about is None and todo:
+                about, scale = todo[0], work.scale
+            left, total = left + len(todo), total + len(work.items)
+            last = next((answer for answer in reversed(answers) if self._mine(answer) and answer.item.id in ids), last)
+        return Turn(about, scale, total - left, total, last)
 
-    def _ask(self, about: Item, done: int) -> Answer:
+    def places(self, about: Item) -> list[int]:
+        """The completions in the order in which they are shown: a random one, another for each rater."""
         places = list(range(len(about.completions)))
         random.Random(f"{self.rater} {about.id}").shuffle(places)
-        keys = f"{self._help(about)} · {COMMANDS}"
-        self.screen.show(about, places, f"{done + 1} of {len(self.items)} · {self.rater}", keys)
-        while True:
-            try:
-                answer = self._read(about)
-            except ValueError as error:
-                self.screen.say(f"{error}: {keys}")
-                continue
-            # ranks in the order shown, to ranks in the order of the item
-            return [answer[places.index(place)] for place in sorted(places)] if isinstance(answer, list) else answer
+        return places
 
-    def _help(self, about: Item) -> str:
-        if about.kind is QuestionKind.pairs:
-            return "1 or 2 is better · t tie"
-        if about.kind is QuestionKind.rankings:
-            return "the numbers from best to worst, = between those that tie, such as 2 1=3, Enter"
-        keys = self.scale.keys
-        return f"{keys[0]} worst to {keys[-1]} best" if keys else f"a number {self.scale}, Enter"
+    def answer(self, about: Item, answer: Answer, note: str = "") -> bool:
+        """Keeps an answer, with ranks in the order shown. False where this rater has answered otherwise meanwhile, which
+        stands. Raises LookupError for an item that nobody asks about any more."""
+        work, places = self._asking(about.id), self.places(about)
+        if isinstance(answer, list):
+            answer = [answer[places.index(place)] for place in sorted(places)]
+        with work.journal.alone():
+            before = self._standing(work, about.id)
+            if before is None:
+                work.journal.append(self.rater, about, answer, work.scale, note)
+        work.keep()
+        return before is None or (before.answer, before.note) == (answer, note)
 
-    def _read(self, about: Item) -> Answer:
-        """An answer in the order shown. Raises ValueError for one that is none."""
-        key = self._key()
-        if key == "s":
-            return None
-        if about.kind is QuestionKind.rankings:
-            return ordered(self._line(key), len(about.completions))
-        if about.kind is QuestionKind.ratings and not self.scale.keys:
-            return read_answer(self._line(key), about, self.scale)
-        answers = PREFER if about.kind is QuestionKind.pairs else {key: float(key) for key in self.scale.keys}
-        if key not in answers:
-            raise ValueError(f"{key!r} is no answer")
-        return answers[key]
+    def undo(self, item_id: str) -> RaterAnswer | None:
+        """Takes back this rater's answer to an item, and returns it; None where there is none."""
+        work = self._asking(item_id)
+        with work.journal.alone():
+            before = self._standing(work, item_id)
+            if before is not None:
+                work.journal.withdraw(self.rater, before.item)
+        work.keep()
+        return before
 
-    def _key(self) -> str:
-        key = self.keys.read().lower()
-        while key.isspace():
-            key = self.keys.read().lower()
-        if key in (END, "q"):
-            raise Quit
-        if key == "u":
-            raise Undo
-        return key
+    def item(self, item_id: str) -> tuple[Item, Scale]:
+        """Raises LookupError where nobody asks about it any more."""
+        work = self._asking(item_id)
+        return next(item for item in work.items if item.id == item_id), work.scale
 
-    def _line(self, first: str) -> str:
-        """What is typed up to Enter, shown as it is typed."""
-        typed, key = "", first
-        while key not in ENTER:
-            if key == END:
-                raise Quit
-            typed = typed[:-1] if key in BACK else typed + key
-            self.screen.typing(typed)
-            key = self.keys.read()
-        self.screen.say("")
-        return typed
+    def _asking(self, item_id: str) -> Work:
+        for work in self.works():
+            if any(item.id == item_id for item in work.items):
+                return work
+        raise LookupError(item_id)
 
+    def _standing(self, work: Work, item_id: str) -> RaterAnswer | None:
+        return next((answer for answer in work.answers() if self._mine(answer) and answer.item.id == item_id), None)
 
-def ordered(text: str, size: int) -> list[int]:
-    """Ranks of what is numbered 1 to `size`, from an order such as "2 1=3". Raises ValueError where it isn't one."""
-    text_of_groups = re.sub(r"[\s=]*=[\s=]*", "=", re.sub("[>,]", " ", text)).strip("=")
-    groups = [group.split("=") for group in text_of_groups.split()]
-    numbers = [str(number) for number in range(1, size + 1)]
-    if sorted(number for group in groups for number in group) != sorted(numbers):
-        raise ValueError(f"{text!r:.40} must name each of {', '.join(numbers)} once")
-    ranks = {number: rank for rank, group in enumerate(groups, 1) for number in group}
-    return [ranks[number] for number in numbers]
+    def _mine(self, answer: RaterAnswer) -> bool:
+        return answer.rater == self.rater

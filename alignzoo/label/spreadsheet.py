@@ -13,8 +13,13 @@ from alignzoo.errors import UserError, nearest
 from alignzoo.label.items import Item, QuestionKind, Scale, read_answer
 from alignzoo.label.journal import RaterAnswer
 
-TEXTS = {QuestionKind.pairs: ["first", "second"], QuestionKind.ratings: ["completion"]}  # columns of the completions
-ANSWER = {QuestionKind.pairs: "preferred", QuestionKind.ratings: "rating", QuestionKind.rankings: "ranks"}
+ONE = ["completion"]
+TEXTS = {QuestionKind.pairs: ["first", "second"], QuestionKind.ratings: ONE, QuestionKind.corrections: ONE}  # columns
+ANSWER = {
+    QuestionKind.pairs: "preferred", QuestionKind.ratings: "rating", QuestionKind.rankings: "ranks",
+    QuestionKind.corrections: "correction",
+}  # fmt: skip
+BOM = "\ufeff"  # by which spreadsheets know UTF-8
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 Complain = Callable[[str], None]
 
@@ -29,7 +34,7 @@ def write(path: Path, items: Sequence[Item]) -> None:
     for question in items:
         texts = zip(["prompt", *names], (question.prompt, *question.completions), strict=False)
         writer.writerow({"id": question.id, **{name: _cell(readable(text)) for name, text in texts}})
-    write_whole(path, out.getvalue())
+    write_whole(path, BOM + out.getvalue())
 
 
 def read(path: Path, items: Sequence[Item], scale: Scale, rater: str, complain: Complain | None = None) -> list[RaterAnswer]:

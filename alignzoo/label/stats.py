@@ -12,30 +12,15 @@ from rich.console import Console
 from alignzoo.common.console import table
 from alignzoo.common.folder import objects
 from alignzoo.data.raters import RATINGS, Vote, collected, compared, preferences, reported
-from alignzoo.data.rows import canonical
+from alignzoo.data.rows import Row, canonical
 from alignzoo.errors import UserError, printable
 from alignzoo.statistics.agreement import agreement
+
+Table = tuple[list[str], list[list[str]]]  # a head, or none, and rows
 
 
 def show(paths: Sequence[Path]) -> None:
     """Print tables. Raises UserError where the files hold no labels."""
-    votes = _votes(paths)
-    facts = reported(votes)
-    _print([], [[name.replace("_", " "), value] for name, value in facts.items()])
-    units, level = compared(votes)
-    rows: list[list[object]] = []
-    for pair in combinations(facts["names"], 2):
-        both = [{name: unit[name] for name in pair} for unit in units if all(name in unit for name in pair)]
-        if both:
-            measures = agreement(both, level)
-            rows.append([*pair, len(both), measures.get("raw_agreement"), measures.get("cohens_kappa")])
-    if len(facts["names"]) > 2:
-        _print(["rater", "rater", "both", "raw agreement", "Cohen's kappa"], rows)
-    _print(["written by", "over", "votes", "preferred", "tied"], _preferred(votes))
-    _print(["written by", "votes", "mean rating"], _rated(votes))
-
-
-def _votes(paths: Sequence[Path]) -> list[Vote]:
     rows = []
     for path in paths:
         if not path.is_file():
@@ -44,12 +29,38 @@ def _votes(paths: Sequence[Path]) -> list[Vote]:
             if line is None:
                 raise UserError(f"{path}, line {number}: not a JSON object")
             rows.append(canonical(line, f"{path}, line {number}", {}))
-    votes, _ = collected(rows)
-    if not votes:
+    shown = tables(rows)
+    if not shown:
         raise UserError(
             f"{', '.join(map(str, paths))}: no labels: give what alignzoo label made, or rows with votes or a rater"
         )
-    return votes
+    for head, cells in shown:
+        rich_table = table(*(head or [""] * len(cells[0])), show_header=bool(head))
+        for row in cells:
+            rich_table.add_row(*map(printable, row))
+        Console().print(rich_table)
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """What there is to say of these rows; nothing where nobody voted on any."""
+    votes, _ = collected(rows)
+    if not votes:
+        return []
+    facts = reported(votes)
+    units, level = compared(votes)
+    by_two: list[list[object]] = []
+    for pair in combinations(facts["names"], 2) if len(facts["names"]) > 2 else ():
+        both = [{name: unit[name] for name in pair} for unit in units if all(name in unit for name in pair)]
+        if both:
+            measures = agreement(both, level)
+            by_two.append([*pair, len(both), measures.get("raw_agreement"), measures.get("cohens_kappa")])
+    every: list[tuple[list[str], Sequence[Sequence[object]]]] = [
+        ([], [[name.replace("_", " "), value] for name, value in facts.items()]),
+        (["rater", "rater", "both", "raw agreement", "Cohen's kappa"], by_two),
+        (["written by", "over", "votes", "preferred", "tied"], _preferred(votes)),
+        (["written by", "votes", "mean rating"], _rated(votes)),
+    ]
+    return [(head, [list(map(_text, row)) for row in cells]) for head, cells in every if cells]
 
 
 def _preferred(votes: Sequence[Vote]) -> list[list[object]]:
@@ -75,15 +86,6 @@ def _rated(votes: Sequence[Vote]) -> list[list[object]]:
         if vote.kind == RATINGS and (writers := vote.row.columns.get("written_by")):
             ratings[writers[0]] += map(float, vote.ballots.values())
     return [[name, len(several), f"{sum(several) / len(several):.3g}"] for name, several in sorted(ratings.items())]
-
-
-def _print(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; nothing where it has no rows."""
-    if rows:
-        rich_table = table(*(head or [""] * len(rows[0])), show_header=bool(head))
-        for row in rows:
-            rich_table.add_row(*(printable(_text(value)) for value in row))
-        Console().print(rich_table)
 
 
 def _text(value: object) -> str:

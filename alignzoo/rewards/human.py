@@ -12,6 +12,7 @@ from alignzoo.contracts import Context, Reward, Source
 from alignzoo.errors import UserError, require
 from alignzoo.label.asking import Asker, mean
 from alignzoo.label.items import QuestionKind, Scale, item
+from alignzoo.label.requests import FOLDER
 from alignzoo.rewards.text_reward import Rating, TextReward, Written
 
 
@@ -19,8 +20,8 @@ from alignzoo.rewards.text_reward import Rating, TextReward, Written
 class Human(TextReward):
     """The mean rating of people, for whom the run waits.
 
-    Each rollout writes a request file and goes on when it is answered: with `alignzoo label REQUEST`, in its CSV, or by any
-    program.
+    Each rollout writes a request file and goes on when it is answered: with `alignzoo label REQUEST`, on the page of
+    `alignzoo label FOLDER --serve`, in its CSV, or by any program.
 
     Requests are blind and shuffled. What was answered once is never asked again: a run that was stopped while it waited goes on
     with the request that is open. A completion that all raters skip has no score.
@@ -66,7 +67,7 @@ def _beside(context: Context) -> Path:
     """Not in the run's folder: what people did outlives a run that is begun anew."""
     if context.folder is None:
         return context.cache / "labels"
-    return context.folder.with_name(f"{context.folder.name}.labels")
+    return context.folder.with_name(f"{context.folder.name}{FOLDER}")
 
 
 @dataclass(kw_only=True)

@@ -1,5 +1,6 @@
 """`alignzoo label` as it is typed: from runs and files to data, through a pipe, a terminal and a spreadsheet."""
 
+import codecs
 import csv
 import json
 import os
@@ -19,6 +20,7 @@ from alignzoo.data.files import JsonLines
 from alignzoo.label import command, requests
 from alignzoo.label.items import QuestionKind, Scale, item
 from alignzoo.label.journal import Journal
+from alignzoo.label.work import Work
 from tests.limits import HANG
 
 ROWS = [{"prompt": f"p{n}", "completions": [f"one {n}", f"two {n}"]} for n in range(3)]
@@ -135,7 +137,7 @@ def test_pairs_that_others_made_are_labelled_again(typed):
 
 
 def fill(path, answers, column="preferred", **more):
-    rows = list(csv.DictReader(Path(path).read_text().splitlines()))
+    rows = list(csv.DictReader(Path(path).read_text("utf-8-sig").splitlines()))
     with Path(path).open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], *more])
         writer.writeheader()
@@ -159,13 +161,18 @@ def test_out_to_a_spreadsheet_and_back(capsys):
     assert {row["prompt"]: row["raters"] for row in read()}[rows[0]["prompt"]] == ["ann", "bob"]
 
 
-@pytest.mark.parametrize(("kind", "column", "said"), [("ratings", "rating", "4"), ("rankings", "ranks", "2 1")])
+@pytest.mark.parametrize(
+    ("kind", "column", "said"),
+    [("ratings", "rating", "4"), ("rankings", "ranks", "2 1"), ("corrections", "correction", "Better.")],
+)
 def test_every_kind_goes_through_csv(kind, column, said):
     assert label("rows.jsonl", "--as", kind, "--export", "out.csv") == 0
-    rows = fill("out.csv", [said] * (6 if kind == "ratings" else 3), column)
+    rows = fill("out.csv", [said] * (3 if kind == "rankings" else 6), column)
     assert label("rows.jsonl", "--as", kind, "--import", "out.csv") == 0
     if kind == "ratings":
         assert all(row["votes"] == [4.0] for row in read())
+    elif kind == "corrections":
+        assert [row["completion"] for row in read()] == ["Better."] * 6
     else:
         best = {row["prompt"]: row["completion_2"] for row in rows}
         assert all(best[row["prompt"]] == row["completions"][row["ranks"].index(1)] for row in read())
@@ -174,6 +181,7 @@ def test_every_kind_goes_through_csv(kind, column, said):
 def test_a_text_that_a_spreadsheet_would_carry_out_is_a_text(typed):
     write("evil.jsonl", [{"prompt": "=1+1", "completion": "@cmd"}])
     assert label("evil.jsonl", "--as", "ratings", "--export", "out.csv") == 0
+    assert Path("out.csv").read_bytes().startswith(codecs.BOM_UTF8)  # or a spreadsheet reads another encoding
     (row,) = csv.DictReader(Path("out.csv").read_text().splitlines())
     assert (row["prompt"], row["completion"]) == (" =1+1", " @cmd")
 
@@ -194,7 +202,7 @@ def filled(cell):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rows.jsonl"], "say what is asked: --as pairs, --as ratings or --as rankings"),
+        (["rows.jsonl"], "say what is asked: --as pairs, --as ratings, --as rankings or --as corrections"),
         (["row.jsonl", "--as", "pairs"], "row.jsonl: no such run or file. Did you mean 'rows.jsonl'"),
         (["folder", "--as", "pairs"], "folder is no run with completions: it has no completions.jsonl"),
         (["single.jsonl", "--as", "pairs"], "there are no two different completions of any prompt: nothing to ask"),
@@ -207,6 +215,13 @@ def filled(cell):
         (["number.jsonl", "--as", "ratings"], "number.jsonl, line 1: 7 must be a string, or a list of messages"),
         (["text.jsonl", "--as", "ratings"], "text.jsonl, line 1: not a JSON object"),
         (["rows.jsonl", "--as", "pairs", "--import", "none.csv"], "none.csv: no such file"),
+        (["rows.jsonl", "--as", "corrections"], "corrections are written on a page or in a table: give --serve or --export"),
+        (["rows.jsonl", "--as", "pairs", "--port", "1"], "--port is for the page: give --serve as well"),
+        (["rows.jsonl", "--as", "pairs", "--raters", "ann"], "--raters is for the page: give --serve as well"),
+        (["rows.jsonl", "--as", "pairs", "--serve", "--stats"], "--serve asks people, and --stats nobody"),
+        (["rows.jsonl", "--as", "pairs", "--serve", "--import", "x.csv"], "--serve asks people, and --import nobody"),
+        (["rows.jsonl", "--as", "pairs", "--serve", "--raters", "ann,ann"], "--raters ann,ann: must be different names"),
+        (["rows.jsonl", "--as", "pairs", "--serve", "--raters", ""], "--raters : must be different names"),
         (["rows.jsonl", "--stats"], "no labels: give what alignzoo label made"),
         (bad_csv(lambda text: text.replace("preferred", "prefered")), "no column 'preferred'; it has id, prompt"),
         (bad_csv(lambda text: text.replace("id,", "identity,", 1)), "bad.csv: no column 'id'"),
@@ -247,7 +262,7 @@ def test_raters_at_the_same_time_lose_nothing_of_each_other():
     items = [item(QuestionKind.ratings, f"p{n}", ["c"]) for n in range(10)]
 
     def answer(rater):
-        work = command.Work(items, Scale(), Journal(Path("both.answers.jsonl")), Path("both.jsonl"))
+        work = Work(items, Scale(), Journal(Path("both.answers.jsonl")), Path("both.jsonl"))
         for one in items:
             work.journal.append(rater, one, 3.0, work.scale)
             work.keep()
@@ -355,7 +370,7 @@ def test_a_ranking_is_shown_as_it_is_typed():
 
 def test_help_says_what_it_takes():
     done = subprocess.run([sys.executable, "-m", "alignzoo", "label", "--help"], capture_output=True, text=True, check=True)
-    for word in ("--as {pairs,ratings,rankings}", "--export", "--import", "--stats", "reward=human"):
+    for word in ("--as {pairs,ratings,rankings,corrections}", "--serve", "--export", "--import", "--stats", "reward=human"):
         assert word in done.stdout
 
 
@@ -365,7 +380,7 @@ def test_a_file_of_somebody_else_is_written_over_where_that_is_wanted(typed):
     assert label("rows.jsonl", "--as", "pairs", "--out", "mine.jsonl", "--overwrite") == 0
     assert [row["chosen"].split()[0] in ("one", "two") for row in read("mine.jsonl")] == [True]
     assert label("rows.jsonl", "--as", "pairs", "--export", "mine.jsonl", "--overwrite", "--out", "other.jsonl") == 0
-    assert Path("mine.jsonl").read_text().startswith("id,prompt,first,second")
+    assert Path("mine.jsonl").read_text("utf-8-sig").startswith("id,prompt,first,second")
 
 
 def test_completions_whose_last_line_was_torn_are_asked_about(typed, capfd):

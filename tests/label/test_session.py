@@ -7,10 +7,14 @@ import random
 import pytest
 from rich.console import Console
 
+from alignzoo.label.dialogue import Dialogue, ordered
 from alignzoo.label.items import QuestionKind, Scale, item
 from alignzoo.label.journal import Journal, data_rows
-from alignzoo.label.session import Session, ordered
+from alignzoo.label.session import Session
 from alignzoo.label.terminal import Screen
+from alignzoo.label.work import Work
+
+SCALE = Scale()
 
 
 class Script:
@@ -43,13 +47,10 @@ class Recorder(Screen):
 def label(tmp_path):
     """label(items, keys, ...): a session over a journal in a file; returns the screen and how many items it left open."""
 
-    def made(items, keys, rater="ann", **settings):
-        journal, screen = Journal(tmp_path / "answers.jsonl"), Recorder()
-        known = [one.item.id for one in journal.answers() if one.rater == rater]
-        session = Session(
-            items=items, journal=journal, rater=rater, keys=Script(keys), screen=screen, answered=known, **settings
-        )
-        return screen, session.run()
+    def made(items, keys, rater="ann", scale=SCALE):
+        work, screen = Work(items, scale, Journal(tmp_path / "answers.jsonl"), None), Recorder()
+        session = Session(works=lambda: [work], rater=rater)
+        return screen, Dialogue(session=session, keys=Script(keys), screen=screen).run()
 
     made.journal = Journal(tmp_path / "answers.jsonl")
     return made
@@ -187,7 +188,8 @@ def test_an_answer_is_in_the_file_before_the_next_question(label):
             return super().read()
 
     kept, screen = [], Recorder()
-    Session(items=RATINGS, journal=label.journal, rater="ann", keys=Watching("123"), screen=screen).run()
+    work = Work(RATINGS, SCALE, label.journal, None)
+    Dialogue(session=Session(works=lambda: [work], rater="ann"), keys=Watching("123"), screen=screen).run()
     assert kept == [0, 1, 2]
 
 
