@@ -956,8 +956,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/statistics/comparison.py",
-        "min(1.0, (len(ps) - rank) * ps[index])",
-        "min(1.0, len(ps) * ps[index])",
+        "min(len(ps) - rank, most or len(ps))",
+        "min(len(ps), most or len(ps))",
         "tests/statistics/test_comparison.py",
     ),
     (

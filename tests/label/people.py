@@ -5,6 +5,7 @@ import json
 import threading
 
 from alignzoo.label import requests
+from alignzoo.label.work import of_request
 
 
 class GoesHomeError(Exception):
@@ -42,3 +43,18 @@ class Person:
     def _write(self, request, answers):
         with requests.answers_of(request).open("a") as file:
             file.writelines(json.dumps(answer) + "\n" for answer in answers)
+
+
+class Browsing(Person):
+    """The same on the page of the folder."""
+
+    def _answer_all(self):
+        from tests.label.served import Served, Visitor
+
+        with Served(lambda: [of_request(path) for path in requests.in_folder(self.folder)], {"token": self.name}) as served:
+            visitor = Visitor(served.address, "token")
+            while not self.over.wait(0.005):
+                while (seen := visitor.look()).item:
+                    self.seen = requests.in_folder(self.folder)
+                    (about,) = [one for path in self.seen for one in requests.read(path).items if one.id == seen.item]
+                    visitor.say(seen.item, said=str(self.answer(about)))

@@ -13,7 +13,7 @@ from alignzoo.common.signals import caught
 from alignzoo.label import requests
 from alignzoo.rewards.human import Human
 from alignzoo.settings import UserError
-from tests.label.people import GoesHomeError, Person
+from tests.label.people import Browsing, GoesHomeError, Person
 from tests.limits import HANG
 
 RATERS = "def ratings(completions):\n    return [float(1 + len(text.encode()) % 5) for text in completions]\n"
@@ -43,8 +43,17 @@ def learned(folder):
     return [{name: row[name] for name in ("loss", "reward") if name in row} for row in rows if "loss" in row]
 
 
-def test_a_run_learns_from_people_what_it_would_from_a_function(small, tmp_path, capsys):
-    with Person(tmp_path / "people.labels", rating) as person:
+@pytest.fixture(params=[Person, Browsing])
+def anybody(request):
+    """People who answer in files, or on the page."""
+    if request.param is Browsing:
+        for package in ("starlette", "uvicorn"):
+            pytest.importorskip(package, reason="the extra `serve` is not installed")
+    return request.param
+
+
+def test_a_run_learns_from_people_what_it_would_from_a_function(small, tmp_path, capsys, anybody):
+    with anybody(tmp_path / "people.labels", rating) as person:
         assert cli.main(small("people", "reward=human", "reward.poll=0.01")) == 0
     assert cli.main(small("function", "reward=function", "reward.path=raters:ratings")) == 0
     assert learned("people") == learned("function")
@@ -159,13 +168,13 @@ def test_settings(settings, message):
         Human(**settings)
 
 
-def test_people_label_what_is_made_and_what_refreshes_a_reward_model(small, tmp_path):
+def test_people_label_what_is_made_and_what_refreshes_a_reward_model(small, tmp_path, anybody):
     """Two rollouts are asked about: the gold that is logged is the mean of what people said of each."""
     few = ["gold=human", "gold.poll=0.01", "trainer.max_steps=2", "trainer.save_steps=0"]
-    with Person(tmp_path / "scorer.labels", rating):
+    with anybody(tmp_path / "scorer.labels", rating):
         assert cli.main(small("scorer", "algorithm=bradley_terry", "making=pairs", *few)) == 0
     refreshed = ["reward=refreshed", "reward.path=scorer/model", "reward.every=1", "reward.updates=1"]
-    with Person(tmp_path / "policy.labels", rating):
+    with anybody(tmp_path / "policy.labels", rating):
         assert cli.main(small("policy", *refreshed, *few)) == 0
     rows = [json.loads(line) for line in Path("policy/metrics.jsonl").read_text().splitlines()]
     told = [row["reward/gold"] for row in rows if "reward/gold" in row]
