@@ -45,6 +45,7 @@ alignzoo: one loop, every alignment algorithm
   alignzoo make [OVERRIDE ...]    pairs, ratings, rankings made by sampling and labelling, as files
   alignzoo bench [OVERRIDE ...]   algorithms x seeds, one table
   alignzoo report RUN ...         compare finished runs: an answer, a table, a page
+  alignzoo compare RUN RUN        two runs' policies on the same held-out prompts
   alignzoo sample RUN             completions of a run's policy
   alignzoo label SOURCE ...       completions shown blind; what people say of them becomes data
   alignzoo list [GROUP]           what there is to choose from; --needs pairs --without reference: such algorithms

@@ -10,7 +10,7 @@ from typing import Any
 
 from alignzoo.common.metric_table import AREA, COST_TITLES, ShownIn, bounds, shown
 from alignzoo.errors import UserError
-from alignzoo.report import proxy
+from alignzoo.report import over_prompts, proxy
 from alignzoo.report.kl_frontier import Frontier, measure
 from alignzoo.report.prose import paragraphs, value_text
 from alignzoo.report.proxy import Climbs
@@ -53,7 +53,7 @@ class Entry:
 class Analysis:
     """The runs under one condition, whose `settings` are the values of what is varied; or the means over conditions, `over` of
     them. `entries` are in order of their mean, or of their name where no claim is possible. p is corrected for the comparisons
-    of the whole `family`.
+    of the whole `family`. `of_runs` are comparisons over prompts, where each algorithm has one run.
     """
 
     condition: str
@@ -68,6 +68,7 @@ class Analysis:
     over: int = 1
     frontier: Frontier | None = None
     climbs: Climbs | None = None
+    of_runs: list[Comparison] = field(default_factory=list)
 
     @property
     def seeds(self) -> int:
@@ -107,6 +108,13 @@ class Analysis:
         comparisons = [c for e in self.entries if e is not self.best and (c := self.against(self.best.label, e.label))]
         beaten = [c for c in comparisons if c.separated and c.difference > 0]
         return beaten, [c for c in comparisons if c not in beaten]
+
+    @property
+    def verdicts_of_runs(self) -> list[Comparison]:
+        """Of the run that is ahead of all others over prompts with each of them; none where no run is."""
+        ahead = [c if c.difference > 0 else c.turned() for c in self.of_runs]
+        first = next((e.label for e in self.entries if sum(c.first == e.label for c in ahead) == len(self.entries) - 1), "")
+        return [c for c in ahead if c.first == first]
 
     @property
     def all_equal(self) -> bool:
@@ -232,6 +240,7 @@ def _analysed(runs: list[Run], condition: str, study: Study, metric: str) -> Ana
     return Analysis(
         condition, AREA if study.sweep else metric, entries, compared, reached, failed, study.threshold, len(compared),
         picked(runs[0], study.vary), frontier=frontier, climbs=proxy.measure(scored),
+        of_runs=[] if study.sweep else over_prompts.compared(scored, metric),
     )  # fmt: skip
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from alignzoo.common.folder import COMPLETIONS, result_step, rows
 from alignzoo.runs.results import Run
 
 PROMPTS = 6
@@ -27,7 +26,7 @@ def side_by_side(runs: Sequence[Run], prompts: int = PROMPTS) -> tuple[int | Non
     common = set.intersection(*({run.seed for run in runs if run.label == label} for label in labels))
     if not common:
         return None, []
-    by_label = {run.label: _last(run) for run in runs if run.seed == min(common)}
+    by_label = {run.label: {row["prompt"]: row for row in run.written} for run in runs if run.seed == min(common)}
     shared = [prompt for prompt in by_label[labels[0]] if all(prompt in answers for answers in by_label.values())]
     return min(common), [_answers(prompt, {label: by_label[label][prompt] for label in labels}) for prompt in shared[:prompts]]
 
@@ -46,13 +45,6 @@ def _scores(row: Mapping[str, object], prefix: str) -> str:
     scores = {name: row.get(prefix + name) for name in ("reward", "gold")}
     texts = [f"{name} {score:.3g}" for name, score in scores.items() if isinstance(score, int | float)]
     return ", ".join(texts) if row.get("gold") is not None else "".join(texts).removeprefix("reward ")
-
-
-def _last(run: Run) -> dict[str, dict[str, object]]:
-    """{prompt: row} of what the run's result wrote."""
-    written = rows(run.folder / COMPLETIONS)
-    last = result_step(written, run.summary)
-    return {row["prompt"]: row for row in written if row["step"] == last}
 
 
 def _cut(text: object) -> str:

@@ -1,10 +1,11 @@
-"""One trained policy against another, on the same held-out prompts and demonstrations, each difference with its interval."""
+"""One trained policy against another, on the same held-out prompts and demonstrations: about these two runs, each difference
+with its interval over prompts, and not about the algorithms, whose next seed may differ by more."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,17 @@ import torch
 
 from alignzoo.batch import Completions
 from alignzoo.common import console
-from alignzoo.common.disk import write_whole
 from alignzoo.common.words import words
 from alignzoo.config.composition import compose
 from alignzoo.config.run import instantiate
-from alignzoo.errors import UserError, require
-from alignzoo.runs.sample import CHUNK, PairedSample, PairSampler, show_one
+from alignzoo.errors import UserError, nearest, require
+from alignzoo.runs.sample import CHUNK, SIDES, PairedSample, PairSampler, show_one
 from alignzoo.statistics import text_statistics
+from alignzoo.statistics.comparison import LEVEL
 from alignzoo.statistics.intervals import Ends, mean_interval
+from alignzoo.statistics.prompts import PromptTest, over_prompts
 
-SHOWN = 10
+SHOWN, WORDS = 10, "words"
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,15 @@ class Measure:
 
 @dataclass(frozen=True)
 class PolicyComparison:
-    """A comparison of two runs."""
+    """A comparison of two runs: `test` is of the `metric`."""
 
     first: str
     second: str
     prompts: int
     demonstrations: int
-    judge: str
+    metric: str
+    test: PromptTest
     measures: list[Measure]
-    win_rate: float
-    win_rate_interval: Ends
     samples: list[PairedSample] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> Measure:
@@ -61,39 +62,57 @@ class PolicyComparison:
 
 def compare(
     first: str | Path, second: str | Path, prompts: int = 200, judge: Sequence[str] = (), temperature: float | None = None,
-    seed: int = 0, trust: bool = False,
+    seed: int = 0, trust: bool = False, samples: int = 1, metric: str | None = None,
 ) -> PolicyComparison:  # fmt: skip
     """The policies of two finished runs, `second` as a rule that which `first` started from, on the first so many held-out
     prompts of the first run and on its held-out demonstrations.
 
-    Differences are paired by prompt. `judge` is overrides such as ["gold=sentiment"]; none: the first run's gold, else its
-    reward. Raises UserError where there is no judge, no held-out prompt, or where the runs have different vocabularies.
+    Differences are paired by prompt; of several `samples` of a prompt the mean counts. `judge` is overrides such as
+    ["gold=sentiment"]; none: the first run's gold and its reward. `metric`, one of these or "words", is what is tested. Raises
+    UserError where there is no judge, no held-out prompt, or where the runs have different vocabularies.
     """
     require(prompts >= 2, "-n", prompts, ">= 2")
+    require(samples >= 1, "--samples", samples, ">= 1")
     sampler = PairSampler(Path(first), temperature, seed, against=Path(second), scored=not judge, trust=trust)
+    sampler.sampling = replace(sampler.sampling, samples=samples)
     if judge:
         folder = sampler.setup.plugins_dir
         with_judge = instantiate(compose([*judge, *([f"plugins_dir={folder}"] if folder else [])]))
         if with_judge.gold is None:
             raise UserError(f"--judge {' '.join(judge)} names no judge: give gold=NAME, such as gold=sentiment")
         sampler.judges = {"gold": sampler.judge(with_judge.gold, str(with_judge.choices["gold"]))}
-    if not sampler.judges:
+    if not sampler.judges and metric != WORDS:
         raise UserError(
             f"{first} has no reward that scores by itself, and no gold: give --judge gold=NAME, such as gold=sentiment"
         )
-    name = "gold" if "gold" in sampler.judges else "reward"
-    samples = sampler(sampler.heldout_prompts(prompts))
-    pairs = [(s.scores["policy"][name], s.scores["reference"][name]) for s in samples]
-    scored = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if len(scored) < 2:
-        raise UserError(f"the {name} scores {len(scored)} of {len(samples)} prompts on both sides: too few to compare")
-    scores = np.array(scored, dtype=np.float64).T
-    share, ends = text_statistics.win_rate(*scores)
+    names = [*sampler.judges, WORDS]
+    metric = metric or ("gold" if "gold" in sampler.judges else "reward")
+    if metric not in names:
+        raise UserError(f"--metric {metric} is none of {', '.join(names)}.{nearest(metric, names)}")
+    written = sampler(sampler.heldout_prompts(prompts))
+    by_prompt = [written[start : start + samples] for start in range(0, len(written), samples)]
+    scores = {name: _judged(name, by_prompt) for name in sampler.judges} | {WORDS: _counted(by_prompt)}
+    if len(scores[metric][0]) < 2:
+        raise UserError(f"the {metric} scores {len(scores[metric][0])} of {len(by_prompt)} prompts on both sides: too few")
     surprise = perplexities(sampler)
+    differences = [_difference(name, *both) for name, both in scores.items() if len(both[0]) >= 2]
+    of_texts = _of_texts([group[0] for group in by_prompt])
     return PolicyComparison(
-        str(first), str(second), len(samples), 0 if surprise is None else surprise.shape[1], name,
-        [_difference(name, *scores), *_of_texts(samples), *_of_demonstrations(surprise)], share, ends, samples,
+        str(first), str(second), len(by_prompt), 0 if surprise is None else surprise.shape[1], metric,
+        over_prompts(*scores[metric]), [*differences, *of_texts, *_of_demonstrations(surprise)], written,
     )  # fmt: skip
+
+
+def _judged(name: str, by_prompt: Sequence[Sequence[PairedSample]]) -> np.ndarray:
+    """(2, N): the mean score of each side's completions of a prompt, of those prompts whose completions all have one."""
+    scores = [[[s.scores[side][name] for s in group] for side in SIDES] for group in by_prompt]
+    whole = [sides for sides in scores if all(score is not None for side in sides for score in side)]
+    return np.array(whole, dtype=np.float64).reshape(len(whole), 2, -1).mean(2).T
+
+
+def _counted(by_prompt: Sequence[Sequence[PairedSample]]) -> np.ndarray:
+    """(2, N): the words of a completion, the mean over those of a prompt."""
+    return np.array([[np.mean([len(words(getattr(s, side))) for s in group]) for group in by_prompt] for side in SIDES])
 
 
 @torch.no_grad()
@@ -128,8 +147,7 @@ def _of_texts(samples: Sequence[PairedSample]) -> list[Measure]:
     repeated = [text_statistics.repetition(side) for side in sides]
     if repeated[0] is not None and repeated[1] is not None:
         measures.append(Measure("repetition", repeated[0], repeated[1], repeated[0] - repeated[1]))
-    lengths = [np.array([len(words(text)) for text in side], dtype=np.float64) for side in sides]
-    return [*measures, _difference("words", *lengths)]
+    return measures
 
 
 def _of_demonstrations(surprise: np.ndarray | None) -> list[Measure]:
@@ -140,8 +158,8 @@ def _of_demonstrations(surprise: np.ndarray | None) -> list[Measure]:
     return [Measure("perplexity", first, second, *text_statistics.perplexity_ratio(nlls[0], nlls[1], tokens), ratio=True)]
 
 
-def show(comparison: PolicyComparison, out: Path | None = None, shown: int = SHOWN) -> None:
-    """Print a comparison and some of its samples; `out` gets it all as JSON."""
+def show(comparison: PolicyComparison, shown: int = SHOWN) -> None:
+    """Print a comparison and some of its samples."""
     names = tuple(Path(run).name or run for run in (comparison.first, comparison.second))
     for sample in comparison.samples[:shown]:
         show_one(sample, names if names[0] != names[1] else ("first", "second"))
@@ -150,13 +168,23 @@ def show(comparison: PolicyComparison, out: Path | None = None, shown: int = SHO
     for m in comparison.measures:
         compared = f"x {m.compared:.3f}" if m.ratio else f"{m.compared:+.4g}"
         table.add_row(m.name, f"{m.first:.4g}", f"{m.second:.4g}", compared, _ends(m.interval))
-    table.add_row("win rate", "", "", f"{comparison.win_rate:.3f}", _ends(comparison.win_rate_interval))
+    test = comparison.test
+    table.add_row(f"wins by {comparison.metric}", "", "", f"{test.win_rate:.3f}", _ends(test.win_rate_interval))
     console.show(f"first: {comparison.first}\nsecond: {comparison.second}", soft_wrap=True)
     console.show(table)
     of = f", {comparison.demonstrations} held-out demonstrations" if comparison.demonstrations else ""
-    console.show(f"{comparison.prompts} held-out prompts{of}; judged by the run's {comparison.judge}")
-    if out:
-        write_whole(out, comparison.to_json() + "\n")
+    console.show(f"{comparison.prompts} held-out prompts{of}; {test.wins} won, {test.ties} tied, {test.losses} lost")
+    console.show(answer(comparison), soft_wrap=True)
+
+
+def answer(comparison: PolicyComparison) -> str:
+    """The one sentence to take away."""
+    test, metric = comparison.test, comparison.metric
+    how = f"{test.difference:+.4g} ({_ends(test.interval)}, p = {test.p:.2g}) on {test.prompts} held-out prompts"
+    if test.p > LEVEL:
+        return f"These two runs are not told apart by their {metric}: {how}."
+    better, worse = (comparison.first, comparison.second)[:: 1 if test.difference > 0 else -1]
+    return f"Of these two runs {better} has more {metric} than {worse}: {how}. Another seed of either may differ by more."
 
 
 def _ends(interval: Ends | None) -> str:

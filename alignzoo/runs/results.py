@@ -12,7 +12,18 @@ from typing import Any
 
 from alignzoo.common import trees
 from alignzoo.common.disk import write_whole
-from alignzoo.common.folder import CONFIG, ENVIRONMENT, METRICS, SUMMARY, line, objects, read, rows
+from alignzoo.common.folder import (
+    COMPLETIONS,
+    CONFIG,
+    ENVIRONMENT,
+    METRICS,
+    SUMMARY,
+    line,
+    objects,
+    read,
+    result_step,
+    rows,
+)
 from alignzoo.common.metric_table import COST_TITLES
 from alignzoo.errors import UserError, first_line, printable
 
@@ -67,6 +78,13 @@ class Run:
         last = self._evaluated[-1] if self._evaluated else {}
         costs = {name: last.get(f"cost/{name}", value) for name, value in costs.items()}
         return {name: float(value) for name, value in costs.items() if value}
+
+    @cached_property
+    def written(self) -> list[dict[str, Any]]:
+        """The rows of completions.jsonl that the run's result wrote."""
+        written = rows(self.folder / COMPLETIONS)
+        last = result_step(written, self.summary)
+        return [row for row in written if row["step"] == last]
 
     @cached_property
     def _evaluated(self) -> list[dict[str, float]]:

@@ -130,7 +130,8 @@ class PairSampler:
                 texts[side] = c.text
                 with noise.during("evaluation", 0):  # nobody is kept waiting for an answer
                     scores[side] = {name: judge(c).numbers(c) for name, judge in self.judges.items()}
-            for i, prompt in enumerate(map(readable, originals(some))):
+            asked_for = [readable(text) for text in originals(some)]
+            for i, prompt in enumerate(asked_for[of] for of in c.prompt_of.tolist()):
                 judged = {side: {name: numbers[i] for name, numbers in scores[side].items()} for side in SIDES}
                 sides = {side: texts[side][i] for side in SIDES}
                 samples.append(PairedSample(prompt, **sides, scores=judged if self.judges else {}))

@@ -348,15 +348,15 @@ def test_completion_in_bash() -> None:
     assert done.stdout == "sft\n"  # bash replaces what follows the "="
 
 
-@pytest.mark.parametrize("more", [[], ["--against", "other"]])
+@pytest.mark.parametrize("command", [["sample", "nowhere"], ["compare", "nowhere", "elsewhere"]])
 def test_samples_are_not_written_over_a_file_unasked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     """That is known before anything is read."""
     out = tmp_path / "samples.jsonl"
     out.write_text("mine")
-    assert cli.main(["sample", "nowhere", *more, "--out", str(out)]) == 2
+    assert cli.main([*command, "--out", str(out)]) == 2
     told = f"alignzoo: --out: {out} exists: choose another name, or write over it with --overwrite\n"
     assert capsys.readouterr().err == told and out.read_text() == "mine"
-    assert cli.main(["sample", "nowhere", *more, "--out", str(out), "--overwrite"]) == 2
+    assert cli.main([*command, "--out", str(out), "--overwrite"]) == 2
     assert "nowhere is not the folder of a run" in capsys.readouterr().err

@@ -65,6 +65,22 @@ def test_no_claim_and_no_ranking_below_the_seeds_needed(tmp_path, seeds, needed)
     assert not any(row[-1].endswith("is better") for row in sections.comparisons(a).rows)
 
 
+def test_one_seed_answers_for_its_runs(tmp_path):
+    """Seven prompts on which a scores 1 more than b, and on one of them 2 more than c: 2 / 2^7 for three pairs."""
+    for label, extra in (("a", 1.0), ("b", 0.0), ("c", 0.0)):
+        folder = write_run(tmp_path / label, label, 0, 0.5)
+        rows = [{"step": 100, "prompt": f"p{i}", "completion": "", "reward": i + extra} for i in range(7)]
+        rows[3]["reward"] -= label == "c"
+        early = {"step": 0, "prompt": "p0", "completion": "", "reward": 99.0}
+        (folder / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [early, *rows]))
+    (a,) = analyse(named(find([tmp_path]).runs), Study(), "reward")
+    claim = "About the algorithms no claim is possible below 7 seeds."
+    assert a.headline == f"Of these runs, on 7 held-out prompts, a is better than b and c. {claim}"
+    assert "a's run is 1 ahead of b (1 to 1, p = 0.047). a's run is 1.14 ahead of c (" in a.details[1]
+    assert a.details[1].endswith("p = 0.047), by a permutation test over prompts.")
+    assert [(c.first, c.second, c.corrected) for c in a.verdicts_of_runs] == [("a", "b", 6 / 128), ("a", "c", 6 / 128)]
+
+
 def test_one_planned_comparison_needs_fewer_seeds(tmp_path):
     a = analysed(tmp_path, {"c": 0.9, "a": 0.6, "d": 0.7, "b": 0.1}, 6, Study(planned=[["c", "b"]]))
     assert a.can_claim and len(a.comparisons) == 1 and a.comparisons[0].corrected == 2 / 64

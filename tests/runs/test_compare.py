@@ -10,10 +10,13 @@ import pytest
 
 from alignzoo import config
 from alignzoo.cli import main as cli
+from alignzoo.cli import sample_command
 from alignzoo.runs import compare, sample, single
 from alignzoo.settings import UserError
 from alignzoo.statistics import text_statistics
+from alignzoo.statistics.comparison import sign_flip_p
 from alignzoo.statistics.intervals import jackknife_error, mean_interval, ratio_interval
+from alignzoo.statistics.prompts import over_prompts
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,10 @@ def test_differences_are_paired_by_prompt(found: compare.PolicyComparison) -> No
     assert (gold.first, gold.second) == pytest.approx((np.mean(ours), np.mean(theirs)))
     assert gold.compared == pytest.approx(np.mean(np.subtract(ours, theirs)))
     assert gold.interval == pytest.approx(mean_interval(np.subtract(ours, theirs)))
-    assert (found.win_rate, found.win_rate_interval) == text_statistics.win_rate(ours, theirs)
-    assert found.prompts == len(found.samples) == 8 and found.judge == "gold"
+    assert (found.test.win_rate, found.test.win_rate_interval) == text_statistics.win_rate(ours, theirs)
+    assert (found.test.difference, found.test.interval) == (gold.compared, gold.interval)
+    assert found.test.p == sign_flip_p(np.subtract(ours, theirs))
+    assert found.prompts == found.test.prompts == len(found.samples) == 8 and found.metric == "gold"
     assert len({s.prompt for s in found.samples}) == 8
 
 
@@ -80,6 +85,31 @@ def test_a_judge_of_one_s_own(runs: dict[str, Path]) -> None:
     assert found["gold"].first == pytest.approx(-np.mean([len(s.policy) for s in found.samples]))
 
 
+def test_of_several_completions_of_a_prompt_the_mean_counts(runs: dict[str, Path]) -> None:
+    several = compare.compare(runs["more"], runs["first"], prompts=4, samples=3)
+    assert len(several.samples) == 12 and several.prompts == several.test.prompts == 4
+    assert len({s.policy for s in several.samples[:3]}) > 1
+    gold = np.array([[s.scores[side]["gold"] for side in sample.SIDES] for s in several.samples], dtype=float).reshape(4, 3, 2)
+    by_prompt = gold.mean(1)
+    assert several.test.difference == pytest.approx((by_prompt[:, 0] - by_prompt[:, 1]).mean())
+    assert several.test.p == sign_flip_p(by_prompt[:, 0] - by_prompt[:, 1])
+    assert several["gold"].interval == several.test.interval
+
+
+def test_prompts_won_tied_and_lost() -> None:
+    """Differences 1, 1, 0, -2: of 16 sign flips all have a sum at least as far from 0; 2.5 of 4 are won."""
+    test = over_prompts([1.0, 2.0, 3.0, 0.0], [0.0, 1.0, 3.0, 2.0])
+    assert (test.wins, test.ties, test.losses, test.win_rate, test.difference, test.p) == (2, 1, 1, 0.625, 0.0, 1.0)
+    assert over_prompts([1.0] * 6, [0.0] * 6).p == 2 / 64
+
+
+def test_words_are_compared_where_nobody_judges(runs: dict[str, Path]) -> None:
+    by_words = compare.compare(runs["more"], runs["first"], prompts=4, metric="words")
+    assert by_words.test.difference == by_words["words"].compared
+    with pytest.raises(UserError, match=r"--metric glod is none of gold, words. Did you mean 'gold'"):
+        compare.compare(runs["more"], runs["first"], prompts=4, metric="glod")
+
+
 def test_ratios_and_their_jackknife() -> None:
     # pairs: a-b b-c, a-b against a-b, b-c: 2 of 3 against 2 of 2; without the first 1/1 over 1/1, without the last 2/2 over 1/1
     compared = text_statistics.distinct_ratio(["a b c", "a b"], ["a b", "b c"], 2)
@@ -95,8 +125,8 @@ def test_ratios_and_their_jackknife() -> None:
     assert ratio == pytest.approx(np.exp(2)) and ends == pytest.approx(ratio_interval(ratio, np.exp([3.0, 1.0])))
 
 
-def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert cli.main(["sample", *arguments]) == 0
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str, command: str = "sample") -> str:
+    assert cli.main([command, *arguments]) == 0
     return capsys.readouterr().out
 
 
@@ -129,13 +159,15 @@ def test_prompts_from_files_and_typed(runs: dict[str, Path], capsys: Any, tmp_pa
 def test_the_comparison_on_the_command_line(
     runs: dict[str, Path], capsys: Any, tmp_path: Path, found: compare.PolicyComparison
 ) -> None:
-    out = shown(capsys, str(runs["more"]), "--against", str(runs["first"]), "-n", "8", "--out", str(tmp_path / "out.json"))
-    said = json.loads((tmp_path / "out.json").read_text())
-    assert said == json.loads(found.to_json())
+    arguments = [str(runs["more"]), str(runs["first"]), "-n", "8"]
+    out = shown(capsys, *arguments, "--out", str(tmp_path / "out.json"), command="compare")
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written == json.loads(found.to_json())
     assert out.count("prompt: ") == 8 and "8 held-out prompts, " in out
-    assert (
-        f"win rate{found.win_rate:>40.3f}".split() == next(line for line in out.splitlines() if "win rate" in line).split()[:3]
-    )
+    wins = next(line for line in out.splitlines() if "wins by gold" in line)
+    assert wins.split()[3] == f"{found.test.win_rate:.3f}"
+    assert out.endswith(f"{compare.answer(found)}\n") and f"p = {found.test.p:.2g}" in compare.answer(found)
+    assert json.loads(shown(capsys, *arguments, "--json", command="compare")) == written
 
 
 def test_mistakes(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -151,5 +183,5 @@ def test_mistakes(runs: dict[str, Path], tmp_path: Path) -> None:
         compare.compare(more, runs["first"], judge=["gold=sentimnt"])
     with pytest.raises(UserError, match="-n=1 is out of range"):
         compare.compare(more, runs["first"], prompts=1)
-    assert cli.main(["sample", more, "--against", more, "--prompt", "a"]) == 2
-    assert cli.main(["sample", more, "--judge", "gold=length"]) == 2
+    with pytest.raises(UserError, match=f"--against is a command of its own: alignzoo compare {more} {more}"):
+        sample_command.main([more, "--against", more])
