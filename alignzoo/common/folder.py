@@ -300,7 +300,11 @@ def rows(path: Path) -> list[Row]:
 def objects(path: Path) -> list[tuple[int, Row | None]]:
     """(number, object) of each line that isn't blank; None for what is no JSON object. Only a newline ends a line: text may
     hold what `splitlines` takes for an end, such as U+2028."""
-    data = path.read_bytes() if path.exists() else b""
+    return objects_in(path.read_bytes() if path.exists() else b"")
+
+
+def objects_in(data: bytes) -> list[tuple[int, Row | None]]:
+    """The same of bytes that begin where a line does."""
     return [(number, _object(text)) for number, text in enumerate(data.split(b"\n"), 1) if text.strip()]
 
 

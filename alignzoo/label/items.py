@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any, Self
 
 from alignzoo.data.rows import Text
@@ -63,7 +64,7 @@ class Item:
     completions: tuple[Text, ...]
     writers: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Made from the texts alone: the same question has the same id, whoever asks it, and however often."""
         return _hash([self.kind.value, self.prompt, *self.completions])[:12]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignzoo.common.folder import line, objects
+from alignzoo.common.folder import line, objects, objects_in
 from alignzoo.errors import UserError
 from alignzoo.label.items import Answer, Item, QuestionKind, Row, Scale, corrected, read_answer, read_item, stored
 
@@ -25,6 +26,16 @@ class RaterAnswer:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class _Read:
+    """Of a file the first `end` bytes, and what stands after those."""
+
+    inode: int
+    end: int = 0
+    lines: int = 0
+    standing: dict[tuple[str, str], RaterAnswer] = field(default_factory=dict)
+
+
 class Journal:
     """The answers of any number of raters. A later line on the same item by the same rater takes the place of an earlier one.
 
@@ -33,6 +44,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read, self._reading = _Read(0), threading.Lock()
 
     def append(self, rater: str, about: Item, answer: Answer, scale: Scale, note: str = "") -> None:
         row: dict[str, object] = {**about.described(), "rater": rater, "answer": stored(answer, about.kind)}
@@ -49,9 +61,23 @@ class Journal:
         self._write({"id": about.id, "rater": rater, "withdrawn": True})
 
     def answers(self) -> list[RaterAnswer]:
-        """Those that stand, in the order in which they were given. Raises UserError for lines of another origin."""
-        standing: dict[tuple[str, str], RaterAnswer] = {}
-        for number, row in objects(self.path):
+        """Those that stand, in the order in which they were given; only lines that are new are read. Raises UserError for lines
+        of another origin."""
+        if not self.path.exists():
+            return []
+        with self._reading, self.path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._read.inode or status.st_size < self._read.end:  # another file
+                self._read = _Read(status.st_ino)
+            file.seek(self._read.end)
+            whole, newline, torn = file.read().rpartition(b"\n")
+            self._read = self._after(self._read, whole + newline)
+            return list(self._after(self._read, torn).standing.values())
+
+    def _after(self, before: _Read, data: bytes) -> _Read:
+        """What stands after these lines too."""
+        standing = dict(before.standing)
+        for number, row in objects_in(data):
             if row is None:
                 continue
             try:
@@ -62,8 +88,9 @@ class Journal:
                     answer, note = read_answer(row["answer"], about, Scale.read(row)), str(row.get("note") or "")
                     standing[place] = RaterAnswer(about, place[1], answer, note)
             except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{self.path}, line {number}: no answer that alignzoo label wrote ({error})") from None
-        return list(standing.values())
+                where = f"{self.path}, line {before.lines + number}"
+                raise UserError(f"{where}: no answer that alignzoo label wrote ({error})") from None
+        return _Read(before.inode, before.end + len(data), before.lines + data.count(b"\n"), standing)
 
     @contextmanager
     def alone(self) -> Iterator[None]:

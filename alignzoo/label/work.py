@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from alignzoo.common.disk import write_whole
@@ -11,6 +12,8 @@ from alignzoo.common.folder import line
 from alignzoo.label import requests
 from alignzoo.label.items import Item, Scale
 from alignzoo.label.journal import Journal, RaterAnswer, by_item, data_rows
+
+REQUESTS = 4096  # of which is remembered what is in them
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,10 @@ class Work:
 
     def answers(self) -> list[RaterAnswer]:
         """Those to these items and, of `out`, to others."""
-        return requests.answers(self.request, lambda problem: None) if self.request else self.journal.answers()
+        if self.request is None:
+            return self.journal.answers()
+        files = self.request, requests.table_of(self.request), requests.answers_of(self.request)
+        return _answers_of(self.request, *map(_stamp, files))
 
     def keep(self) -> None:
         """The data, as of now, whoever else answers at the moment."""
@@ -45,5 +51,26 @@ class Work:
 
 def of_request(path: Path) -> Work:
     """What a waiting program asks. Raises UserError for a file that is no request."""
+    return _asked_by(path, _stamp(path))
+
+
+Stamp = tuple[int, int, int] | None  # another one where a file was written to
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(REQUESTS)
+def _asked_by(path: Path, stamp: Stamp) -> Work:
     asks = requests.read(path)
     return Work(asks.items, asks.scale, Journal(requests.answers_of(path)), None, asks.raters, path)
+
+
+@lru_cache(REQUESTS)
+def _answers_of(path: Path, *stamps: Stamp) -> list[RaterAnswer]:
+    return requests.answers(path, lambda problem: None)

@@ -7,6 +7,7 @@ import random
 import pytest
 from rich.console import Console
 
+from alignzoo.errors import UserError
 from alignzoo.label.dialogue import Dialogue, ordered
 from alignzoo.label.items import QuestionKind, Scale, item
 from alignzoo.label.journal import Journal, data_rows
@@ -208,3 +209,23 @@ def test_a_row_for_each_item_with_the_votes_of_all(label):
     expected = {"prompt": "p0", "completion": "c0", "label": 3.5, "votes": [5.0, 2.0], "raters": ["ann", "bob"]}
     assert data_rows(label.journal.answers()) == [expected]
     assert json.loads(json.dumps(expected)) == expected
+
+
+def test_a_journal_knows_at_once_what_others_wrote_and_that_it_is_another_file(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    reader, writer = Journal(path), Journal(path)
+    assert reader.answers() == []
+    for n, one in enumerate(RATINGS):
+        writer.append("ann", one, n + 1.0, SCALE, "why")
+        assert [(answer.answer, answer.note) for answer in reader.answers()] == [(m + 1.0, "why") for m in range(n + 1)]
+    line = path.read_bytes().splitlines()[0]
+    with path.open("ab") as file:
+        file.write(line.replace(b'"ann"', b'"bob"'))  # whole, but for its end
+    assert [answer.rater for answer in reader.answers()] == ["ann", "ann", "ann", "bob"]
+    with path.open("ab") as file:
+        file.write(b"\n\n{}\n")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"answers.jsonl, line 6: no answer that alignzoo label wrote"):
+            reader.answers()
+    path.write_bytes(line + b"\n")
+    assert [answer.rater for answer in reader.answers()] == ["ann"]
