@@ -41,7 +41,7 @@ test-newest: ## the tests with the newest release of everything but, without a G
 test-oldest: setup ## the tests with the oldest releases that pyproject.toml allows, but torch as above
 	rm -rf build/oldest build/floors.txt
 	mkdir -p build
-	$(IN)/uv pip compile --quiet --python $(IN)/python --resolution lowest-direct --extra text --no-annotate --no-header \
+	$(IN)/uv pip compile --quiet --python $(IN)/python --resolution lowest-direct --extra serve --extra text --no-annotate --no-header \
 		--constraint constraints-cpu.txt pyproject.toml --output-file build/floors.txt
 	awk -F '==' 'NR == FNR { floor[$$1]; print; next } !($$1 in floor)' build/floors.txt constraints.txt \
 		| grep -vE $(TORCH) > build/oldest.txt

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -70,17 +70,22 @@ class Page:
         except Refused as refusal:
             status, why = refusal.args
             return self._html({"view": "refused"}, Shown(why, status))
+        except ClientDisconnect:
+            return Response(status_code=400)  # which nobody gets
         except (UserError, OSError) as error:  # the page keeps what was said, and sends it again
             why = "the disk is full" if is_full(error) else str(error)
             return PlainTextResponse(f"Not kept: {visible(why)}", 500)
 
     def _check(self, request: Request) -> None:
         """Raises Refused for a request by a strange name of this machine, and for a post from elsewhere."""
-        host = request.headers.get("host", "")
-        if self.here and urlsplit(f"//{host}").hostname not in HERE:
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        try:
+            name, source = urlsplit(f"//{host}").hostname, origin and urlsplit(origin).netloc
+        except ValueError:
+            raise Refused(400, "That is no request of a browser.") from None
+        if self.here and name not in HERE:
             raise Refused(403, "This page is on 127.0.0.1 alone.")
-        origin = request.headers.get("origin")
-        if request.method == "POST" and origin is not None and urlsplit(origin).netloc != host:
+        if request.method == "POST" and origin is not None and source != host:
             raise Refused(403, "Answers are taken from this page alone.")
 
     def _answer(self, address_token: str, form: Mapping[str, str] | None) -> Response:

@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -161,6 +162,7 @@ def test_only_who_has_a_link_and_only_from_the_page(page):
         ann.post(form, {"Host": "evil.example", "Origin": "http://evil.example"}), boss.say(question, said="first"),
     ]  # fmt: skip
     assert [(reply.status, reply.view) for reply in refused] == [(403, "refused")] * len(refused)
+    assert [ann.look(Host="[::1").status, ann.post(form, {"Origin": "http://[x"}).status] == [400, 400]
     assert page.work.answers() == []
     assert ann.post(form, {"Origin": address}).status == 200
     assert len(page.work.answers()) == 1
@@ -170,8 +172,16 @@ def test_only_who_has_a_link_and_only_from_the_page(page):
     assert "default-src 'none'" in policy and "form-action 'self'" in policy and "unsafe" not in policy
 
 
-def test_under_another_host_it_answers_by_any_name(page):
+def test_under_another_host_it_answers_by_any_name(page, tmp_path, monkeypatch):
     assert Visitor(page(PAIRS, here=False), ANN).look(Host="labels.example").status == 200
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text(json.dumps({"prompt": "p", "completion": "c"}) + "\n")
+    server = Command("rows.jsonl", "--as", "ratings", "--out", "o.jsonl", "--rater", "cy", "--port", "0", "--host", "0.0.0.0")
+    address, token = server.links["cy"]
+    assert urlsplit(address).hostname == socket.gethostname().lower()
+    assert Visitor(f"http://127.0.0.2:{urlsplit(address).port}", token).look().view == "ratings"
+    assert "not encrypted" in "".join(server.printed)
+    assert server.end()[0] == 0
 
 
 class Tags(HTMLParser):
@@ -288,6 +298,8 @@ def test_a_killed_server_loses_nothing_and_a_page_left_open_goes_on(tmp_path, mo
     again = Command(*arguments)
     assert again.links == server.links
     assert "2 of 3 done" in ann.say(left_open.item, said="5").text
+    with pytest.raises(ConnectionRefusedError):  # of all this machine's addresses it has one
+        socket.create_connection(("127.0.0.2", port))
     status, rest = again.end()
     assert status == 0
     assert rest == "2 of 3 answered by ann; in labels.jsonl\n0 of 3 answered by bob; in labels.jsonl\n"
