@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -285,6 +285,11 @@ class Algorithm(ABC):
         """
         return {}
 
+    def check_data(self, batches: Iterable[Any], context: Context) -> str:
+        """Sees the training records before any model loads, or the first of data that is read when needed: what a user should
+        be told of them, "" if nothing. Raises UserError where they can't be learnt from."""
+        return ""
+
     def prepare(self, models: Models, batches: list[Any]) -> list[Any]:
         """For STEP coupling: sees, without gradient, all this rank's micro-batches of one optimizer step, and returns them
         with more columns.
@@ -334,7 +339,9 @@ class OnlineAlgorithm(Algorithm):
 
     def refills(self) -> int:
         """How many times, at most, a rollout's prompts that it left out are replaced by the next ones, unless `rollout.refill`
-        says. With any, prompts are left out, too, whose records have all the same `reward`, a column (B,)."""
+        says. With any, prompts are left out, too, whose records have all the same `reward`, a column (B,). An algorithm that
+        has no reward and leaves prompts out overrides this, if only with 0: of others a `rollout.refill` is told to be unused.
+        """
         return 0
 
 

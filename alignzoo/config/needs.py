@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -36,11 +37,12 @@ def by_card(card: Card) -> list[str]:
 
 
 def exact(registry: Registry, plugin: Plugin) -> list[str]:
-    """With the settings of a preset; imports the plugin. As the card has it where that can't be, or another program trains."""
+    """With the settings of a preset; imports the plugin. As the card has it where that can't be, or another program trains. Of
+    a copy of the policy that is not trained, whatever its name, it says that it is a reference."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from alignzoo.contracts import Algorithm
+    from alignzoo.contracts import Algorithm, Kind
 
     try:
         kind = registry.load(plugin.group, plugin.name)
@@ -49,4 +51,11 @@ def exact(registry: Registry, plugin: Plugin) -> list[str]:
         return by_card(base_card(plugin))
     if not isinstance(algorithm, Algorithm):
         return by_card(base_card(plugin))
-    return [algorithm.data.__name__.lower(), *(name for name in algorithm.roles() if name != "policy")]
+    roles = {name: role for name, role in algorithm.roles().items() if name != "policy"}
+    copies = {name for name, role in roles.items() if role.kind is Kind.POLICY and not role.trained and role.start == "policy"}
+    return [algorithm.data.__name__.lower(), *(f"{name} (reference)" if name in copies else name for name in roles)]
+
+
+def named(needed: Sequence[str]) -> set[str]:
+    """The names that these needs answer to."""
+    return set(re.findall(r"\w+", " ".join(needed)))

@@ -21,15 +21,15 @@ def show_algorithms(registry: Registry, family: str | None, required: Sequence[s
     if family is not None and family not in families:
         raise UserError(unknown("family", family, families))
     needed = {plugin.name: needs.exact(registry, plugin) for plugin, _ in plugins}
-    names = {name for names in needed.values() for name in names}
+    names = {name for has in needed.values() for name in needs.named(has)}
     for name in (*required, *without):
         if name not in names:
             raise UserError(f"no algorithm needs {name!r}.{nearest(name, names)} There are: {', '.join(sorted(names))}")
     rows = options_table("family", "name", "needs", "what it is")
     for plugin, card in plugins:
-        has = needed[plugin.name]
-        if family in (None, card.family) and set(required) <= set(has) and not set(without) & set(has):
-            rows.add_row(card.family, plugin.name, ", ".join(has), card_of(plugin).summary)
+        has = needs.named(needed[plugin.name])
+        if family in (None, card.family) and set(required) <= has and not set(without) & has:
+            rows.add_row(card.family, plugin.name, ", ".join(needed[plugin.name]), card_of(plugin).summary)
     show(rows)
 
 

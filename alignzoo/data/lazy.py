@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +19,7 @@ from alignzoo.errors import UserError
 
 logger = logging.getLogger("alignzoo")
 REMEMBERED = 4096  # records
+AT_ONCE = 256  # records
 
 
 class LateRow(UserError):
@@ -93,3 +94,9 @@ class LazyTable:
         if not table:
             return None
         return renumbered(table.batch(range(len(table))), lambda rows: torch.full_like(rows, number))
+
+
+def looked_at(table: Table) -> Iterator[Batch]:
+    """Its records, a few at a time; where they are made when they are asked for, those of its beginning."""
+    size = table.beginning if isinstance(table, LazyTable) else len(table)
+    return (table.batch(range(start, min(start + AT_ONCE, size))) for start in range(0, size, AT_ONCE))

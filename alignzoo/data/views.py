@@ -139,9 +139,10 @@ def recipe(view: type[Batch], rows: Sequence[Row]) -> Recipe:
     unanswered = next((row for row in rows if conversation_column(row)), None)
     if unanswered and any(set(candidate.needs) - available == {"completion"} for candidate in RECIPES[view]):
         raise UserError(f"{no_answer(unanswered)}\nchoose other data, or an algorithm that learns from prompts")
+    missing = [name for name in RECIPES[view][0].needs if name not in available]
     raise UserError(
         f"the algorithm learns from {REMEDIES[view]}; {rows[0].where} has the columns {', '.join(rows[0].columns)}\n"
-        f"say which are which with data.columns, such as ++data.columns.{RECIPES[view][0].needs[-1]}=NAME, "
+        f"say which are which with data.columns, such as ++data.columns.{missing[-1]}=NAME, "
         "or choose other data or another algorithm"
     )
 

@@ -31,7 +31,7 @@ from alignzoo.contracts import (
     TrainerPlugin,
     learning,
 )
-from alignzoo.data.lazy import LazyTable
+from alignzoo.data.lazy import LazyTable, looked_at
 from alignzoo.engine import budget, checks, hf_arguments, memory, precision
 from alignzoo.engine.callbacks import Interrupt, Settings, Show
 from alignzoo.engine.evaluate import Evaluator
@@ -41,7 +41,7 @@ from alignzoo.engine.reference_side import ReferenceSide, changes
 from alignzoo.engine.reward_training import labelled
 from alignzoo.engine.run_trainer import Followers, RunParts, RunTrainer
 from alignzoo.engine.trainer import REWARD, AlignTrainer
-from alignzoo.errors import UserError, first_line, nearest
+from alignzoo.errors import UserError, first_line, nearest, tell
 from alignzoo.making.labeller import check as check_making
 from alignzoo.making.made import tables as made_tables
 from alignzoo.models import modules
@@ -88,6 +88,8 @@ class Builder:
         records = self.source.tables(view, context).train if view else None
         tables = self._tables(context, args)
         budget.check_data(setup, tables)
+        if self.learner and (odd := self.learner.check_data(looked_at(tables.train), context)) and share.rank == 0:
+            tell(odd)
         args.max_steps = self._steps(tables)
         with args.main_process_first(local=False, desc="models"):
             models, trained, followers = self._models(context, config)

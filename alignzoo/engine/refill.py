@@ -27,11 +27,11 @@ class Refilled:
 def refilled(experience: Callable[[Batch], Batch], models: Models, records: Batch, most: int) -> Refilled:
     """The experience of as many prompts as `records` has, over all ranks, from all of which something can be learnt; of fewer
     where `most` refills don't get there."""
-    wanted = drawn = _prompts(models, records)
+    wanted = drawn = prompts_of(models, records)
     parts, kept, refills = list[Batch](), 0, 0
     while True:
         parts.append(_telling(experience(records)))
-        kept += _prompts(models, parts[-1])
+        kept += prompts_of(models, parts[-1])
         if kept >= wanted or refills == most:
             break
         refills += 1
@@ -42,15 +42,19 @@ def refilled(experience: Callable[[Batch], Batch], models: Models, records: Batc
 
 
 def _telling(records: Batch) -> Batch:
-    """Those records whose prompt's completions differ in their `reward`, a column (B,); all where they have none."""
-    reward: Tensor | None = getattr(records, "reward", None)
-    if reward is None or not len(records):
+    """Those records whose column `equal_groups` (B,) is 0; without one, those whose prompt's records differ in their `reward`,
+    a column (B,), or are not several; all where they have neither."""
+    if not len(records):
         return records
-    row: Tensor = records.row  # type: ignore[attr-defined]
-    return records.take(spread(reward, row) > 0)
+    equal, reward = (getattr(records, name, None) for name in ("equal_groups", "reward"))
+    if equal is None and reward is not None:
+        row: Tensor = records.row  # type: ignore[attr-defined]
+        _, draw, count = row.unique(return_inverse=True, return_counts=True)
+        equal = (spread(reward, row) == 0) & (count[draw] > 1)
+    return records if equal is None else records.take(equal == 0)
 
 
-def _prompts(models: Models, records: Batch) -> int:
+def prompts_of(models: Models, records: Batch) -> int:
     """How many draws of the data there are records of, on all ranks."""
     row: Tensor = records.row  # type: ignore[attr-defined]
     return int(models.sum(torch.tensor(len(row.unique()), device=row.device)))

@@ -18,7 +18,7 @@ from alignzoo.batch import Batch, Completions
 from alignzoo.common.account import peak_memory, tokens_in
 from alignzoo.common.folder import CHECKPOINTS, MODEL
 from alignzoo.common.ranks import gather_objects
-from alignzoo.contracts import EMA, Algorithm, Next, OnlineAlgorithm, learning
+from alignzoo.contracts import EMA, Algorithm, Kind, Next, OnlineAlgorithm, learning
 from alignzoo.data.lazy import LateRow
 from alignzoo.engine import checkpoint, records
 from alignzoo.engine.callbacks import Flow, Interrupt
@@ -26,7 +26,7 @@ from alignzoo.engine.loader import OfflineLoader, OnlineLoader
 from alignzoo.engine.meters import Meter
 from alignzoo.engine.objective import Measures, Terms, averaging_weight, named_terms, weight_of, weighted_sum, weights_of
 from alignzoo.engine.optimizer_step import StepInProgress
-from alignzoo.engine.refill import Refilled, refilled
+from alignzoo.engine.refill import Refilled, prompts_of, refilled
 from alignzoo.engine.reward_training import Lessons
 from alignzoo.engine.run_trainer import RunParts, RunTrainer
 from alignzoo.errors import UserError, tell
@@ -56,6 +56,7 @@ class AlignTrainer(RunTrainer, Trainer):
         self.reward, self.scored = parts.reward, parts.scored
         self.loader, self.step_meter, self.window = loader, Meter(), parts.window
         self.refills, self.told_of_missing = 0, False
+        self.asks = any(role.kind is Kind.REWARD for role in self.algorithm.roles().values())
         if isinstance(parts.setup.algorithm, OnlineAlgorithm):
             given = parts.setup.rollout.refill
             self.refills = parts.setup.algorithm.refills() if given is None else given
@@ -268,6 +269,8 @@ class AlignTrainer(RunTrainer, Trainer):
             experience = partial(cast(OnlineAlgorithm, self.algorithm).experience, models)
             if not self.refills:
                 sampled: Batch = self.model_wrapped(bound(experience, records))
+                if self.asks and hasattr(sampled, "row"):
+                    self._note_dropped(prompts_of(models, sampled), prompts_of(models, records))
                 return sampled
             rollout: Refilled = self.model_wrapped(bound(refilled, experience, models, records, self.refills))
         self._note_refills(rollout)
@@ -279,12 +282,16 @@ class AlignTrainer(RunTrainer, Trainer):
         self.cost.delivered(batch, len(self.order.table))
         return batch.to(self.args.device)
 
+    def _note_dropped(self, kept: int, drawn: int) -> None:
+        if drawn and self.is_world_process_zero():
+            self.window.add("prompts_dropped", 1 - kept / drawn)
+
     def _note_refills(self, rollout: Refilled) -> None:
         if not self.is_world_process_zero():
             return
         missing = rollout.wanted - rollout.kept
         self.window.add("refills", float(rollout.refills))
-        self.window.add("prompts_dropped", 1 - rollout.kept / rollout.drawn)
+        self._note_dropped(rollout.kept, rollout.drawn)
         self.window.add("prompts_missing", float(missing))
         if missing and not self.told_of_missing:
             self.told_of_missing = True

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from alignzoo.contracts import Source, TrainerPlugin
+from alignzoo.contracts import Kind, OnlineAlgorithm, Source, TrainerPlugin
 from alignzoo.engine.build import Builder
 from alignzoo.settings import Made, Unit
 
@@ -30,6 +30,8 @@ def _idle(builder: Builder) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield algorithm, ("making",)
     if not getattr(builder.algorithm, "needs_logprobs_of_samples", False):
         yield algorithm, ("generation.truncation",)
+    if isinstance(builder.algorithm, OnlineAlgorithm) and not _leaves_out(builder.algorithm):
+        yield algorithm, ("rollout.refill",)
     if isinstance(builder.algorithm, TrainerPlugin):
         yield algorithm, ("trainer.by_length", "rollout.refill", "rollout.lag")
     if not writes:
@@ -46,3 +48,9 @@ def _idle(builder: Builder) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield f"budget.unit={setup.budget.unit.value}", ("trainer.max_steps", "trainer.epochs")
     elif training.max_steps:
         yield f"trainer.max_steps={training.max_steps}", ("trainer.epochs",)
+
+
+def _leaves_out(algorithm: OnlineAlgorithm) -> bool:
+    """Whether prompts of a rollout may have to be replaced: scored alike, or left out by the algorithm itself."""
+    scored = any(role.kind is Kind.REWARD for role in algorithm.roles().values())
+    return scored or type(algorithm).refills is not OnlineAlgorithm.refills

@@ -3,6 +3,7 @@
 from alignzoo.functional.advantages import (
     decoupled_advantages,
     discounted_returns,
+    equal_groups,
     gae,
     group_advantages,
     leave_one_out,
@@ -82,6 +83,7 @@ __all__ = [
     "dpop_loss",
     "dppo_surrogate",
     "entropy",
+    "equal_groups",
     "exo_loss",
     "exponential_decay",
     "forward_kl",

@@ -110,6 +110,14 @@ def spread(values: Tensor, group: Tensor, valid: Tensor | None = None) -> Tensor
     return (high - low).clamp(min=0)[member]
 
 
+def equal_groups(values: Tensor, group: Tensor, valid: Tensor | None = None) -> Tensor:
+    """1 where the valid values of one's group are all equal, or no two are valid, so that comparing them tells nothing; else 0.
+
+    values (B,); group (B,) integers; valid (B,) bool, default all -> (B,), of the values' type.
+    """
+    return (spread(values, group, valid) == 0).to(values.dtype)
+
+
 def group_advantages(
     values: Tensor, group: Tensor, valid: Tensor | None = None, scale: bool = True, epsilon: float = 1e-4
 ) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from alignzoo.batch import Completions, Prompts
-from alignzoo.contracts import EMA, Kind, Models, OnlineAlgorithm, Role, Search, require
+from alignzoo.contracts import EMA, Context, Kind, Models, OnlineAlgorithm, Role, Search, UserError, require
 from alignzoo.functional import forward_kl, generalised_jsd, reverse_kl
 
 
@@ -51,6 +51,18 @@ class SelfDistill(OnlineAlgorithm):
         tokens = frozenset({"tokens"})
         teacher = Role(kind=Kind.POLICY, needs=tokens, follows=None if self.decay == 1 else EMA(self.decay))
         return {"policy": Role(kind=Kind.POLICY, trained=True, needs=tokens | {"generate"}), "teacher": teacher}
+
+    def check_data(self, batches: Iterable[Completions], context: Context) -> str:
+        room = context.context_length - context.sampling.max_new_tokens
+        for batch in batches:
+            size = (2 * batch.prompts.attended.sum(1))[batch.prompt_of] + batch.attended.sum(1)
+            if (longest := int(size.max())) > room:
+                raise UserError(
+                    f"training record {int(batch.row[size.argmax()])}: the teacher is given prompt, demonstration and prompt "
+                    f"again, {longest} tokens, and of the context generation.max_new_tokens leaves {room}:\ncut them with "
+                    "data.max_prompt_tokens and data.max_completion_tokens, or choose a longer model.context_length"
+                )
+        return ""
 
     def experience(self, models: Models, batch: Completions) -> Shown:
         batch = batch.draws()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Kind, Models, OnlineAlgorithm, Role, Scores, Search, require
-from alignzoo.functional import clipped_surrogate, group_advantages, spread
+from alignzoo.functional import clipped_surrogate, equal_groups, group_advantages
 from alignzoo.kl import Estimator, FlatKL, Place
 
 Metrics = dict[str, Tensor]
@@ -68,9 +68,10 @@ class GroupRelative(OnlineAlgorithm):
         scores = models.reward(c)
         reward, old = c.sum(c.at_last(scores.total)), models.policy.logprobs(c)
         reference = models.reference.logprobs(c) if self.beta else None
+        grouped = models.sampling.samples > 1
         rollout = Grouped(
             **vars(c), old_logprobs=old, advantages=reward, reward=reward, reference_logprobs=reference,
-            equal_groups=(spread(reward, c.prompt_of, scores.usable) == 0).to(reward.dtype),
+            equal_groups=equal_groups(reward, c.prompt_of, scores.usable) if grouped else None,
             kl=None if reference is None else c.sum(old - reference),
         )  # fmt: skip
         rollout = replace(rollout, advantages=self.advantages(models, rollout, scores))

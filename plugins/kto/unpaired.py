@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from alignzoo.batch import Completions, Rated
-from alignzoo.contracts import Algorithm, Couples, Kind, Models, Role, Search, require
+from alignzoo.contracts import Algorithm, Context, Couples, Kind, Models, Role, Search, require
 from alignzoo.functional import kto_loss
 
 
@@ -39,6 +39,17 @@ class Unpaired(Algorithm):
             "policy": Role(kind=Kind.POLICY, trained=True),
             "reference": Role(kind=Kind.POLICY, start="reference"),
         }
+
+    def check_data(self, batches: Iterable[Rated], context: Context) -> str:
+        rated = [(float(batch.rating.min()), float(batch.rating.max())) for batch in batches]
+        low, high = min(least for least, _ in rated), max(most for _, most in rated)
+        if low <= self.threshold < high:
+            return ""
+        side, between = ("desirable", "above") if low > self.threshold else ("undesirable", "not above")
+        return (
+            f"all completions are {side}: their ratings, {low:g} to {high:g}, are {between} algorithm.threshold="
+            f"{self.threshold:g}, and what tells good from bad is not learnt: choose one between them, or data with both kinds"
+        )
 
     @abstractmethod
     def points(self, models: Models, records: Rated, at_once: int) -> Tensor:

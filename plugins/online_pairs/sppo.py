@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Kind, Models, OnlineAlgorithm, Role, Search, require
-from alignzoo.functional import sppo_loss, win_rates
+from alignzoo.functional import equal_groups, sppo_loss, win_rates
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -19,6 +19,7 @@ class Played(Completions):
     old_logprobs: Tensor
     win_rate: Tensor
     reward: Tensor
+    equal_groups: Tensor | None = None  # 1 where the rewards of its prompt are all equal, so that none wins
 
 
 @dataclass(kw_only=True)
@@ -54,7 +55,8 @@ class SPPO(OnlineAlgorithm):
         scores = models.reward(c)
         reward = scores.summed(c)
         wins, old = win_rates(reward, c.prompt_of, scores.usable), c.sum(models.policy.logprobs(c))
-        return Played(**vars(c), old_logprobs=old, win_rate=wins, reward=reward).take(scores.usable)
+        equal = equal_groups(reward, c.prompt_of, scores.usable)
+        return Played(**vars(c), old_logprobs=old, win_rate=wins, reward=reward, equal_groups=equal).take(scores.usable)
 
     def loss(self, models: Models, batch: Played) -> tuple[Tensor, dict[str, Tensor]]:
         ratio = batch.sum(models.policy.logprobs(batch)) - batch.old_logprobs

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignzoo.batch import Completions
+from alignzoo.batch import Pairs
 from alignzoo.contracts import Kind, Models, Role
 from alignzoo.functional import dpo_loss
 
 from .paired import Paired, Terms
 
 
-def aligned(logits: Tensor, ids: Tensor) -> Tensor:
-    """log pi(token) less log sum_v pi(v)^2, (n,): 0 on average where the token is drawn from pi."""
+def read(logits: Tensor, ids: Tensor) -> Tensor:
+    """(n, 2): log pi(token), and that less log sum_v pi(v)^2: 0 on average where the token is drawn from pi."""
     logprobs = logits.log_softmax(-1)
-    return logprobs.gather(-1, ids[:, None])[:, 0] - (2 * logprobs).logsumexp(-1)
+    chosen = logprobs.gather(-1, ids[:, None])[:, 0]
+    return torch.stack([chosen, chosen.detach() - (2 * logprobs.detach()).logsumexp(-1)], -1)
 
 
 @dataclass(kw_only=True)
@@ -30,13 +31,14 @@ class WPO(Paired):
     """
 
     def roles(self) -> Mapping[str, Role]:
-        both = frozenset({"logprobs", "tokens"})
-        return {**super().roles(), "policy": Role(kind=Kind.POLICY, trained=True, needs=both)}
+        return {**super().roles(), "policy": Role(kind=Kind.POLICY, trained=True, needs=frozenset({"tokens"}))}
 
     def link(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         return dpo_loss(chosen, rejected, self.beta)
 
-    def terms(self, loss: Tensor, models: Models, both: Completions, logprobs: Tensor) -> Terms:
-        with torch.no_grad():
-            weight = both.mean(models.policy.tokens(both, aligned, both.ids)).view(2, -1).sum(0).exp()
-        return weight * loss
+    def loss(self, models: Models, batch: Pairs) -> tuple[Terms, dict[str, Tensor]]:
+        both = batch.both
+        logprobs, alignment = models.policy.tokens(both, read, both.ids).unbind(-1)
+        chosen, rejected = both.sum(self.per_token(models, both, logprobs)).chunk(2)
+        weight = both.mean(alignment).view(2, -1).sum(0).exp()
+        return weight * self.link(chosen, rejected), self.measured(chosen, rejected)

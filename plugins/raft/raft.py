@@ -9,11 +9,13 @@ from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Kind, Models, OnlineAlgorithm, Role, Search, require
+from alignzoo.functional import equal_groups
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Best(Completions):
     reward: Tensor  # (B,)
+    equal_groups: Tensor | None = None  # (B,): 1 where the rewards of its prompt are all equal, so that none is best
 
 
 @dataclass(kw_only=True)
@@ -48,7 +50,8 @@ class RAFT(OnlineAlgorithm):
         c = models.policy.generate(batch, models.sampling)
         scores = models.reward(c)
         reward = scores.summed(c)
-        return Best(**vars(c), reward=reward).take(c.best(reward, self.kept, scores.usable).sort().values)
+        equal = equal_groups(reward, c.prompt_of, scores.usable)
+        return Best(**vars(c), reward=reward, equal_groups=equal).take(c.best(reward, self.kept, scores.usable).sort().values)
 
     def loss(self, models: Models, batch: Best) -> tuple[Tensor, dict[str, Tensor]]:
         return -models.policy.logprobs(batch), {}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alignzoo.batch import Completions, Prompts
 from alignzoo.contracts import Kind, Models, OnlineAlgorithm, Role, Search, require
-from alignzoo.functional import discounted_returns, reinforce
+from alignzoo.functional import discounted_returns, equal_groups, reinforce
 from alignzoo.kl import Estimator, FlatKL
 
 from .baselines import Baseline, baseline
@@ -21,6 +21,7 @@ class Weighed(Completions):
     advantages: Tensor  # (B, T)
     reward: Tensor  # (B,)
     kl: Tensor | None  # (B,), None without a reference
+    equal_groups: Tensor | None = None  # (B,), where the baseline is of the prompt's samples: 1 where its rewards are all equal
 
 
 @dataclass(kw_only=True)
@@ -70,7 +71,11 @@ class Reinforce(OnlineAlgorithm):
         total = c.sum(penalised)
         subtracted, usable = baseline(self.baseline, models, c, total, scores.usable, self.average)
         returns = discounted_returns(penalised, c.scored) if self.reward_to_go else total[:, None].expand_as(reward)
-        return Weighed(**vars(c), advantages=returns - subtracted[:, None], reward=c.sum(reward), kl=kl).take(usable)
+        raw, grouped = c.sum(reward), self.least_samples() > 1
+        return Weighed(
+            **vars(c), advantages=returns - subtracted[:, None], reward=raw, kl=kl,
+            equal_groups=equal_groups(raw, c.prompt_of, usable) if grouped else None,
+        ).take(usable)  # fmt: skip
 
     def loss(self, models: Models, batch: Weighed) -> tuple[Tensor, dict[str, Tensor]]:
         return batch.sum(reinforce(models.policy.logprobs(batch), batch.advantages)), {}

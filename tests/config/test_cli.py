@@ -91,6 +91,11 @@ def test_algorithms_by_what_they_need(capsys: pytest.CaptureFixture[str]) -> Non
     rows = [re.split("  +", line.strip())[:3] for line in capsys.readouterr().out.splitlines()]
     assert rows[0] == ["family", "name", "needs"] and ["policy gradient", "dapo", "prompts, reward"] in rows
     assert "grpo" not in [name for _, name, *_ in rows]
+    assert cli.main(["list", "--needs", "reference"]) == 0
+    copies = {
+        name: needed for _, name, needed in (re.split("  +", r.strip())[:3] for r in capsys.readouterr().out.splitlines())
+    }
+    assert copies["tr_dpo"] == "pairs, anchor (reference)" and copies["dpo"] == "pairs, reference" and "distill" not in copies
     assert cli.main(["list", "algorithm", "--family", "supervised", "--needs", "completions"]) == 0
     assert "supervised  sft" in capsys.readouterr().out
     assert cli.main(["list", "--without", "referenc"]) == 2

@@ -117,6 +117,11 @@ def test_the_report_says_what_was_derived(source, context):
     ("rows", "view", "message"),
     [
         (RATED[:1], Pairs, r"learns from pairs: .* has the columns prompt, completion, label\n.*data.columns.rejected=NAME"),
+        (
+            [{"prompt": "p", "completion": "a"}],
+            Triples,
+            r"learns from pairs and demonstrations: .*\n.*data.columns.rejected=NAME",
+        ),
         ([PAIRS[0], {"prompt": "p", "chosen": "a"}], Pairs, "rows.jsonl, line 2: no 'rejected', which other rows have"),
         ([{"text": "ab"}], Prompts, "learns from prompts; rows.jsonl, line 1 has the columns text"),
         ([RATED[1]], Completions, "no row of rows.jsonl can be used as Completions"),

@@ -24,6 +24,9 @@ def idle(*overrides, builder=Builder):
     [
         ("rollout.samples=8", {"algorithm=dpo": ["rollout.samples"]}),
         ("algorithm=reinforce rollout.samples=8", {}),
+        ("algorithm=remax rollout.refill=3", {}),  # by the reward
+        ("algorithm=spin rollout.refill=3 rollout.lag=1", {"algorithm=spin": ["rollout.refill"]}),
+        ("algorithm=self_distill rollout.refill=3", {"algorithm=self_distill": ["rollout.refill"]}),
         ("algorithm=reinforce making=pairs making.samples=3", {"algorithm=reinforce": ["making", "making.samples"]}),
         ("making=pairs making.samples=3 scoring.timeout=1 reward=none gold=task", {}),
         ("generation.truncation=accept generation.top_k=3", {"algorithm=dpo": ["generation.truncation"]}),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from alignzoo.batch import Rated
 from alignzoo.functional import kto_loss, mismatches
 from alignzoo.settings import UserError
 from alignzoo.testing.fakes import FakeModels, TablePolicy, completions, prompts
+from alignzoo_plugins.kto.bco import BCO
 from alignzoo_plugins.kto.kto import KTO, ReferencePoint
+from alignzoo_plugins.kto.kto_trl import KTOTRL
 from alignzoo_plugins.kto.mismatch import mismatched
-from alignzoo_plugins.kto.unpaired import Judged
+from alignzoo_plugins.kto.unpaired import Judged, Unpaired
 
 AGAIN = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]], dtype=torch.float64).log()
 UP, DOWN = math.log(1.5), math.log(0.75)  # log pi / ref of the token before once more, and of another
@@ -146,6 +149,18 @@ def test_ratings_above_the_threshold_are_desirable() -> None:
     scored = replace(records(), rating=torch.tensor([7.0, 3.0, 5.0]))
     found = objective(KTO(threshold=4.0), models(), scored)
     torch.testing.assert_close(found, objective(KTO(), models(), records()))
+
+
+@pytest.mark.parametrize("kind", [KTO, KTOTRL, BCO])
+def test_labels_of_one_side_are_told(kind: type[Unpaired]) -> None:
+    """Of all batches together; a rating equal to the threshold is undesirable."""
+    context: Any = None
+    good, bad = (replace(records(), rating=torch.full((3,), rating)) for rating in (0.75, 0.5))
+    assert kind().check_data(iter([good, bad]), context) == ""
+    told = kind().check_data([good, good], context)
+    assert told.startswith("all completions are desirable: their ratings, 0.75 to 0.75, are above algorithm.threshold=0.5")
+    told = kind().check_data([bad], context)
+    assert told.startswith("all completions are undesirable: their ratings, 0.5 to 0.5, are not above algorithm.threshold=0.5")
 
 
 def test_accuracy_is_the_share_on_its_side_of_the_reference_point() -> None:
