@@ -19,6 +19,8 @@ SHARED = [
     "trainer.save_steps=4", "trainer.eval_prompts=8", "generation.max_new_tokens=32",
 ]  # fmt: skip
 SAMPLED = ["rollout.prompts=4", "rollout.samples=4", "trainer.batch=16"]
+# rewards differ more between prompts than within one: many prompts, and a value model that knows them from the start
+CRITIC = ["algorithm.value_model=reward", "rollout.prompts=32", "rollout.samples=1", "trainer.batch=32", "trainer.micro_batch=8"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def plan(model: str, folder: Path) -> list[Run]:
         Run("kto", ["algorithm=kto", preferences, *lora, "reference=adapter"]),
         Run("bradley_terry", ["algorithm=bradley_terry", preferences, *lora]),
         Run("grpo", ["algorithm=grpo", preferences, *lora, *short, *SAMPLED], "reward", True),
-        Run("ppo", ["algorithm=ppo", preferences, *lora, "reference=adapter", *reward, *SAMPLED], "reward", True, 4 * STEPS),
+        Run("ppo", ["algorithm=ppo", preferences, *lora, "reference=adapter", *reward, *CRITIC], "reward", True, 4 * STEPS),
         Run("distill", ["algorithm=distill", chats, f"model.path={folder / 'student'}", f"roles.teacher={base[11:]}"]),
     ]
 
