@@ -1,4 +1,4 @@
-"""The command line: alignzoo train | make | bench | report | compare | sample | label | list | card | plugin | doctor.
+"""The command line: alignzoo train | make | bench | report | compare | sample | chat | label | list | card | plugin | doctor.
 
 Exit codes: 0 done, 2 a user's mistake (one to five lines, no traceback), 130 interrupted after saving.
 """
@@ -28,9 +28,9 @@ QUIET = {
 COMMANDS = {
     "train": "alignzoo.cli.train_command:main", "make": "alignzoo.cli.make:main", "bench": "alignzoo.bench.bench:main",
     "report": "alignzoo.report.report:main", "compare": "alignzoo.cli.compare_command:main",
-    "sample": "alignzoo.cli.sample_command:main", "label": "alignzoo.label.command:main",
-    "list": "alignzoo.cli.plugin:options", "card": "alignzoo.cli.plugin:card", "plugin": "alignzoo.cli.plugin:main",
-    "doctor": "alignzoo.cli.doctor:main",
+    "sample": "alignzoo.cli.sample_command:main", "chat": "alignzoo.cli.chat_command:main",
+    "label": "alignzoo.label.command:main", "list": "alignzoo.cli.plugin:options", "card": "alignzoo.cli.plugin:card",
+    "plugin": "alignzoo.cli.plugin:main", "doctor": "alignzoo.cli.doctor:main",
 }  # fmt: skip
 PATIENCE = 20.0  # seconds after which a rank other than the first tells its own mistake: on a busy machine they drift apart
 

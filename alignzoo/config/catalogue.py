@@ -47,6 +47,7 @@ alignzoo: one loop, every alignment algorithm
   alignzoo report RUN ...         compare finished runs: an answer, a table, a page
   alignzoo compare RUN RUN        two runs' policies on the same held-out prompts
   alignzoo sample RUN             completions of a run's policy
+  alignzoo chat RUN               talk to a run's policy, its reference beside it
   alignzoo label SOURCE ...       completions shown blind; what people say of them becomes data
   alignzoo list [GROUP]           what there is to choose from; --needs pairs --without reference: such algorithms
   alignzoo card NAME              what an algorithm is, and where it is from; --compare NAME NAME: side by side
