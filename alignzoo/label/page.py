@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from alignzoo.common.disk import is_full
-from alignzoo.data.rows import canonical
+from alignzoo.data.rows import Row
 from alignzoo.errors import UserError
 from alignzoo.label import stats
 from alignzoo.label.access import HERE, OWNER
@@ -60,6 +60,7 @@ class Page:
         )  # fmt: skip
         environment.filters.update(passages=passages, visible=visible, editable=editable, content=last_content)
         self.template = environment.get_template("page.html")
+        self.shown_to_owner: tuple[list[RaterAnswer], list[stats.Table]] = [], []
         self.app = Starlette(routes=[Route("/", self._respond, methods=["GET", "POST"])])
 
     async def _respond(self, request: Request) -> Response:
@@ -74,7 +75,7 @@ class Page:
             return Response(status_code=400)  # which nobody gets
         except (UserError, OSError) as error:  # the page keeps what was said, and sends it again
             why = "the disk is full" if is_full(error) else str(error)
-            return PlainTextResponse(f"Not kept: {visible(why)}", 500)
+            return PlainTextResponse(visible(why) if form is None else f"Not kept: {visible(why)}", 500)
 
     def _check(self, request: Request) -> None:
         """Raises Refused for a request by a strange name of this machine, and for a post from elsewhere."""
@@ -115,9 +116,11 @@ class Page:
             for token, name in self.tokens.items()
             if name != OWNER
         ]
-        rows = [canonical(row, "an answer", {}) for row in data_rows(answers)]
+        if answers != self.shown_to_owner[0]:  # which takes a while of thousands
+            rows = [Row("an answer", row, row, {}) for row in data_rows(answers)]
+            self.shown_to_owner = answers, stats.tables(rows)
         notes = [answer for answer in reversed(answers) if answer.note]
-        return self._html({"view": "owner", "progress": progress, "tables": stats.tables(rows), "notes": notes}, Shown())
+        return self._html({"view": "owner", "progress": progress, "tables": self.shown_to_owner[1], "notes": notes}, Shown())
 
     def _html(self, values: Mapping[str, object], shown: Shown) -> Response:
         nonce = secrets.token_urlsafe(16)

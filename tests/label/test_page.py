@@ -248,6 +248,18 @@ def test_the_owner_sees_who_is_how_far_and_how_they_agree(page):
     assert boss.text.count("&lt;b&gt;") == 4 and "data-refresh" in boss.text
 
 
+@pytest.mark.parametrize("kind", ["pairs", "corrections"])
+def test_the_owner_sees_also_what_no_algorithm_could_learn_from(page, kind):
+    """Nothing was written, which a rater sees, and which no training takes; 101 notes, of which the last 100 are shown."""
+    items = [item(QuestionKind(kind), f"p{n}", ["", "c"][: 1 if kind == "corrections" else 2]) for n in range(101)]
+    address = page(items)
+    for one in items:
+        page.work.journal.append("ann", one, [2, 1] if kind == "pairs" else "d", Scale(), f"note {one.prompt}")
+    boss = Visitor(address, BOSS).look()
+    assert boss.status == 200 and "101 of 101" in boss.text
+    assert "the last 100 of 101" in boss.text and "note p100<" in boss.text and "note p0<" not in boss.text
+
+
 def test_tokens_outlive_the_server_and_are_nobody_elses(tmp_path):
     path = tmp_path / "labels.tokens.jsonl"
     first = tokens(path, ["ann"])
