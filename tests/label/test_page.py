@@ -172,16 +172,20 @@ def test_only_who_has_a_link_and_only_from_the_page(page):
     assert "default-src 'none'" in policy and "form-action 'self'" in policy and "unsafe" not in policy
 
 
-def test_under_another_host_it_answers_by_any_name(page, tmp_path, monkeypatch):
+def test_under_another_host_it_answers_by_any_name_and_a_run_may_begin_later(page, tmp_path, monkeypatch):
     assert Visitor(page(PAIRS, here=False), ANN).look(Host="labels.example").status == 200
     monkeypatch.chdir(tmp_path)
-    Path("rows.jsonl").write_text(json.dumps({"prompt": "p", "completion": "c"}) + "\n")
-    server = Command("rows.jsonl", "--as", "ratings", "--out", "o.jsonl", "--rater", "cy", "--port", "0", "--host", "0.0.0.0")
+    server = Command("runs/mine.labels", "--rater", "cy", "--port", "0", "--host", "0.0.0.0")
     address, token = server.links["cy"]
     assert urlsplit(address).hostname == socket.gethostname().lower()
-    assert Visitor(f"http://127.0.0.2:{urlsplit(address).port}", token).look().view == "ratings"
+    rater = Visitor(f"http://127.0.0.2:{urlsplit(address).port}", token)
+    assert rater.look().view == "nothing"
+    path = Path("runs/mine.labels/request-0001-abc.jsonl")
+    requests.write(path, requests.Questionnaire([item(QuestionKind.ratings, "p", ["c"])], Scale(0, 9)))
+    rater.say(rater.look().item, said="9")
+    assert [answer.answer for answer in requests.answers(path, pytest.fail)] == [9.0]
     assert "not encrypted" in "".join(server.printed)
-    assert server.end()[0] == 0
+    assert server.end() == (0, "1 of 1 answered by cy; in runs/mine.labels\n")
 
 
 class Tags(HTMLParser):
