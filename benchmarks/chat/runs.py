@@ -20,7 +20,9 @@ SHARED = [
 ]  # fmt: skip
 SAMPLED = ["rollout.prompts=4", "rollout.samples=4", "trainer.batch=16"]
 # rewards differ more between prompts than within one: many prompts, and a value model that knows them from the start
-CRITIC = ["algorithm.value_model=reward", "rollout.prompts=32", "rollout.samples=1", "trainer.batch=32", "trainer.micro_batch=8"]
+CRITIC = [
+    "algorithm.value_model=reward", "rollout.prompts=32", "rollout.samples=1", "trainer.batch=32", "trainer.micro_batch=8",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
