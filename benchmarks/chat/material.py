@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-ROWS, LONGEST = 400, 120  # rows, and characters of an answer
+ROWS, LONGEST, FEW = 400, 120, 10  # rows, characters of an answer, prompts of few.jsonl
 # ChatML whose newlines come before turns: nothing follows the end of an answer, and TRL trains what we train
 TEMPLATE = (
     "{% for m in messages %}{{ '' if loop.first else '\n' }}"
@@ -18,21 +18,27 @@ TEMPLATE = (
 
 
 def conversations(pairs: Path, folder: Path, rows: int = ROWS) -> None:
-    """preferences.jsonl (prompt, chosen, rejected) and chats.jsonl (messages) of pairs of plain text."""
+    """preferences.jsonl (prompt, chosen, rejected) and chats.jsonl (messages) of pairs of plain text; few.jsonl, the first
+    preference of each of the first FEW prompts."""
     opened: Any = gzip.open if pairs.suffix == ".gz" else open
     with opened(pairs, "rt", encoding="utf-8") as lines:
         read = [json.loads(line) for line in lines]
     short = [row for row in read if all(0 < len(row[side].strip()) <= LONGEST for side in ("chosen", "rejected"))]
     random.Random(0).shuffle(short)
     folder.mkdir(parents=True, exist_ok=True)
+    few: dict[str, str] = {}
     with (folder / "preferences.jsonl").open("w") as preferences, (folder / "chats.jsonl").open("w") as chats:
         for row in short[:rows]:
             prompt, chosen, rejected = (
                 [{"role": role, "content": row[name].strip()}]
                 for role, name in (("user", "prompt"), ("assistant", "chosen"), ("assistant", "rejected"))
             )
-            preferences.write(json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}) + "\n")
+            pair = json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}) + "\n"
+            preferences.write(pair)
+            if len(few) < FEW:
+                few.setdefault(row["prompt"], pair)
             chats.write(json.dumps({"messages": prompt + chosen}) + "\n")
+    (folder / "few.jsonl").write_text("".join(few.values()))
 
 
 def student(model: str, folder: Path) -> Path:

@@ -1,4 +1,5 @@
-"""Seven algorithms, twenty steps each (PPO: rollouts), by the commands of docs/chat.md; each is killed once and goes on."""
+"""Seven algorithms, twenty steps each (PPO: rollouts; its reward model: a hundred), by the commands of docs/chat.md; each is
+killed once and goes on."""
 
 from __future__ import annotations
 
@@ -19,9 +20,11 @@ SHARED = [
     "trainer.save_steps=4", "trainer.eval_prompts=8", "generation.max_new_tokens=32",
 ]  # fmt: skip
 SAMPLED = ["rollout.prompts=4", "rollout.samples=4", "trainer.batch=16"]
-# rewards differ more between prompts than within one: many prompts, and a value model that knows them from the start
+# rewards differ more between prompts than within one: the prompts are the same in every rollout, the value model starts from
+# the reward model, and as long as it is poor nothing is bootstrapped from it
 CRITIC = [
-    "algorithm.value_model=reward", "rollout.prompts=32", "rollout.samples=1", "trainer.batch=32", "trainer.micro_batch=8",
+    "data.heldout=0.2", "algorithm.value_model=reward", "algorithm.gae_lambda=1", "rollout.prompts=8", "rollout.samples=4",
+    "trainer.batch=32", "generation.max_new_tokens=16",
 ]  # fmt: skip
 
 
@@ -39,15 +42,16 @@ class Run:
 def plan(model: str, folder: Path) -> list[Run]:
     preferences, chats = (f"data.path={folder / name}" for name in ("preferences.jsonl", "chats.jsonl"))
     lora, base = ["peft=lora", f"model.path={model}"], f"model.path={model}"
+    few = f"data.path={folder / 'few.jsonl'}"
     reward = ["reward=model", f"reward.path={folder / 'runs' / 'bradley_terry' / 'model'}"]
     short = ["reward=length", "reward.most=4", "reward.unit=words"]
     return [
         Run("sft", ["algorithm=sft", chats, *lora]),
         Run("dpo", ["algorithm=dpo", preferences, *lora, "reference=adapter"]),
         Run("kto", ["algorithm=kto", preferences, *lora, "reference=adapter"]),
-        Run("bradley_terry", ["algorithm=bradley_terry", preferences, *lora]),
+        Run("bradley_terry", ["algorithm=bradley_terry", preferences, *lora], steps=5 * STEPS),
         Run("grpo", ["algorithm=grpo", preferences, *lora, *short, *SAMPLED], "reward", True),
-        Run("ppo", ["algorithm=ppo", preferences, *lora, "reference=adapter", *reward, *CRITIC], "reward", True, 4 * STEPS),
+        Run("ppo", ["algorithm=ppo", few, *lora, "reference=adapter", *reward, *CRITIC], "reward", True, 4 * STEPS),
         Run("distill", ["algorithm=distill", chats, f"model.path={folder / 'student'}", f"roles.teacher={base[11:]}"]),
     ]
 
