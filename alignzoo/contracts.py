@@ -263,6 +263,7 @@ class Algorithm(ABC):
     couples: ClassVar[Couples] = Couples.ROW
     published_rate: ClassVar[float] = 1e-5  # the learning rate for all weights of a pretrained model, unless the user gives one
     leads_away: ClassVar[str] = ""  # why, where a first step makes what is better less likely and is meant to
+    leaves_out: ClassVar[str] = ""  # why, where some tokens of a completion are not learnt from and are meant not to be
 
     @property
     @abstractmethod

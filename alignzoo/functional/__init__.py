@@ -47,9 +47,11 @@ from alignzoo.functional.policy import (
     clipped_surrogate,
     clipped_value_loss,
     dppo_surrogate,
+    dual_clip,
     gmpo_surrogate,
     reinforce,
     sapo_surrogate,
+    vespo_weight,
 )
 from alignzoo.functional.preference import bradley_terry_loss, dpo_loss, sppo_loss, win_rates
 from alignzoo.functional.ratings import advantage_weights, bco_loss, kto_loss, mismatches, rotations, unlikelihood
@@ -82,6 +84,7 @@ __all__ = [
     "dpo_loss",
     "dpop_loss",
     "dppo_surrogate",
+    "dual_clip",
     "entropy",
     "equal_groups",
     "exo_loss",
@@ -129,6 +132,7 @@ __all__ = [
     "sppo_loss",
     "spread",
     "unlikelihood",
+    "vespo_weight",
     "whiten",
     "win_rates",
 ]

@@ -88,11 +88,10 @@ def leave_one_out(values: Tensor, group: Tensor, valid: Tensor | None = None) ->
     Kool et al. 2019, Buy 4 REINFORCE samples, get a baseline for free; Ahmadian et al. 2024, Back to basics.
     """
     valid = torch.ones_like(group, dtype=torch.bool) if valid is None else valid
-    exact, weight = torch.where(valid, values, 0).double(), valid.double()
-    member = group.unique(return_inverse=True)[1]
-    sums, counts = (torch.zeros_like(x).index_add(0, member, x)[member] for x in (exact, weight))
-    rest = counts - weight
-    return torch.where(rest > 0, ((sums - exact) / rest.clamp(min=1)).to(values.dtype), values)
+    member, weight = group.unique(return_inverse=True)[1], valid.double()
+    least, above = _over_least(values, member, valid)
+    rest = _sums(weight, member) - weight
+    return torch.where(rest > 0, (least + (_sums(above, member) - above) / rest.clamp(min=1)).to(values.dtype), values)
 
 
 def spread(values: Tensor, group: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -189,11 +188,18 @@ def length_weighted_baseline(values: Tensor, lengths: Tensor, group: Tensor, val
     """
     valid = torch.ones_like(group, dtype=torch.bool) if valid is None else valid
     member = group.unique(return_inverse=True)[1]
-    exact, weight = torch.where(valid, values, torch.inf).double(), torch.where(valid, lengths, 0).double()
-    least = torch.full_like(exact, torch.inf).scatter_reduce(0, member, exact, "amin")[member]
-    above = torch.where(valid, exact - least, 0)  # equal values have that very mean
+    weight = torch.where(valid, lengths, 0).double()
+    least, above = _over_least(values, member, valid)
     mean = least + _sums(weight * above, member) / _sums(weight, member).clamp(min=1)
     return torch.where(valid, mean.to(values.dtype), values)
+
+
+def _over_least(values: Tensor, member: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """The least valid value of each one's group, and what each has over it, 0 where not valid; (B,) float64 each: so that means
+    of equal values are these very values."""
+    exact = torch.where(valid, values, torch.inf).double()
+    least = torch.full_like(exact, torch.inf).scatter_reduce(0, member, exact, "amin")[member]
+    return least, torch.where(valid, exact - least, 0)
 
 
 def _sums(x: Tensor, member: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Policy-gradient surrogates, the loss of a value function, and the control of the KL coefficient."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,17 @@ def clipped_surrogate(
     return -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + high) * advantages)
 
 
+def dual_clip(loss: Tensor, advantages: Tensor, bound: float) -> Tensor:
+    """PPO's surrogate bounded where what is to become rarer has become likelier, and the ratio knows no end.
+
+        L'_t = min(L_t, - bound A_t)    where A_t < 0, else L_t
+
+    loss, advantages (B, T); bound > 1, of the ratio -> (B, T). Ye et al. 2020, Mastering complex control in MOBA games with
+    deep reinforcement learning, eq. 5.
+    """
+    return torch.where(advantages < 0, torch.minimum(loss, -bound * advantages.detach()), loss)
+
+
 def cispo_surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
     """The score-function surrogate with a clipped importance weight: no token loses its gradient.
 
@@ -45,6 +58,19 @@ def cispo_surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, 
     """
     weight = (logprobs - old_logprobs).detach().exp().clamp(low, high)
     return reinforce(logprobs, weight * advantages)
+
+
+def vespo_weight(log_ratio: Tensor, k: Tensor, lam: Tensor) -> Tensor:
+    """A soft weight of a completion by its ratio w: 1 at w = 1, and 0 where it has become much rarer or much likelier.
+
+        phi(w) = w^k exp(lambda (1 - w))
+
+    log_ratio (B,): log w, of the whole completion, kept within [log 1e-8, 20]; k, lam (B,) -> (B,), without gradient.
+
+    VESPO: variational sequence-level soft policy optimization, arXiv 2602.10693, as TRL 1.16 has it.
+    """
+    log_ratio = log_ratio.detach().clamp(math.log(1e-8), 20.0)
+    return (k * log_ratio + lam * (1 - log_ratio.exp())).exp()
 
 
 def gmpo_surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, scored: Tensor, epsilon: float) -> Tensor:

@@ -16,7 +16,7 @@ from alignzoo.testing.subject import Subject
 
 
 def every_token(subject: Subject) -> None:
-    """Completions are learned from their first token to their last, which is EOS."""
+    """Completions are learned from their first token to their last, which is EOS; or not, where `leaves_out` says why."""
     lab = subject.build(still=True)
     written = [c for c in reshape.completions(lab.records) if len(c)]
     scored = {text: mask for c in written for text, mask in _marks(c.scored & ~c.truncated[:, None], c)}
@@ -25,6 +25,10 @@ def every_token(subject: Subject) -> None:
     cause = "a mask or slice leaves it out: `scored` has it"
     for method in ("logprobs", "tokens"):
         learned = [tokens for answer in answers.of("policy", method) for tokens in _learned(answer, scored)]
+        if learned and subject.algorithm.leaves_out:
+            left = sum(map(len, learned)) - sum(map(sum, learned))
+            expect(left > 0, "tokens without a gradient", "one from all", "`leaves_out` is not true")
+            continue
         for place, name in ((0, "first"), (-1, "last")):
             reached = not learned or any(tokens[place] for tokens in learned)
             expect(reached, f"a gradient from the {name} token of completions", "none, though from others", cause)

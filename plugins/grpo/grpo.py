@@ -9,10 +9,10 @@ from torch import Tensor
 
 from alignzoo.batch import Completions
 from alignzoo.contracts import Models, Scores, Search, UserError, require
-from alignzoo.functional import group_advantages
+from alignzoo.functional import dual_clip, group_advantages
 from alignzoo.kl import Estimator, FlatKL, Place
 
-from .grouped import Clipped, Grouped
+from .grouped import Clipped, Grouped, Metrics
 
 __all__ = ["GRPO", "Average", "Grouped", "Ratio"]  # checkpoints of older versions look for Grouped here
 
@@ -23,6 +23,7 @@ class Average(Enum):
     completion = "completion"  # over a completion's tokens, then over completions
     token = "token"  # over all tokens of the optimizer step
     constant = "constant"  # summed over a completion, divided by generation.max_new_tokens
+    sum = "sum"  # summed over a completion, then averaged over completions
 
 
 class Ratio(Enum):
@@ -52,6 +53,10 @@ class GRPO(Clipped):
             "search": Search(options=(True, False)),
         },
     )
+    epsilon: float = field(default=1e-4, metadata={"help": "added to the standard deviation that advantages are divided by"})
+    dual_clip: float | None = field(
+        default=None, metadata={"help": "the ratio's bound where the advantage is negative; none: it has none"}
+    )
     average: Average = field(default=Average.completion, metadata={"help": "over what the loss of tokens is averaged"})
     ratio: Ratio = field(default=Ratio.token, metadata={"help": "whose probabilities are compared with the sampler's"})
     skip_equal: bool = field(
@@ -66,14 +71,19 @@ class GRPO(Clipped):
         require(used, "algorithm.kl_estimator", self.kl_estimator.value, "left at k3 where algorithm.beta=0")
         self.kl = FlatKL(beta=self.beta, place=Place.loss, estimator=self.kl_estimator)
         require(self.beta > 0 or not self.weigh_kl, "algorithm.weigh_kl", self.weigh_kl, "false where algorithm.beta=0")
-        if self.ratio is Ratio.completion and self.average is not Average.completion:
+        require(self.epsilon >= 0, "algorithm.epsilon", self.epsilon, ">= 0")
+        require(
+            self.scale or self.epsilon == 1e-4, "algorithm.epsilon", self.epsilon, "left at 1e-4 where algorithm.scale=false"
+        )
+        require(self.dual_clip is None or self.dual_clip >= 1, "algorithm.dual_clip", self.dual_clip, ">= 1, or none")
+        if self.ratio is Ratio.completion and self.average not in (Average.completion, Average.sum):
             raise UserError(
                 f"algorithm.ratio=completion with algorithm.average={self.average.value} counts a completion's one ratio once "
-                "for each of its tokens: set algorithm.average=completion"
+                "for each of its tokens: set algorithm.average=completion, or sum, which does that to every completion alike"
             )
 
     def advantages(self, models: Models, rollout: Grouped, scores: Scores) -> Tensor:
-        return group_advantages(rollout.reward, rollout.prompt_of, scores.usable, self.scale)
+        return group_advantages(rollout.reward, rollout.prompt_of, scores.usable, self.scale, self.epsilon)
 
     def kept(self, rollout: Grouped, usable: Tensor) -> Tensor:
         if self.skip_equal and rollout.equal_groups is not None:
@@ -86,6 +96,10 @@ class GRPO(Clipped):
         new, old = (batch.mean(x)[:, None].expand_as(x) for x in (logprobs, batch.old_logprobs))
         return new, old
 
+    def surrogate(self, batch: Grouped, new: Tensor, old: Tensor, advantages: Tensor) -> tuple[Tensor, Metrics]:
+        loss, metrics = super().surrogate(batch, new, old, advantages)
+        return loss if self.dual_clip is None else dual_clip(loss, advantages, self.dual_clip), metrics
+
     def penalty(self, logprobs: Tensor, reference: Tensor, ratio: Tensor) -> Tensor:
         return self.kl.penalty(logprobs, reference) * (ratio if self.weigh_kl else 1)
 
@@ -95,4 +109,6 @@ class GRPO(Clipped):
     def averaged(self, c: Completions, loss: Tensor, longest: int) -> Tensor:
         if self.average is Average.token:
             return loss
-        return c.mean(loss) if self.average is Average.completion else c.sum(loss) / longest
+        if self.average is Average.completion:
+            return c.mean(loss)
+        return c.sum(loss) / (longest if self.average is Average.constant else 1)

@@ -34,11 +34,14 @@ class ReinforcePP(Clipped):
         return 1
 
     def advantages(self, models: Models, rollout: Grouped, scores: Scores) -> Tensor:
-        rewards = rollout.at_last(scores.total)
-        if rollout.reference_logprobs is not None:
-            rewards = rewards - self.kl.penalty(rollout.old_logprobs, rollout.reference_logprobs)
-        returns = discounted_returns(rewards, rollout.scored)
+        returns = discounted_returns(self.penalised(rollout, rollout.at_last(scores.total)), rollout.scored)
         return whiten(returns, rollout.scored & scores.usable[:, None], models.sum)
+
+    def penalised(self, rollout: Grouped, rewards: Tensor) -> Tensor:
+        """Rewards of tokens, (B, T), without the KL and with it."""
+        if rollout.reference_logprobs is None:
+            return rewards
+        return rewards - self.kl.penalty(rollout.old_logprobs, rollout.reference_logprobs)
 
     def averaged(self, c: Completions, loss: Tensor, longest: int) -> Tensor:
         return loss

@@ -30,14 +30,18 @@ class AOT(Paired):
         super().__post_init__()
         require(0 <= self.label_smoothing < 0.5, "algorithm.label_smoothing", self.label_smoothing, "in [0, 0.5)")
 
+    def compared(self, policy: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Two samples (B,), of which the first is to dominate, of the log-probs of both sides, chosen and rejected, (2, B)."""
+        return policy[0] - policy[1], reference[0] - reference[1]
+
     def link(self, chosen: Tensor, rejected: Tensor) -> Tensor:
-        """Of sorted margins of policy and reference."""
+        """Of both samples, sorted."""
         return dpo_loss(chosen, rejected, self.beta, self.label_smoothing)
 
     def loss(self, models: Models, batch: Pairs) -> tuple[Terms, dict[str, Tensor]]:
         both = batch.both
         counted = batch.counted > 0  # pairs with an empty side take no place in the order
         policy, reference = (both.sum(m.logprobs(both)).view(2, -1) for m in (models.policy, models.reference))
-        margins = [(sides[0] - sides[1])[counted].sort().values for sides in (policy, reference)]
-        loss = torch.zeros_like(policy[0]).index_put((counted,), self.link(*margins))
+        first, second = (values[counted].sort().values for values in self.compared(policy, reference))
+        loss = torch.zeros_like(policy[0]).index_put((counted,), self.link(first, second))
         return loss, self.measured(*(policy - reference))

@@ -341,6 +341,11 @@ class SaidToLeadAway(Preferring):
 
 
 @dataclass(kw_only=True)
+class SaidToLeaveOut(Likelihood):
+    leaves_out = "it does not"
+
+
+@dataclass(kw_only=True)
 class RewardReversed(Averaging):
     def loss(self, models, batch):
         return batch.advantage * batch.sum(models.policy.logprobs(batch)), {}
@@ -614,6 +619,7 @@ FAULTS = [
     (WrongSign, "direction", "the sign of the loss is wrong"),
     (PreferenceReversed, "direction", "a cosine of -1.000"),
     (SaidToLeadAway, "direction", "`leads_away` is not true"),
+    (SaidToLeaveOut, "every_token", "`leaves_out` is not true"),
     (RewardReversed, "direction", "a step towards what is better"),
     (SumForTokens, "shapes", r"has shape \(8,\), its weights \(8, \d\): return one value a record"),
     (OldNotDetached, "gradients", "old log-probs are to be detached"),

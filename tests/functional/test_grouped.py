@@ -15,16 +15,24 @@ from alignzoo.contracts import Scores
 from alignzoo.settings import Sampling, UserError
 from alignzoo.testing.fakes import FakeModels, TablePolicy, completions, constant, prompts
 from alignzoo_plugins.grpo.cispo import CISPO
+from alignzoo_plugins.grpo.clip_cov import ClipCov
 from alignzoo_plugins.grpo.dppo import DPPO, Divergence
 from alignzoo_plugins.grpo.gdpo import GDPO
 from alignzoo_plugins.grpo.gmpo import GMPO
 from alignzoo_plugins.grpo.grpo import GRPO
+from alignzoo_plugins.grpo.grpo_openrlhf import GRPOOpenRLHF
+from alignzoo_plugins.grpo.high_entropy import HighEntropy
 from alignzoo_plugins.grpo.maxrl import MaxRL
 from alignzoo_plugins.grpo.reinforce_pp import ReinforcePP
 from alignzoo_plugins.grpo.reinforce_pp_baseline import ReinforcePPBaseline
+from alignzoo_plugins.grpo.rloo_trl import RLOOTRL
 from alignzoo_plugins.grpo.sapo import SAPO
+from alignzoo_plugins.grpo.vespo import VESPO
 
-ALL = [GRPO, CISPO, GMPO, SAPO, MaxRL, GDPO, DPPO, ReinforcePP, ReinforcePPBaseline]
+ALL = [
+    GRPO, CISPO, GMPO, SAPO, MaxRL, GDPO, DPPO, ReinforcePP, ReinforcePPBaseline, GRPOOpenRLHF, RLOOTRL, VESPO, HighEntropy,
+    ClipCov,
+]  # fmt: skip
 OF = prompts(1)
 
 
@@ -150,7 +158,9 @@ def models(rewards: Any, samples: object, parts: dict[str, list[float]] | None =
     given = {name: torch.tensor(values, dtype=torch.float64) for name, values in (parts or {}).items()}
     score = (lambda c: Scores(total=torch.tensor(rewards, dtype=torch.float64), parts=given)) if parts else constant(rewards)
     reference = TablePolicy(torch.zeros(3, 3, dtype=torch.float64))
-    return FakeModels(TablePolicy(table, samples), reference=reference, score=score, sampling=sampling)  # type: ignore[arg-type]
+    draws = {0: [number / 97 for number in range(len(rewards) * longest)]}
+    policy: Any = TablePolicy(table, samples)  # type: ignore[arg-type]
+    return FakeModels(policy, reference=reference, score=score, sampling=sampling, uniforms=draws)  # type: ignore[arg-type]
 
 
 TWO = completions(OF, [0, 0], [[0, 0], [1]])
@@ -204,6 +214,12 @@ def test_gdpo_by_hand() -> None:
         (MaxRL(), [0.683333, -0.4]),
         # advantages -+ 0.5, over 8 tokens. Probabilities 0.4 -> 0.5, back up; 0.8 -> 0.5, masked; 0.2 -> 0.25
         (DPPO(threshold=0.09), [0.078125, -0.078125]),
+        # sd is the square root of 1/2: advantages -+ 0.707107, cut at 0.8 and 1.2
+        (GRPOOpenRLHF(beta=0.0), [[0.883883, 0.565685], [-0.848528, 0.0]]),
+        # advantages -+ 1, ratios 0.78125, cut at 0.8, and 1.25, cut at 1.2
+        (RLOOTRL(beta=0.0), [0.8, -1.2]),
+        # w = 0.78125 and 1.25: exp(3 log w + 2 (1 - w)) = 0.738540, exp(2 log w + 3 (1 - w)) = 0.738073; log 1/2, log 1/4
+        (VESPO(), [[-0.361929, -0.361929], [0.723400, 0.0]]),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",
 )
@@ -252,7 +268,8 @@ REFUSED = [
     (CISPO, "low", 1.0), (CISPO, "high", 0.9), (GMPO, "clip", 0.0), (SAPO, "temperature", 0.0),
     (SAPO, "temperature_negative", -1.0), (DPPO, "threshold", 0.0), (DPPO, "threshold", 1.0),
     (MaxRL, "clip", 0.0), (SAPO, "beta", -0.1),
-    (GDPO, "epochs", 0),
+    (GDPO, "epochs", 0), (VESPO, "k", 0.0), (HighEntropy, "share", 1.0), (ClipCov, "low", 5.0), (GRPO, "dual_clip", 0.9),
+    (GRPO, "epsilon", -1.0),
 ]  # fmt: skip
 
 
@@ -260,6 +277,37 @@ REFUSED = [
 def test_what_is_out_of_range_is_refused(kind: Any, name: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"algorithm\.{name}="):
         kind(**{name: value})
+
+
+def test_the_kl_follows_the_normalised_reward() -> None:
+    """Rewards 1 and 2 give -+ 0.707107; log pi / ref of tokens 0, 0 and 1 is log 3/2 twice and log 3/4."""
+    made = GRPOOpenRLHF(beta=0.1).experience(models([1.0, 2.0], TWO), OF)
+    torch.testing.assert_close(
+        made.advantages[made.scored],
+        torch.tensor([-0.707107 - 0.081093, -0.707107 - 0.040547, 0.707107 + 0.028768], dtype=torch.float64),
+        atol=1e-5, rtol=0,
+    )  # fmt: skip
+
+
+def test_only_tokens_of_high_entropy_have_an_advantage() -> None:
+    """After token 1 the entropy is 1.039721, after 0 log 3: of the three tokens the second is the highest third."""
+    log = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.5, 0.25, 0.25], [0.5, 0.25, 0.25]], dtype=torch.float64).log()
+    given = replace(models([1.0, 2.0], TWO), policy=TablePolicy(log, TWO))
+    made = HighEntropy(share=0.3).experience(given, OF)
+    assert made.advantages.tolist() == [pytest.approx([0, -0.707007], abs=1e-6), [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("low", "left_out"), [(1.0, None), (-0.2, (0, 1)), (-1.0, (1, 0))], ids=["none costs so much", "two", "all"]
+)
+def test_one_of_the_costly_tokens_has_no_advantage(low: float, left_out: tuple[int, int] | None) -> None:
+    """Of tokens 0, 0 and 1 the covariances are -0.108902, -0.108902 and -0.435609, the draws 0.5, 0.4 and 0.1."""
+    given = replace(models([1.0, 2.0], TWO), sampling=Sampling(samples=2, max_new_tokens=2), uniforms={0: [0.5, 0.4, 0.1, 0.9]})
+    expected = torch.tensor([[-0.707007, -0.707007], [0.707007, 0.707007]], dtype=torch.float64)
+    if left_out:
+        expected[left_out] = 0
+    made = ClipCov(low=low, share=0.4).experience(given, OF)
+    torch.testing.assert_close(made.advantages, expected, atol=1e-6, rtol=0)
 
 
 def test_the_trust_region_has_two_measures() -> None:

@@ -17,7 +17,9 @@ from alignzoo_plugins.paired.exo import EXO
 from alignzoo_plugins.paired.f_dpo import FDPO, Divergence
 from alignzoo_plugins.paired.ipo import IPO
 from alignzoo_plugins.paired.ipo_sum import IPOSum
+from alignzoo_plugins.paired.ld_dpo import LDDPO
 from alignzoo_plugins.paired.orpo import ORPO
+from alignzoo_plugins.paired.rdpo_length import RDPOLength
 from alignzoo_plugins.paired.rpo_nll import RPONLL
 from alignzoo_plugins.paired.simpo import SimPO
 from alignzoo_plugins.paired.slic_hf import SLiCHF
@@ -142,6 +144,8 @@ ONE = pairs(([0, 0], [1]))
         (RPONLL(beta=1.0, alpha=2.0), {"preference": 0.287682, "nll": 1.386294}),  # 2 log 2
         # sum_v pi(v)^2 = 3/8: w = exp(log(1/2) - log(3/8)) exp(log(1/4) - log(3/8)) = 4/3 * 2/3 = 8/9
         (WPO(beta=1.0), {"loss": 0.255717}),
+        (RDPOLength(beta=1.0, alpha=0.5), {"loss": 0.184134}),  # log 3 + 1/2 (2 - 1): log(1 + e^-1.598612)
+        (LDDPO(beta=1.0, alpha=0.5), {"loss": 0.342347}),  # (1 + 1/2) log 3/2 - log 3/4 = 0.895880
         (SimPO(beta=1.0, margin=0.0), {"loss": 0.405465}),  # a token's mean: log 1/2 less log 1/4: - log sigma(log 2) = log 3/2
         # log pi are equal, - 2 log 2: log 2, and of the chosen tokens log 2 each
         (CPO(beta=1.0, alpha=3.0), {"preference": 0.693147, "nll": [[2.079442, 2.079442]]}),

@@ -103,12 +103,12 @@ def test_preset_rating_regression_logistic() -> None:
     assert _scored("rating_regression_logistic", math.log(3)) == pytest.approx(0.287682, abs=1e-6)
 
 
-def _surrogate(name: str, longest: int = 64) -> list[list[float]]:
-    """Of ratio 1.25 and advantages -2, -1, 3, unless scaled by sqrt 7."""
+def _surrogate(name: str, longest: int = 64, ratio: float = 1.25) -> list[list[float]]:
+    """Of this ratio and advantages -2, -1, 3, unless scaled by sqrt 7."""
     algorithm, given = preset(name), models()
     given.sampling.max_new_tokens = longest
     made = algorithm.experience(given, OF)
-    moved = replace(made, old_logprobs=made.old_logprobs - math.log(1.25))
+    moved = replace(made, old_logprobs=made.old_logprobs - math.log(ratio))
     assert "reference" not in algorithm.roles()
     return algorithm.loss(given, moved)[0].tolist()
 
@@ -127,6 +127,27 @@ def test_preset_dapo() -> None:
 def test_preset_gspo() -> None:
     """Cut at 1.0004: 0.755900 and 0.377950 times 1.25, -1.133850 times 1.0004."""
     assert _surrogate("gspo") == pytest.approx([0.944875, 0.472437, -1.134303], abs=1e-5)
+
+
+def test_preset_grpo_trl() -> None:
+    """One value a token, cut at 1.2: 0.755900 and 0.377950 times 1.25, -1.133850 times 1.2."""
+    assert [row[0] for row in _surrogate("grpo_trl")] == pytest.approx([0.944875, 0.472437, -1.360620], abs=1e-5)
+
+
+def test_preset_grpo_verl() -> None:
+    """sd is the square root of 7 and a millionth: 0.755929, 0.377964, 1.133893. At ratio 4 the loss of the first is bounded by
+    3, and that of the last cut at 1.2."""
+    assert [row[0] for row in _surrogate("grpo_verl")] == pytest.approx([0.944911, 0.472455, -1.360672], abs=2e-6)
+    assert [row[0] for row in _surrogate("grpo_verl", ratio=4.0)] == pytest.approx([2.267786, 1.133893, -1.360672], abs=2e-6)
+
+
+def test_preset_luspo() -> None:
+    """Advantages -+ 0.707007, ratio 1.25, one token and two: 1.25 * 0.707007, and 2 * 1.0025 * -0.707007."""
+    algorithm = preset("luspo")
+    given = models(policy=TablePolicy(SKEWED, completions(OF, [0, 0], [[0], [1, 2]])), score=constant([1.0, 2.0]))
+    made = algorithm.experience(given, OF)
+    moved = replace(made, old_logprobs=made.old_logprobs - math.log(1.25) * made.scored)
+    assert algorithm.loss(given, moved)[0].tolist() == pytest.approx([0.883759, -1.417549], abs=2e-6)
 
 
 def test_preset_rloo() -> None:

@@ -24,10 +24,14 @@ from alignzoo_plugins.grpo.cispo import CISPO
 from alignzoo_plugins.grpo.gmpo import GMPO
 from alignzoo_plugins.grpo.grouped import Grouped
 from alignzoo_plugins.grpo.grpo import GRPO, Average, Ratio
+from alignzoo_plugins.grpo.high_entropy import HighEntropy, uncertain
+from alignzoo_plugins.grpo.rloo_trl import RLOOTRL
 from alignzoo_plugins.grpo.sapo import SAPO
+from alignzoo_plugins.grpo.vespo import VESPO
 from alignzoo_plugins.kto.kto import KTO, ReferencePoint
 from alignzoo_plugins.kto.kto_trl import KTOTRL
 from alignzoo_plugins.paired.aot import AOT
+from alignzoo_plugins.paired.aot_unpaired import AOTUnpaired
 from alignzoo_plugins.paired.apo_down import APODown
 from alignzoo_plugins.paired.apo_zero import APOZero
 from alignzoo_plugins.paired.bco_pair import BCOPair
@@ -37,6 +41,7 @@ from alignzoo_plugins.paired.exo import EXO
 from alignzoo_plugins.paired.f_dpo import FDPO, Divergence
 from alignzoo_plugins.paired.hinge import Hinge
 from alignzoo_plugins.paired.ipo import IPO
+from alignzoo_plugins.paired.ld_dpo import LDDPO
 from alignzoo_plugins.paired.nca import NCA
 from alignzoo_plugins.paired.robust import Robust
 from alignzoo_plugins.paired.simpo import SimPO
@@ -157,6 +162,8 @@ PAIRED = {
     "bco_pair": (BCOPair(beta=0.3), {"loss_type": "bco_pair"}),
     "sppo_hard": (SPPOHard(beta=0.3), {"loss_type": "sppo_hard"}),
     "aot": (AOT(beta=0.3, label_smoothing=0.1), {"loss_type": "aot", "label_smoothing": 0.1}),
+    "aot_unpaired": (AOTUnpaired(beta=0.3, label_smoothing=0.1), {"loss_type": "aot_unpaired", "label_smoothing": 0.1}),
+    "ld_dpo": (LDDPO(beta=0.3, alpha=0.4), {"ld_alpha": 0.4}),
     "apo_zero": (APOZero(beta=0.3), {"loss_type": "apo_zero"}),
     "apo_down": (APODown(beta=0.3), {"loss_type": "apo_down"}),
     "discopop": (DiscoPOP(beta=0.05, tau=0.5), {"loss_type": "discopop", "discopop_tau": 0.5}),
@@ -283,6 +290,12 @@ GROUPED = {  # settings of ours and of TRL
         {"beta": 0.0, "clip": 3e-2, "clip_high": 4e-2, "ratio": Ratio.completion},
         {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-2, "epsilon_high": 4e-2},
     ),
+    "grpo_trl": ({"beta": 0.0, "average": Average.token}, {}),
+    "dual_clip": ({"beta": 0.0, "average": Average.token, "dual_clip": 1.3}, {"delta": 1.3}),
+    "luspo": (
+        {"beta": 0.0, "clip": 3e-2, "clip_high": 4e-2, "ratio": Ratio.completion, "average": Average.sum},
+        {"loss_type": "luspo", "importance_sampling_level": "sequence", "epsilon": 3e-2, "epsilon_high": 4e-2},
+    ),
 }
 
 SURROGATES = {  # an algorithm of ours, and the settings of TRL
@@ -292,17 +305,21 @@ SURROGATES = {  # an algorithm of ours, and the settings of TRL
         {"loss_type": "sapo", "beta": 0.04, "sapo_temperature_pos": 0.7, "sapo_temperature_neg": 3.0},
     ),
     "gmpo": (GMPO(clip=0.2), {"epsilon": 0.2}),
+    "vespo": (VESPO(beta=0.04), {"loss_type": "vespo", "beta": 0.04}),
+    "high_entropy": (HighEntropy(share=0.5), {"top_entropy_quantile": 0.5}),
+    "rloo_trl": (RLOOTRL(beta=0.0), {"beta": 0.0}),
 }
 
 
 @pytest.mark.parametrize("name", GROUPED | SURROGATES)
 def test_grpo(tmp_path: Path, name: str) -> None:
     from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
     from trl.experimental.gmpo import GMPOConfig, GMPOTrainer
 
+    kinds = {"gmpo": (GMPOTrainer, GMPOConfig), "rloo_trl": (RLOOTrainer, RLOOConfig)}
     algorithm, their_settings = SURROGATES[name] if name in SURROGATES else (GRPO(**GROUPED[name][0]), GROUPED[name][1])
-    kind, config = (GMPOTrainer, GMPOConfig) if name == "gmpo" else (GRPOTrainer, GRPOConfig)
+    kind, config = kinds.get(name, (GRPOTrainer, GRPOConfig))
     module = model(0)
     module.save_pretrained(tmp_path)
     theirs = copy.deepcopy(module)
@@ -329,12 +346,16 @@ def test_grpo(tmp_path: Path, name: str) -> None:
     batch = Grouped(**vars(c), old_logprobs=old, advantages=advantages, reward=advantages, reference_logprobs=reference)
     batch = batch if algorithm.beta else replace(batch, reference_logprobs=None)
     given = FakeModels(ModulePolicy(module), sampling=Sampling(max_new_tokens=9))
+    if isinstance(algorithm, HighEntropy):
+        with torch.no_grad():
+            batch = replace(batch, advantages=advantages[:, None] * uncertain(given, c, scored, algorithm.share))
     terms, _ = algorithm.loss(given, batch)
     mine = terms[scored].mean() if terms.dim() == 2 else terms.mean()
     inputs = {
         "prompt_ids": c.prompts.ids, "prompt_mask": c.prompts.attended.long(), "completion_ids": c.ids,
         "completion_mask": scored.long(), "advantages": advantages, "old_per_token_logps": old,
         "ref_per_token_logps": reference, "num_items_in_batch": scored.sum().float(),
+        "old_logps": old.sum(1),
     }  # fmt: skip
     assert_same(mine, module, trainer._compute_loss(theirs, inputs), theirs)
 
