@@ -63,14 +63,14 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/functional/advantages.py",
-        "rest = counts - weight",
-        "rest = counts",
+        "rest = _sums(weight, member) - weight",
+        "rest = _sums(weight, member)",
         "tests/functional/test_advantages.py",
     ),
     (
         "alignzoo/functional/advantages.py",
-        "(sums - exact) / rest",
-        "sums / rest",
+        "(_sums(above, member) - above) / rest",
+        "_sums(above, member) / rest",
         "tests/functional/test_advantages.py",
     ),
     (
@@ -81,8 +81,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "alignzoo/functional/advantages.py",
-        "torch.where(valid, values, 0).double(), valid.double()",
-        "values.double(), valid.double()",
+        "torch.where(valid, exact - least, 0)",
+        "exact - least",
         "tests/functional/test_advantages.py",
     ),
     (
@@ -733,8 +733,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "plugins/grpo/grpo.py",
-        "c.sum(loss) / longest",
-        "c.sum(loss) / c.ids.shape[1]",
+        "c.sum(loss) / (longest if",
+        "c.sum(loss) / (c.ids.shape[1] if",
         "tests/functional/test_grpo.py",
     ),
     (
@@ -1816,5 +1816,95 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "self.trained.roles[rule.role]",
         "self.trained.policy",
         "tests/engine/test_contracts.py -k has_a_target",
+    ),
+    (
+        "plugins/grpo/high_entropy.py",
+        "(entropy >= least.sum())",
+        "(entropy > least.sum())",
+        "tests/functional/test_grouped.py",
+    ),
+    (
+        "plugins/grpo/clip_cov.py",
+        "candidates & (drawn <= first[-1:].sum())",
+        "candidates",
+        "tests/functional/test_grouped.py",
+    ),
+    (
+        "plugins/grpo/grpo_openrlhf.py",
+        "epsilon=1e-9",
+        "epsilon=1e-2",
+        "tests/functional/test_grouped.py",
+    ),
+    (
+        "plugins/grpo/rloo_trl.py",
+        "total - leave_one_out(",
+        "total + leave_one_out(",
+        "tests/functional/test_grouped.py",
+    ),
+    (
+        "plugins/grpo/vespo.py",
+        "(self.k, self.k_negative)",
+        "(self.k, self.k)",
+        "tests/functional/test_grouped.py",
+    ),
+    (
+        "alignzoo/functional/policy.py",
+        "lam * (1 - log_ratio.exp())",
+        "lam * log_ratio.exp()",
+        "tests/functional/test_grouped.py",
+    ),
+    (
+        "alignzoo/functional/policy.py",
+        "torch.where(advantages < 0, torch.minimum(loss, -bound * advantages.detach()), loss)",
+        "loss",
+        "tests/functional/test_presets.py",
+    ),
+    (
+        "plugins/paired/rdpo_length.py",
+        "self.alpha / self.beta * both.length",
+        "self.alpha * both.length",
+        "tests/benchmarks/test_agreement.py",
+    ),
+    (
+        "plugins/paired/ld_dpo.py",
+        "both.scored.cumsum(1) <= shorter",
+        "both.scored.cumsum(1) < shorter",
+        "tests/functional/test_paired.py",
+    ),
+    (
+        "plugins/paired/aot_unpaired.py",
+        "policy - reference",
+        "policy + reference",
+        "tests/benchmarks/test_agreement.py",
+    ),
+    (
+        "plugins/kto/unpaired.py",
+        "low <= self.threshold < high",
+        "low <= self.threshold <= high",
+        "tests/functional/test_kto.py",
+    ),
+    (
+        "plugins/distill/self_distill.py",
+        "(2 * batch.prompts.attended.sum(1))",
+        "batch.prompts.attended.sum(1)",
+        "tests/engine/test_bad_input.py",
+    ),
+    (
+        "alignzoo/engine/refill.py",
+        "(count[draw] > 1)",
+        "(count[draw] > 0)",
+        "tests/engine/test_bad_input.py",
+    ),
+    (
+        "alignzoo/engine/unused.py",
+        "scored or type(algorithm).refills",
+        "type(algorithm).refills",
+        "tests/engine/test_unused.py",
+    ),
+    (
+        "benchmarks/agreement/__main__.py",
+        "undone is not None and undone > SAME",
+        "False",
+        "tests/benchmarks/test_agreement.py",
     ),
 ]
