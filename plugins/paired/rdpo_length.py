@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from alignzoo.batch import Completions
-from alignzoo.contracts import Search, require
+from alignzoo.batch import Pairs
+from alignzoo.contracts import Models, Search, require
 from alignzoo.functional import dpo_loss
 
-from .paired import Paired
+from .paired import Paired, Terms
 
 
 @dataclass(kw_only=True)
@@ -29,8 +29,12 @@ class RDPOLength(Paired):
         super().__post_init__()
         require(self.alpha >= 0, "algorithm.alpha", self.alpha, ">= 0")
 
-    def pooled(self, both: Completions, values: Tensor) -> Tensor:
-        return both.sum(values) + self.alpha / self.beta * both.length
-
     def link(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        """Of rewards that length explains too, in units of 1 / beta."""
         return dpo_loss(chosen, rejected, self.beta)
+
+    def loss(self, models: Models, batch: Pairs) -> tuple[Terms, dict[str, Tensor]]:
+        both = batch.both
+        ratio = both.sum(self.per_token(models, both, models.policy.logprobs(both)))
+        explained = ratio + self.alpha / self.beta * both.length
+        return self.link(*explained.chunk(2)), self.measured(*ratio.chunk(2))
