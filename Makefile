@@ -78,7 +78,7 @@ bench-speed: setup ## the speed tables beside TRL, rows that are missing: PAIRS=
 
 constraints: setup ## pin today's newest releases in constraints.txt; commit it once `make check` passes with them
 	mkdir -p build
-	$(IN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-annotate --no-header \
+	$(IN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --extra reasoning --no-annotate --no-header \
 		--constraint constraints-cpu.txt pyproject.toml --output-file build/newest.txt
 	{ grep '^#' constraints.txt; grep -vE $(TORCH) build/newest.txt; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt

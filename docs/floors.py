@@ -21,7 +21,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     },
     {"runs": "one run: its folder, display and results; samples of it, and beside another's"},
     {"engine": "one transformers.Trainer subclass: rollouts, checkpoints, evaluation, costs, hosted trainers"},
-    {"making": "data made by sampling and labelling"},
+    {"making": "data made by sampling and labelling", "tasks": "data that is made up, with a verifier as its reward"},
     {"rewards": "functions, models, text, people, servers, sums, and what every score passes"},
     {"label": "people: journal, items, requests, the page", "data/exact": "the task whose optimum is known"},
     {"data": "sources, views, the encoder"},

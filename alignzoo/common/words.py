@@ -20,12 +20,19 @@ ALONE = (
 MARKS = "".join(c for c in map(chr, range(0x300, 0x20000)) if unicodedata.category(c)[0] == "M")
 JOINED = rf"(?:[^\W{ALONE}]|[{MARKS}])"  # a character that belongs to one word with its neighbours of the same kind
 EDGE = rf"(?:(?<!{JOINED})|(?!{JOINED}))(?![{MARKS}])"  # no word is on both sides
+_SENTENCE_END = re.compile(r"""(?:[.!?\u2026]+["'\u2019\u201d)\]]*(?:\s+|$))|(?:[\u3002\uff01\uff1f]+[\u201d\u300d]?\s*)""")
 _WORD = re.compile(rf"[^\W{ALONE}]+(?:[{MARKS}]+[^\W{ALONE}]*)*|(?=\w)[{ALONE}][{MARKS}]*")
 
 
 def words(text: str) -> list[str]:
     """The words, as they are written."""
     return _WORD.findall(text)
+
+
+def sentences(text: str) -> list[str]:
+    """What ends with . ! ? (or their Chinese forms) before a blank or the end, and what is left after the last of them; those
+    without a word are none. An abbreviation's full stop ends one too."""
+    return [part for part in _SENTENCE_END.split(text) if words(part)]
 
 
 def whole(*phrases: str) -> re.Pattern[str]:

@@ -208,7 +208,7 @@ class Builder:
 
         def note(c: Completions, scores: Scores) -> None:
             for part, values in scores.parts.items():
-                parts.add(f"reward/{part}", values, scores.usable.double())
+                parts.add(f"reward/{part}", values, (scores.usable & ~values.isnan()).double())
 
         parts = Meter() if window is None else window
         reward.setup(context)

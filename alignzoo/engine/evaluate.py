@@ -120,7 +120,8 @@ class Evaluator:
         for name, judge in self._judges().items():
             scores = judge(c)
             judged = {name: scores.summed(c), **{f"{name}/{part}": values for part, values in scores.parts.items()}}
-            measures, usable = measures | judged, usable | dict.fromkeys(judged, scores.usable)
+            measures |= judged
+            usable |= {part: scores.usable & ~values.isnan() for part, values in judged.items()}
         measures |= {f"metric/{name}": _measured(name, metric, c) for name, metric in self.metrics.items()}
         for name, values in measures.items():
             meter.add(name, values, usable[name].to(values.device).double() if name in usable else 1.0)

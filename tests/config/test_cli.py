@@ -75,7 +75,9 @@ def test_list_shows_plugins_presets_and_yaml_options(capsys: pytest.CaptureFixtu
     assert ["algorithm", "dpo", "preference"] in shown
     assert re.search("algorithm +rloo +policy gradient +as reinforce, or less +REINFORCE leave-one-out", printed)
     assert ["data", "jsonl", "JSON"] in shown
-    assert [row[:2] for row in shown if row[:1] == ["model"]] == [["model", name] for name in ("hf", "small", "stories")]
+    assert [row[:2] for row in shown if row[:1] == ["model"]] == [
+        ["model", name] for name in ("hf", "small", "smollm2", "stories")
+    ]
 
 
 def test_list_of_one_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -336,7 +338,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         ("alignzoo train algorithm=ppo algorithm.cl", ["algorithm.clip="]),
         ("alignzoo train algorithm.be", ["algorithm.beta="]),  # of the default algorithm
         ("alignzoo train trainer.max_s", ["trainer.max_steps="]),
-        ("alignzoo train model=", ["model=hf", "model=small", "model=stories"]),
+        ("alignzoo train model=", ["model=hf", "model=small", "model=smollm2", "model=stories"]),
         ("alignzoo train see", ["seed="]),
         ("alignzoo card rein", ["reinforce", "reinforce_pp", "reinforce_pp_baseline"]),
         ("alignzoo list pe", ["peft"]),

@@ -125,6 +125,7 @@ def shipped(tmp_path: Path) -> dict[str, list[str]]:
     """What ships beside algorithms, with the settings that it needs."""
     rows = [f'{{"prompt": "{i}", "chosen": "{i}", "rejected": "x"}}\n' for i in range(20)]
     (tmp_path / "rows.jsonl").write_text("".join(rows))
+    (tmp_path / "chat.jinja").write_text("{% for message in messages %}{{ message.content[:60] }}{% endfor %}")
     return {
         "reward=function": ["reward.path=alignzoo.rewards.text:length"],
         "data=jsonl": [f"data.path={tmp_path / 'rows.jsonl'}"],
@@ -134,6 +135,8 @@ def shipped(tmp_path: Path) -> dict[str, list[str]]:
             for key, value in (("kind", "jsonl"), ("weight", weight), ("path", tmp_path / "rows.jsonl"))
         ],
         "data=stories": ["data.max_prompt_tokens=40"],  # the context that is checked with is a small one
+        "data=instructions": [f"data.chat_template={tmp_path / 'chat.jinja'}"],
+        "data=reasoning_gym": [f"data.chat_template={tmp_path / 'chat.jinja'}", "data.generators={spell_backward: 1}"],
         "reference=copy": [],
         "reference=cached": [f"reference.path={tmp_path / 'cache.sqlite'}"],
         "reference=none": [],
@@ -148,6 +151,8 @@ def shipped(tmp_path: Path) -> dict[str, list[str]]:
         "data=jsonl",
         "data=mixture",
         "data=stories",
+        "data=instructions",
+        "data=reasoning_gym",
         "reference=copy",
         "reference=cached",
         "reference=none",
@@ -155,6 +160,8 @@ def shipped(tmp_path: Path) -> dict[str, list[str]]:
     ],
 )
 def test_what_ships_has_every_property(target: str, tmp_path: Path) -> None:
+    if target == "data=reasoning_gym":
+        pytest.importorskip("reasoning_gym")
     (subject,) = conformance.subjects(target, tmp_path, shipped(tmp_path)[target])
     assert {r.property.name: str(r.failure) for r in conformance.run(subject) if r.failure} == {}
 

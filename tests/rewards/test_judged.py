@@ -9,6 +9,7 @@ import torch
 
 from alignzoo.rewards.human import Ratings
 from alignzoo.rewards.text_measures import (
+    Case,
     Constraints,
     Feeling,
     Length,
@@ -69,6 +70,11 @@ def test_sentiment_without_its_package(monkeypatch):
         ("all, bye", {"start": "Dear", "end": "bye"}, 0.5),
         ("The cat", {"most_words": 5, "include": ["dog"], "strict": True}, 0.0),
         ("The dog", {"most_words": 5, "include": ["dog"], "strict": True}, 1.0),
+        ("a 2nd cat", {"case": "lower"}, 1.0),
+        ("12", {"case": Case.lower}, 0.0),
+        ("A CAT", {"case": "upper", "most_words": 1}, 0.5),
+        ("One. Two", {"least_sentences": 2, "most_sentences": 2}, 1.0),
+        ("One. Two. Three!", {"least_sentences": 2, "most_sentences": 2}, 0.5),
     ],
 )
 def test_constraints(text, settings, expected):
@@ -181,6 +187,14 @@ def test_a_bad_line_of_ratings_is_named(tmp_path, context, line, message):
         (lambda: Constraints(), "reward=constraints has none"),
         (lambda: Constraints(least_words=5, most_words=3), "reward.least_words=5 is more than reward.most_words=3"),
         (lambda: Constraints(most_words=-1), "reward.most_words=-1"),
+        (
+            lambda: Constraints(least_sentences=2, most_sentences=1),
+            "reward.least_sentences=2 is more than reward.most_sentences=1",
+        ),
+        (
+            lambda: Constraints(column="asked").rate(written("a", asked={"case": "title"})),
+            "reward.case=title: must be any, lower, upper",
+        ),
         (lambda: Constraints(column="asked").rate(written("a")), "reward.column=asked: the data has no such column"),
         (lambda: Constraints(column="asked").rate(written("a", asked="x")), "must hold mappings of least_words, .*not 'x'"),
         (
