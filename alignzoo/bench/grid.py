@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,10 +99,11 @@ def condition(request: Request, point: Settings) -> str:
 
 
 def bench_run(
-    request: Request, point: Settings, label: str, seed: int, settings: Settings, folder: Path | None = None
+    request: Request, point: Settings, label: str, seed: int, settings: Settings, folder: Path | None = None,
+    last: Sequence[str] = (),
 ) -> BenchRun:  # fmt: skip
-    """A run with these settings on top of what was asked for, where `{seed}` stands for its seed; its folder is the grid's
-    unless given.
+    """A run with these settings on top of what was asked for, where `{seed}` stands for its seed, and after that the overrides
+    `last`; its folder is the grid's unless given.
     """
     algorithm = request.algorithms[label]
     folder = folder or request.folder / name_of(point) / f"{label}-{seed}"
@@ -110,7 +111,7 @@ def bench_run(
     if label != algorithm:
         chosen.append(f"label={label}")
     of_suite, of_user = request.suite.override.get(label, []), request.bench.override.get(label, [])
-    templates = (*request.suite.overrides, *of_suite, *request.overrides, *of_user)
+    templates = (*request.suite.overrides, *of_suite, *request.overrides, *of_user, *last)
     asked_for = tuple(text.replace("{seed}", str(seed)) for text in templates)
     keys = {o.get_key_element() for o in command_line.parse(asked_for)}
     several = bool(keys & {"pipeline", "experiment"})  # perhaps: an experiment may be a pipeline's

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Settings = dict[str, object]  # {dotted key: value, as it stands in a config file}
+DRAWS = 8  # for each trial, among which repeats are passed over
 DIGITS = 4  # of a number tried, so that it can be read and typed again
 NEAR = 0.05  # of a range: a value this near to an end says that better ones may lie beyond
 
@@ -75,7 +76,7 @@ class Space:
 
     def trials(self, count: int, seed: int, algorithm: str) -> list[Settings]:
         """`count` settings to try, all known before the first is run: as configured, then Optuna's scrambled Sobol sequence
-        (Sobol, 1967; Owen, 1998), which more trials only make longer. Where nothing is searched there is only the first."""
+        (Sobol, 1967; Owen, 1998) without repeats, which more trials only make longer. Fewer where there are no others."""
         if not self.dimensions:
             return [{}]
         import optuna
@@ -90,8 +91,13 @@ class Space:
         space = {d.key: d.distribution for d in self.dimensions}
         # of a study without a finished trial, the sampler would draw the first one from no sequence
         study.add_trial(optuna.create_trial(params=self.configured, distributions=space, value=0.0))
-        drawn = [study.ask(space).params for _ in range(count - 1)]
-        return [{}, *({d.key: d.readable(settings[d.key]) for d in self.dimensions} for settings in drawn)]
+        settled = [self.configured]
+        for _ in range(DRAWS * count):
+            drawn = study.ask(space).params
+            settings = {d.key: d.readable(drawn[d.key]) for d in self.dimensions}
+            if settings not in settled:
+                settled.append(settings)
+        return [{}, *settled[1:count]]
 
     def edges(self, settings: Mapping[str, object]) -> list[str]:
         """The keys whose value lies at an end of its range."""

@@ -43,8 +43,11 @@ class Suite:
     metric: str | None = None  # what to compare; none: gap_closed where all runs have it, else gold, else reward
     tune: int = 0  # trials for each algorithm before the runs that count
     search: dict[str, Any] = field(default_factory=dict)  # {key: range}, or {label: {key: range}}, for those that are declared
+    trial: list[str] = field(default_factory=list)  # overrides of the trials alone, such as a shorter run
 
     def __post_init__(self) -> None:
+        if self.trial and not self.tune:
+            raise UserError(f"suite.trial={self.trial} is for tuning, and nothing is tuned: give suite.tune=N too")
         require(0 < self.threshold <= 1, "suite.threshold", self.threshold, "in (0, 1]")
         require(self.tune >= 0 and self.tune != 1, "suite.tune", self.tune, TRIALS)
         require(self.margin is None or self.margin > 0, "suite.margin", self.margin, "> 0")

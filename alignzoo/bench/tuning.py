@@ -103,7 +103,8 @@ def _tuning(request: Request, untuned: BenchRun, ranges: Mapping[str, Search | N
     for number, settings in enumerate(space.trials(request.bench.tune or 0, seeds[0], request.algorithms[label])):
         _check(untuned, settings)
         places = {seed: folder / f"{number}-{seed}" for seed in seeds}
-        trial_runs = [bench_run(request, untuned.point, label, seed, settings, place) for seed, place in places.items()]
+        of_label = (request, untuned.point, label)
+        trial_runs = [bench_run(*of_label, seed, settings, place, request.suite.trial) for seed, place in places.items()]
         trials.append(Trial(settings, trial_runs))
     return Tuning(label, varied, space, trials)
 

@@ -93,15 +93,15 @@ class Instructions(TextSource):
         text = questions[rng.integers(len(questions))].format(subjects[rng.integers(len(subjects))])
         count = int(rng.integers(2, self.most + 1)) if self.most > 1 and rng.random() < self.several else 1
         kinds, constraints = list[str](), dict[str, object]()
-        told = set[str]()
+        settled = set[str]()
         for name in rng.permutation(self.heldout_kinds if new else self.kinds).tolist():
             kind = KINDS[name]
-            if len(kinds) < count and told.isdisjoint(kind.about):
-                asked = kind.asked[rng.integers(len(kind.asked))]
-                text += " " + kind.text(int(rng.integers(len(kind.texts))), asked)
-                told.update(kind.about)
+            if len(kinds) < count and settled.isdisjoint(kind.about):
+                constraint = kind.asked[rng.integers(len(kind.asked))]
+                text += " " + kind.text(int(rng.integers(len(kind.texts))), constraint)
+                settled.update(kind.about)
                 kinds.append(name)
-                constraints |= asked
+                constraints |= constraint
         for name in kinds:
             text = KINDS[name].style(text)
         return text, kinds, constraints
@@ -133,5 +133,5 @@ def verdicts(answer: Written, cut: bool = False) -> dict[str, bool]:
     kinds, constraints = answer.column("kinds", "reward=task"), answer.column("constraints", "reward=task")
     assert isinstance(kinds, list) and isinstance(constraints, dict)
     spoken = bool(words(answer.text))
-    asked = {name: Constraints(**{key: constraints[key] for key in KINDS[name].names}, strict=True) for name in kinds}
-    return {name: spoken and not (cut and KINDS[name].ended) and asked[name].rate(answer) == 1 for name in kinds}
+    checks = {name: Constraints(**{key: constraints[key] for key in KINDS[name].names}, strict=True) for name in kinds}
+    return {name: spoken and not (cut and KINDS[name].ended) and checks[name].rate(answer) == 1 for name in kinds}

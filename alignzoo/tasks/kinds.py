@@ -9,7 +9,7 @@ Asked = Mapping[str, object]  # by names of reward=constraints
 
 
 @dataclass(frozen=True)
-class Kind:
+class InstructionKind:
     """`about` names what a prompt can be told once. `texts` are filled in from what is `asked`; `style` is how all of the
     prompt is written; only a completion that `ended`, uncut by its length limit, can follow some."""
 
@@ -35,25 +35,25 @@ AVOIDED = ("the", "and", "is", "are", "of", "a", "to", "in")
 FIRST = ("The", "I", "When", "A", "In", "They")
 
 KINDS = {
-    "lower": Kind(
+    "lower": InstructionKind(
         ("case", "first"),
         [{"case": "lower"}],
         ("Use lower case letters only.", "Please write without any capital letter.", "Keep everything in lower case."),
         str.lower,
     ),
-    "upper": Kind(
+    "upper": InstructionKind(
         ("case", "first"),
         [{"case": "upper"}],
         ("Use capital letters only.", "Please write everything in capitals.", "Do not use any small letter."),
         str.upper,
     ),
-    "most_words": Kind(
+    "most_words": InstructionKind(
         ("words",),
         [{"most_words": n} for n in range(8, 17)],
         ("Use at most {most_words} words.", "Answer in no more than {most_words} words.", "Stay within {most_words} words."),
         ended=True,
     ),
-    "least_words": Kind(
+    "least_words": InstructionKind(
         ("words",),
         [{"least_words": n} for n in range(10, 15)],
         (
@@ -62,51 +62,51 @@ KINDS = {
             "Do not use fewer than {least_words} words.",
         ),
     ),
-    "between_words": Kind(
+    "between_words": InstructionKind(
         ("words",),
         [{"least_words": n, "most_words": n + 6} for n in range(6, 12)],
         ("Use between {least_words} and {most_words} words.", "Answer in {least_words} to {most_words} words."),
         ended=True,
     ),
-    "include": Kind(
+    "include": InstructionKind(
         ("include",),
         [{"include": [word]} for word in NEEDED],
         ('Use the word "{include}".', 'Your answer must contain the word "{include}".', 'Do not forget the word "{include}".'),
     ),
-    "forbid": Kind(
+    "forbid": InstructionKind(
         ("forbid",),
         [{"forbid": [word]} for word in AVOIDED],
         ('Do not use the word "{forbid}".', 'Avoid the word "{forbid}".', 'Your answer must not contain the word "{forbid}".'),
     ),
-    "no_commas": Kind(
+    "no_commas": InstructionKind(
         ("forbid",),
         [{"forbid": [","]}],
         ("Do not use any commas.", "Write without commas.", "Your answer must not contain a comma."),
     ),
-    "start": Kind(
+    "start": InstructionKind(
         ("first", "forbid"),
         [{"start": word} for word in FIRST],
         ('Begin with the word "{start}".', 'The first word must be "{start}".', 'Start your answer with "{start}".'),
     ),
-    "full_stop": Kind(
+    "full_stop": InstructionKind(
         ("end",),
         [{"end": "."}],
         ("End with a full stop.", "The last character must be a full stop.", "Finish your answer with a full stop."),
         ended=True,
     ),
-    "exclamation": Kind(
+    "exclamation": InstructionKind(
         ("end",),
         [{"end": "!"}],
         ("End with an exclamation mark.", "The last character must be an exclamation mark."),
         ended=True,
     ),
-    "one_sentence": Kind(
+    "one_sentence": InstructionKind(
         ("sentences",),
         [{"least_sentences": 1, "most_sentences": 1}],
         ("Answer in one short sentence.", "Write a single short sentence.", "Use exactly one sentence."),
         ended=True,
     ),
-    "two_sentences": Kind(
+    "two_sentences": InstructionKind(
         ("sentences",),
         [{"least_sentences": 2, "most_sentences": 2}],
         ("Answer in two short sentences.", "Write exactly two sentences.", "Use two sentences, no more and no less."),

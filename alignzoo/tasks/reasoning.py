@@ -32,7 +32,7 @@ UNREPEATABLE = (
 OURS = ("seed", "size")  # settings of every generator that the source gives
 
 
-class Answer(Enum):
+class AnswerIn(Enum):
     whole = "whole"  # the completion is the answer
     tag = "tag"  # what stands in its last <answer> </answer> is
 
@@ -55,7 +55,9 @@ class ReasoningGym(TextSource):
     heldout_size: int = field(default=256, metadata={"help": "held-out rows"})
     task_seed: int = field(default=0, metadata={"help": "of the questions"})
     ask: str = field(default="Give the answer only.", metadata={"help": "what is said after each question; empty: nothing"})
-    answer: Answer = field(default=Answer.whole, metadata={"help": "what is scored: the whole completion, or what is in a tag"})
+    answer: AnswerIn = field(
+        default=AnswerIn.whole, metadata={"help": "what is scored: the whole completion, or what is in a tag"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,14 +67,14 @@ class ReasoningGym(TextSource):
         self._made: dict[tuple[str, bool], Any] = {}
         self._settings: dict[str, dict[str, Any]] = {}
         self._weights: dict[str, float] = {}
-        for name, given in (self.generators or EASY).items():
-            settings = dict(given) if isinstance(given, Mapping) else {"weight": given}
+        for name, value in (self.generators or EASY).items():
+            settings = dict(value) if isinstance(value, Mapping) else {"weight": value}
             weight = settings.pop("weight", 1)
             good = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < float("inf")
             require(good, f"data.generators.{name}.weight", weight, "a number > 0")
             if taken := next((key for key in OURS if key in settings), None):
-                own = {"seed": "data.task_seed", "size": "data.size"}[taken]
-                raise UserError(f"data.generators.{name}.{taken}={settings[taken]} is the source's to say: give {own}")
+                setting = {"seed": "data.task_seed", "size": "data.size"}[taken]
+                raise UserError(f"data.generators.{name}.{taken}={settings[taken]} is the source's to say: give {setting}")
             self._settings[name], self._weights[name] = settings, weight
 
     def rows(self) -> tuple[list[Row], list[Row], Report]:
@@ -86,7 +88,7 @@ class ReasoningGym(TextSource):
         return train, heldout, {"rows": len(drawn) + len(heldout), **dropped}
 
     def reward(self) -> Reward:
-        return Scorer(source=self)
+        return GymScorer(source=self)
 
     def _side(self, heldout: bool) -> Iterator[Row]:
         side, size = ("heldout", self.heldout_size) if heldout else ("train", self.size)
@@ -96,8 +98,8 @@ class ReasoningGym(TextSource):
         for place, (name, number) in enumerate(places[i] for i in order.tolist()):
             entry = self.task(name, heldout)[number]
             text = f"{entry['question']}\n{self.ask}" if self.ask else entry["question"]
-            known = {"generator": name, "number": number, "heldout": heldout, "answer": entry["answer"]}
-            raw = {"prompt": [{"role": "user", "content": text}], **known}
+            columns = {"generator": name, "number": number, "heldout": heldout, "answer": entry["answer"]}
+            raw = {"prompt": [{"role": "user", "content": text}], **columns}
             yield canonical(raw, f"{side}, row {place + 1}", {})
 
     def task(self, name: str, heldout: bool) -> Any:
@@ -133,7 +135,7 @@ class ReasoningGym(TextSource):
 
 
 @dataclass(kw_only=True)
-class Scorer(TextReward):
+class GymScorer(TextReward):
     """What the generator of the row says of the answer."""
 
     source: ReasoningGym
@@ -144,7 +146,7 @@ class Scorer(TextReward):
         columns = completion.columns
         name, text = str(columns["generator"]), completion.text
         task = self.source.task(name, bool(columns["heldout"]))
-        answer = text.strip() if self.source.answer is Answer.whole else extract_answer(text)
+        answer = text.strip() if self.source.answer is AnswerIn.whole else extract_answer(text)
         try:
             return float(task.score_answer(answer, task[columns["number"]]))
         except Exception as error:
@@ -155,6 +157,6 @@ class Scorer(TextReward):
         of_row = c.prompts.columns["generator"]
         names = [of_row[i] for i in c.prompt_of.tolist()]
         for name in self.source.generators or EASY:
-            mine = torch.tensor([other == name for other in names], device=c.ids.device)
-            scores.parts[name] = torch.where(mine, scores.total, torch.nan)
+            scored = torch.tensor([generator_name == name for generator_name in names], device=c.ids.device)
+            scores.parts[name] = torch.where(scored, scores.total, torch.nan)
         return scores

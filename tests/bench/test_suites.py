@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = ("exact", "exact-noisy", "exact-hard", "frontier", "budget", "trl")
 PAIRED = ("dpo", "trl_dpo")  # a row is two completions
 CLAIMS = ("identical", "halved", "discriminator")
-TEXT = ("overoptimisation", "sentiment")  # on the story model: fewer seeds than a claim needs, and the report says so
+TEXT = ("chat", "overoptimisation", "sentiment")  # on models of text: fewer seeds than a claim needs, and the report says so
 
 
 def asked(name: str) -> Request:

@@ -9,7 +9,7 @@ import torch
 
 import alignzoo
 from alignzoo.errors import UserError
-from alignzoo.tasks.reasoning import Answer, ReasoningGym
+from alignzoo.tasks.reasoning import AnswerIn, ReasoningGym
 
 SMALL = {"chain_sum": {"weight": 3, "max_terms": 2, "max_digits": 1}, "spell_backward": {"max_word_len": 4}}
 
@@ -54,7 +54,7 @@ def test_the_reward_is_the_generators_scorer(answered) -> None:
     torch.testing.assert_close(scores.total, torch.tensor([1.0, 0.0, share, 1.0]), rtol=0, atol=1e-6)
     assert [value if value == value else None for value in scores.parts["spell_backward"].tolist()] == [None, None, None, 1.0]
     torch.testing.assert_close(scores.parts["chain_sum"][:3], scores.total[:3])
-    tagged = source(answer=Answer.tag)
+    tagged = source(answer=AnswerIn.tag)
     texts = [f"It is <answer> {right[0]} </answer>.", right[1], "", f"<answer>{right[3]}</answer>"]
     assert tagged.reward()(answered(sums + words, texts)).total.tolist() == [1.0, 0.0, 0.0, 1.0]
 
