@@ -132,7 +132,8 @@ class Location:
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         more = {"output_loading_info": True, "ignore_mismatched_sizes": True, "dtype": torch.float32}
         loaded: Any = kind.from_pretrained(self.path, **options, **more)
-        module, report = loaded
+        module = loaded[0]
+        report: Report = loaded[1]
         _check(self, module, {**report, "missing_keys": set()}, set(), trunk=False, brought=set())
         _forget_quantisation(module)
         there = {name: weight for name, weight in module.state_dict().items() if name not in report["missing_keys"]}

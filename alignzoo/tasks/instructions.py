@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from alignzoo.rewards.text_reward import Written, written
 from alignzoo.tasks.kinds import HELD_OUT, KINDS, TRAINED
 
 SUBJECTS = Path(__file__).with_name("subjects.json")
+T = TypeVar("T")
 DRAWS = 20  # for each row, within which one that is new must come
 
 
@@ -90,21 +92,25 @@ class Instructions(TextSource):
         self, rng: np.random.Generator, questions: Sequence[str], subjects: Sequence[str], new: bool
     ) -> tuple[str, list[str], dict[str, object]]:
         """The prompt, the kinds of its instructions, and what they ask for."""
-        text = questions[rng.integers(len(questions))].format(subjects[rng.integers(len(subjects))])
+        text = _pick(rng, questions).format(_pick(rng, subjects))
         count = int(rng.integers(2, self.most + 1)) if self.most > 1 and rng.random() < self.several else 1
         kinds, constraints = list[str](), dict[str, object]()
         settled = set[str]()
         for name in rng.permutation(self.heldout_kinds if new else self.kinds).tolist():
             kind = KINDS[name]
             if len(kinds) < count and settled.isdisjoint(kind.about):
-                constraint = kind.asked[rng.integers(len(kind.asked))]
-                text += " " + kind.text(int(rng.integers(len(kind.texts))), constraint)
+                constraint = _pick(rng, kind.asked)
+                text += " " + kind.text(_pick(rng, kind.texts), constraint)
                 settled.update(kind.about)
                 kinds.append(name)
                 constraints |= constraint
         for name in kinds:
             text = KINDS[name].style(text)
         return text, kinds, constraints
+
+
+def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    return options[int(rng.integers(len(options)))]
 
 
 @dataclass(kw_only=True)

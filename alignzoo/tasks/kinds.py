@@ -24,10 +24,8 @@ class InstructionKind:
         """Of the constraints that it sets."""
         return tuple(self.asked[0])
 
-    def text(self, place: int, asked: Asked) -> str:
-        return self.texts[place].format(
-            **{name: value[0] if isinstance(value, list) else value for name, value in asked.items()}
-        )
+    def text(self, template: str, asked: Asked) -> str:
+        return template.format(**{name: value[0] if isinstance(value, list) else value for name, value in asked.items()})
 
 
 NEEDED = ("people", "happy", "good", "home", "love", "new", "world", "small", "day", "life")
