@@ -132,7 +132,7 @@ def test_a_trial_is_a_reported_run_but_for_its_settings_and_its_seed() -> None:
 
 
 def test_trials_may_be_shorter_and_none_is_tried_twice() -> None:
-    argv = ["algorithms=[sft]", "seeds=1", "suite.tune=5", "suite.trial=[trainer.max_steps=3]", f"{RATE}=1e-3"]
+    argv = ["algorithms=[sft]", "seeds=1", "suite.tune=5", 'suite.trial=["trainer.max_steps=3"]', f"{RATE}=1e-3"]
     argv.append(f"bench.search.{RATE}={{options: [1e-3, 2e-3, 4e-3]}}")
     (found,) = tried(*argv)
     assert found.trials[0].settings == {}
@@ -141,7 +141,7 @@ def test_trials_may_be_shorter_and_none_is_tried_twice() -> None:
     (reported,) = plan(parse(["experiment=exact", *argv, "folder=there"]))
     assert reported.config.trainer.max_steps != 3
     with pytest.raises(UserError, match=r"suite.trial=.* is for tuning, and nothing is tuned: give suite.tune=N too"):
-        tried("algorithms=[sft]", "suite.trial=[trainer.max_steps=3]")
+        tried("algorithms=[sft]", 'suite.trial=["trainer.max_steps=3"]')
 
 
 def test_an_algorithm_there_twice_is_tuned_the_same() -> None:
