@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
 
 __all__ = [
-    "EMA", "Algorithm", "Context", "Couples", "DecodingRequest", "Every", "Hosting", "Kind", "LearningReward", "Lesson",
-    "Metric", "Models", "Next", "OnlineAlgorithm", "OptimizerStep", "Policy", "Reference", "Reward", "Role", "Sampler",
-    "Sampling", "Scores", "ScoringError", "Search", "Source", "Table", "Tables", "TextTools", "TrainerPlugin", "UserError",
-    "Value", "learning", "require",
+    "EMA", "ActionValue", "Algorithm", "Context", "Couples", "DecodingRequest", "Every", "Hosting", "Kind", "LearningReward",
+    "Lesson", "Metric", "Models", "Next", "OnlineAlgorithm", "OptimizerStep", "Policy", "Reference", "Reward", "Role",
+    "Sampler", "Sampling", "Scores", "ScoringError", "Search", "Source", "Table", "Tables", "TextTools", "TrainerPlugin",
+    "UserError", "Value", "learning", "require",
 ]  # fmt: skip
 
 Terms = Tensor | dict[str, Tensor]
@@ -51,6 +51,7 @@ class Kind(Enum):
 
     POLICY = "policy"
     VALUE = "value"
+    ACTION_VALUE = "action_value"  # as wide as the vocabulary
     SCORER = "scorer"
     EMBEDDER = "embedder"
     REWARD = "reward"  # not a network: whatever the config group `reward` supplies
@@ -112,21 +113,28 @@ class Policy(Protocol):
         """Run `fn(logits (n, V), *others (n, V), *aligned (n,))`, the others being those of `beside`, on the scored tokens, a
         few at a time, so that fn must treat each alike; it returns (n, ...). Returns (B, T, ...), 0 where nothing is scored.
         A policy `beside` reads the same records, or, as a pair of a policy and records, other ones with the same scored tokens,
-        such as after other prompts.
+        such as after other prompts. Action values may stand beside it, too, and values, (n, 1); heads on one trunk run it once.
         Logits are divided by the temperature; tokens outside the support are -inf (their log-prob too: mask before
         multiplying by a probability of 0)."""
 
     def generate(
         self, prompts: Prompts, sampling: Sampling, adjust: Callable[..., Tensor] | None = None,
-        beside: Sequence[Policy] = (), purpose: str = "",
+        beside: Sequence[Decoder] = (), purpose: str = "",
     ) -> Completions:  # fmt: skip
         """`sampling.samples` completions a prompt, a prompt's together, with the sampler's log-probs. `adjust(logits (n, V),
         *others (n, V))` changes the logits before sampling, the others being those of `beside` after the same tokens; the
         log-probs are still those before it. Each draw has noise of its own; that of a named `purpose` does not depend on which
         others there were."""
 
+    def adjusted(self, adjust: Callable[..., Tensor], beside: Sequence[Decoder] = ()) -> Policy:
+        """The policy whose logits are `adjust(logits (n, V), *others)`, as in `generate`, in all that it is asked."""
 
-Beside = Policy | tuple[Policy, Completions]
+
+class ActionValue(Protocol):
+    """Q(s_t, a) of every token a that may come next; of those outside the support, -inf. No temperature divides it."""
+
+    def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Beside] = ()) -> Tensor:
+        """As `Policy.tokens`, with Q (n, V) in place of logits."""
 
 
 class Value(Protocol):
@@ -134,9 +142,19 @@ class Value(Protocol):
         """(B, T): V(s_t), the expected return before token t is written, 0 where nothing is scored."""
 
 
+Decoder = Policy | ActionValue | Value  # what can follow the tokens that another draws
+Beside = Decoder | tuple[Policy, Completions]
+
+
 class Scorer(Protocol):
     def scores(self, c: Completions) -> Tensor:
         """(B,): one score for the whole completion."""
+
+    def comparisons(self, first: Completions, second: Completions) -> Tensor:
+        """(B,): the log-odds that each of `first` is preferred to the completion of the same prompt beside it in `second`: the
+        score of prompt, first and second, read one after the other, minus that of prompt, second and first. A completion that
+        was cut is ended by EOS; tokens before the first scored one are read once, those of `first`. A role that needs this, and
+        not `scores`, may be the scorer that a run trains."""
 
     def sensitivity(self, c: Completions) -> Tensor:
         """(B,): the squared norm of the score's gradient by the embeddings of the completion's tokens, itself with gradient.
@@ -208,6 +226,11 @@ class Models(Protocol):
     def __getattr__(self, role: str) -> Any: ...
 
     def reward(self, c: Completions) -> Scores: ...
+
+    def preference(self, first: Completions, second: Completions) -> Scores:
+        """`total` (B,): the probability that each of `first` is preferred to the completion of the same prompt beside it in
+        `second`, as the role `reward` has it: a preference model's own, which need not be transitive, or by Bradley and Terry
+        the sigmoid of the difference of the two rewards."""
 
     def sum(self, x: Tensor) -> Tensor:
         """Elementwise sum over ranks; x itself in one process."""
@@ -297,6 +320,11 @@ class Algorithm(ABC):
         with more columns.
         """
         return batches
+
+    def evaluation(self, models: Models) -> Mapping[str, Any]:
+        """The networks, by role, that evaluation is to see in place of the trained ones, such as a policy that decodes in a way
+        of its own, `{"policy": models.policy.adjusted(...)}`. What the run saves are the trained ones."""
+        return {}
 
     def around_step(self, models: Models, step: OptimizerStep) -> Mapping[str, float]:
         """In place of the optimizer's step, where gradients are complete and clipped: for line searches and other directions.
@@ -397,6 +425,10 @@ class Reward(ABC):
 
     @abstractmethod
     def __call__(self, c: Completions) -> Scores: ...
+
+    def preference(self, first: Completions, second: Completions) -> Scores:
+        """As `Models.preference`, of a reward that knows more of two completions than the difference of their scores."""
+        raise NotImplementedError
 
     def resolve(self, source: Source) -> Reward | None:
         """The reward this stands for: itself, the source's own (`reward=task`), or None (`reward=none`)."""

@@ -1907,4 +1907,40 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "False",
         "tests/benchmarks/test_agreement.py",
     ),
+    (
+        "alignzoo/functional/ratings.py",
+        "torch.where(excess < 0, 1 - tau, tau)",
+        "torch.where(excess < 0, tau, 1 - tau)",
+        "tests/functional/test_ilql.py",
+    ),
+    (
+        "alignzoo/functional/preference.py",
+        "preference - 0.5 - tau * log_ratio",
+        "preference - 0.5 + tau * log_ratio",
+        "tests/functional/test_nash_md.py",
+    ),
+    (
+        "alignzoo/models/networks.py",
+        "return rows if torch.is_grad_enabled() else rows.detach()",
+        "return rows.detach()",
+        "tests/models/test_action_values.py",
+    ),
+    (
+        "alignzoo/models/networks.py",
+        "return replace(c, logprobs=self.logprobs(c), stamp=None)",
+        "return c",
+        "tests/models/test_action_values.py",
+    ),
+    (
+        "alignzoo/models/scorer.py",
+        "second.attended & begun",
+        "second.attended",
+        "tests/rewards/test_preference.py",
+    ),
+    (
+        "plugins/online_pairs/nash_md.py",
+        "torch.where(logits.isneginf(), logits, both)",
+        "both",
+        "tests/functional/test_nash_md.py",
+    ),
 ]

@@ -100,6 +100,7 @@ class Builder:
         scored = self._checked(self.reward, str(setup.choices["reward"]), context, tables, window)
         if scored:
             models.score = cost.timed("reward", scored)
+            models.compare = cost.timed("reward", scored.preference) if scored.compares else None
         views = self._views(models)
         evaluator = self._evaluator(tables, context, models, share, views)
         if evaluator.gold and learning(self.reward).teaches():
@@ -235,15 +236,19 @@ class Builder:
         if self.main == "policy":
             reads = self.algorithm.data is Completions
             demonstrations = tables.heldout if reads else self.source.heldout_demonstrations(context)
+        trained_policy = models.networks.get("policy")
+        if self.learner and (seen := self.learner.evaluation(views[""])):
+            models = RoleNetworks({**models.networks, **seen}, models.shared, models.sampling, models.score, models.compare)
         reference_side, judge = None, gold.reward if gold else self.reward
         # where there is a reference, what is written is text, and somebody judges it
         if judge and "reference" in models.networks and context.shared.support is None:
             reference_side = ReferenceSide("gold" if gold else "reward", gold or models.reward, changes(judge), sampling)
         return Evaluator(
-            models=models, main=self.main, tables=tables, source=self.source, sampling=sampling,
+            models=models, main=self.main, pairs=self._reads_pairs(), tables=tables, source=self.source, sampling=sampling,
             prompts=setup.training.eval_prompts, share=share, device=context.device, folder=self.folder,
             learner=None if self.online or self.learner is None else (self.learner, views[""]), metrics=setup.measures,
             gold=gold, demonstrations=demonstrations, reference_side=reference_side,
+            trained_policy=trained_policy,
             best_of=0 if type(self.source).curves is not Source.curves else setup.training.reference_samples,
         )  # fmt: skip
 
@@ -254,7 +259,7 @@ class Builder:
         writes, pad = self.main == "policy", padding(context.tokenizer)
         if not writes:  # whoever loads the scorer must pad as it was made to see
             context.tokenizer.pad_token_id = pad
-        module = modules.policy(setup.model, config, setup.seed) if writes else scorer(setup.model, config, pad, setup.seed)
+        module = modules.policy(setup.model, config, setup.seed) if writes else self._scorer(config, pad)
         module = module.to(context.device)
         # offline algorithms learn from text that nobody sampled at the run's temperature
         temperature = (setup.generation.temperature or 1.0) if self.online else 1.0
@@ -289,6 +294,12 @@ class Builder:
         precision.warn(Trained(trained), setup.training.learning_rate or 0)
         return RoleNetworks(built, shared, self.sampling), Trained(trained), followers
 
+    def _scorer(self, config: PretrainedConfig, pad: int) -> nn.Module:
+        return scorer(self.setup.model, config, pad, self.setup.seed, self._reads_pairs())
+
+    def _reads_pairs(self) -> bool:
+        return "comparisons" in self.algorithm.roles()[self.main].needs
+
     def _start(self, module: nn.Module, context: Context, config: PretrainedConfig) -> None:
         """The starting weights that the task brings, if it does; a scorer's trunk takes those of the policy it brings."""
         if self.main == "policy":
@@ -313,8 +324,8 @@ class Builder:
             key = "reward.path" if role.start == "reward" and not self.setup.roles.get(name) else f"roles.{name}"
             width, compared = context.policy.config.vocab_size, "tokens" in role.needs
             modules.check_vocabulary(key, path, context.tokenizer, width, self.setup.model, compared)
-        start: nn.Module = built[role.shares].module if role.shares else context.policy
-        module: Any = modules.role_module(name, role, start, path, self.setup.model).to(context.device)
+        start: nn.Module = built[role.shares].trunk if role.shares else context.policy
+        module: Any = modules.role_module(name, role, start, path, self.setup.model, self.setup.seed).to(context.device)
         if role.kind is Kind.POLICY:
             return PolicyNetwork(module, context.shared, frozen=not role.trained)
         return HeadedNetwork(module, context.shared, not role.trained, trunk=start if role.shares else None)

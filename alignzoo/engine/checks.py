@@ -25,7 +25,8 @@ from alignzoo.settings import LOOPS, EarlyStop, Generation, Peft, Rollout, Train
 METHODS = {
     Kind.POLICY: frozenset({"logprobs", "tokens", "generate"}),
     Kind.VALUE: frozenset({"values"}),
-    Kind.SCORER: frozenset({"scores"}),
+    Kind.ACTION_VALUE: frozenset({"tokens"}),
+    Kind.SCORER: frozenset({"scores", "comparisons"}),
     Kind.EMBEDDER: frozenset({"embed"}),
 }
 

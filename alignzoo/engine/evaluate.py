@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alignzoo.batch import Batch, Completions, Prompts
 from alignzoo.common import reference_samples
 from alignzoo.common.ranks import gather_objects
-from alignzoo.contracts import Algorithm, Models, Source, Table, Tables
+from alignzoo.contracts import Algorithm, Models, Policy, Source, Table, Tables
 from alignzoo.data.readable import originals, readable
 from alignzoo.engine import scorer_metrics
 from alignzoo.engine.loader import Share
@@ -40,8 +40,9 @@ class Evaluator:
     learn from records; and what only the task can compute. What can't be had is absent. Of a scorer, which writes nothing: how
     well it judges the held-out records."""
 
-    models: roles.RoleNetworks
+    models: roles.RoleNetworks  # as evaluation sees them
     main: str  # the role that the run is for: a policy, or a scorer
+    pairs: bool = False  # whether that scorer reads two completions at once
     tables: Tables
     source: Source
     sampling: Sampling
@@ -54,6 +55,7 @@ class Evaluator:
     gold: Score | None = None  # the reward that stands for the human judge
     demonstrations: Table | None = None  # held out
     reference_side: ReferenceSide | None = None  # where the reference writes too
+    trained_policy: Policy | None = None  # as it is
     best_of: int = 0  # completions of each prompt whose rewards are kept, before training: the policy is the reference then
 
     def __call__(self, module: nn.Module, step: int) -> tuple[dict[str, float], list[Row]]:
@@ -77,7 +79,8 @@ class Evaluator:
         by_judge: dict[str, dict[str, list[float]]] = {name: {} for name in judges}
         with self.models.shared.at(sampling.temperature):
             for prompts in self._prompts(max(1, CHUNK // self.best_of)):
-                c = self.models.policy.generate(prompts, sampling)
+                assert self.trained_policy
+                c = self.trained_policy.generate(prompts, sampling)
                 scores = {name: judge(c) for name, judge in judges.items()}
                 usable = torch.stack([judgement.usable.cpu() for judgement in scores.values()])
                 whole = usable.all(0).view(len(prompts), -1).all(1).tolist()
@@ -139,7 +142,8 @@ class Evaluator:
 
     def _judge(self, step: int) -> dict[str, float]:
         scorer = getattr(self.models, self.main)
-        judged = [row for records in self._chunks(Batch, self.tables.heldout) for row in scorer_metrics.judged(scorer, records)]
+        chunks = self._chunks(Batch, self.tables.heldout)
+        judged = [row for records in chunks for row in scorer_metrics.judged(scorer, records, self.pairs)]
         metrics, data = scorer_metrics.measured(row for part in gather_objects(judged) for row in part)
         if data and self.share.rank == 0:
             scorer_metrics.write(self.folder, step, metrics, data)

@@ -11,6 +11,7 @@ from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from alignzoo.batch import Batch, Pairs, Rankings, Rated
 from alignzoo.common.disk import write_whole
@@ -33,8 +34,9 @@ class Judged:
     margin: float | None = None
 
 
-def judged(scorer: Scorer, batch: Batch) -> list[Judged]:
-    """The completions of a batch with their scores; none of records that compare nothing."""
+def judged(scorer: Scorer, batch: Batch, pairs: bool = False) -> list[Judged]:
+    """The completions of a batch with their scores; none of records that compare nothing. Of a scorer that reads `pairs`, half
+    of a pair's log-odds, and their negative."""
     margins: list[float | None] = [None] * len(batch)
     if isinstance(batch, Pairs):
         c, size = batch.both, len(batch)
@@ -47,7 +49,12 @@ def judged(scorer: Scorer, batch: Batch) -> list[Judged]:
         c, groups, merits = batch, [prompts[p] for p in batch.prompt_of.tolist()], batch.rating.tolist()
     else:
         return []
-    rows = zip(groups, merits, scorer.scores(c).tolist(), c.length.long().tolist(), margins, strict=True)
+    if pairs and isinstance(batch, Pairs):
+        half = scorer.comparisons(batch.chosen, batch.rejected) / 2
+        scores = torch.cat([half, -half])
+    else:
+        scores = scorer.scores(c)
+    rows = zip(groups, merits, scores.tolist(), c.length.long().tolist(), margins, strict=True)
     return [Judged(*row) for row, counted in zip(rows, c.counted.tolist(), strict=True) if counted]
 
 

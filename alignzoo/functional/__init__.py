@@ -53,8 +53,16 @@ from alignzoo.functional.policy import (
     sapo_surrogate,
     vespo_weight,
 )
-from alignzoo.functional.preference import bradley_terry_loss, dpo_loss, sppo_loss, win_rates
-from alignzoo.functional.ratings import advantage_weights, bco_loss, kto_loss, mismatches, rotations, unlikelihood
+from alignzoo.functional.preference import bradley_terry_loss, dpo_loss, nash_advantages, sppo_loss, win_rates
+from alignzoo.functional.ratings import (
+    advantage_weights,
+    bco_loss,
+    expectile_loss,
+    kto_loss,
+    mismatches,
+    rotations,
+    unlikelihood,
+)
 from alignzoo.functional.scores import plackett_luce_loss, rating_cross_entropy, rating_squared_error
 from alignzoo.functional.supervised import dft_loss, exponential_decay, inverse_sigmoid_decay, linear_decay
 
@@ -88,6 +96,7 @@ __all__ = [
     "entropy",
     "equal_groups",
     "exo_loss",
+    "expectile_loss",
     "exponential_decay",
     "forward_kl",
     "forward_kl_score",
@@ -112,6 +121,7 @@ __all__ = [
     "masked_mean",
     "maxrl_advantages",
     "mismatches",
+    "nash_advantages",
     "nca_loss",
     "plackett_luce_loss",
     "rating_cross_entropy",

@@ -54,6 +54,19 @@ def unlikelihood(logprobs: Tensor, floor: float = 1e-5) -> Tensor:
     return -(-logprobs.expm1()).clamp(min=floor).log()
 
 
+def expectile_loss(values: Tensor, targets: Tensor, tau: float) -> Tensor:
+    """The squared error whose minimum is the expectile: the mean at tau 1/2, near the largest target at tau near 1.
+
+        L = |tau - 1[u < 0]| u^2        u = target - value
+
+    values, targets (...), of which targets carry no gradient -> (...).
+
+    Kostrikov et al. 2022, Offline reinforcement learning with implicit Q-learning, eq. 1; by token Snell et al. 2023, ILQL.
+    """
+    excess = targets.detach() - values
+    return torch.where(excess < 0, 1 - tau, tau) * excess**2
+
+
 def advantage_weights(advantages: Tensor, temperature: float, limit: float = math.inf) -> Tensor:
     """min(exp(A / beta), limit), of what has no gradient. (...) -> (...).
 

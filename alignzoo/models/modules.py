@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from alignzoo.common.noise import generator
 from alignzoo.contracts import Kind, Role
 from alignzoo.errors import UserError, first_line, nearest, require
 from alignzoo.models import rotary
@@ -178,19 +179,23 @@ def _plain(module: nn.Module) -> nn.Module:
     return cast(nn.Module, copied.unload()) if hasattr(copied, "unload") else copied  # type: ignore[operator]
 
 
-def role_module(name: str, role: Role, start: nn.Module, path: str | None, settings: Model) -> nn.Module:
+def role_module(name: str, role: Role, start: nn.Module, path: str | None, settings: Model, seed: int = 0) -> nn.Module:
     """The module of a role other than policy and reference: `start` is the module it starts from, `path` replaces it.
 
     A POLICY is a language model; VALUE, SCORER and EMBEDDER are a trunk with a head of zeros, or the head alone where the
-    role shares.
+    role shares; so is ACTION_VALUE, with an output a token, and weights that are a function of the seed and the role's name.
     """
     if role.kind is Kind.POLICY:
         module = _pretrained(name, path, settings, trunk=False) if path else _plain(start)
-    elif role.shares:
-        module = Headed(None, _width(start), next(start.parameters()).dtype)
     else:
-        trunk = cast(nn.Module, (_pretrained(name, path, settings, trunk=True) if path else _plain(start)).base_model)
-        module = Headed(trunk, _width(trunk), next(trunk.parameters()).dtype)
+        trunk = None
+        if not role.shares:
+            trunk = cast(nn.Module, (_pretrained(name, path, settings, trunk=True) if path else _plain(start)).base_model)
+        under = trunk or start
+        outputs = under.config.get_text_config().vocab_size if role.kind is Kind.ACTION_VALUE else 1  # type: ignore[union-attr, operator]
+        with torch.random.fork_rng():
+            torch.manual_seed(int(generator(seed, name).integers(2**32)))
+            module = Headed(trunk, _width(under), next(under.parameters()).dtype, outputs)
     return module.eval().requires_grad_(role.trained)
 
 
@@ -198,8 +203,9 @@ def follower(leader: Network, shared: Network | None) -> Network:
     """A frozen network that begins as another; on the trunk of `shared`, where it has none."""
     network = leader.view(frozen=True)
     network.module = frozen(leader.module)
+    network.trunk = network.module
     if isinstance(network, HeadedNetwork):
-        network.trunk = (shared or leader).module if network.module.trunk is None else network.module.trunk
+        network.trunk = (shared or leader).trunk if network.module.trunk is None else network.module.trunk
     return network
 
 

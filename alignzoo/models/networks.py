@@ -47,6 +47,10 @@ class Shared:
     tokenizer: TextTools | None = None
     more: Callable[[int], Batch] | None = None  # the next records of the order, for a rollout in progress
 
+    def allowed(self, scores: Tensor) -> Tensor:
+        """(n, V) with -inf outside the support."""
+        return scores if self.support is None else scores.masked_fill(~self.support.to(scores.device), -torch.inf)
+
     @contextmanager
     def at(self, temperature: float) -> Iterator[None]:
         """Log-probs inside are those at this temperature (greedy counts as 1)."""
@@ -66,8 +70,7 @@ class Shared:
         outside the support.
         """
         exact = padded.exact(logits)
-        scaled = exact if self.temperature == 1 else exact / self.temperature
-        return scaled if self.support is None else scaled.masked_fill(~self.support.to(logits.device), -torch.inf)
+        return self.allowed(exact if self.temperature == 1 else exact / self.temperature)
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,10 @@ class Readout:
 
 
 class Network:
-    """A module in a role. `frozen` runs it without gradient, and in evaluation mode."""
+    """A module in a role. `frozen` runs it without gradient, and in evaluation mode. `trunk` is what its head sits on."""
 
     def __init__(self, module: nn.Module, shared: Shared, frozen: bool = False) -> None:
-        self.module, self.shared, self.frozen = module, shared, frozen
+        self.module, self.shared, self.frozen, self.trunk = module, shared, frozen, module
 
     def gradient(self) -> AbstractContextManager[None]:
         return torch.no_grad() if self.frozen else nullcontext()
@@ -96,18 +99,35 @@ class Network:
         network.frozen = frozen
         return network
 
+    def readout(self, c: Completions, ran: dict[int, Tensor] | None = None) -> Readout:
+        """What the scored tokens' logits, or what stands for them, come from, in the row-major order of `c.scored.nonzero()`;
+        `ran` has the states of trunks that have run on these records."""
+        raise NotImplementedError
+
+    def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Any] = ()) -> Tensor:
+        ran: dict[int, Tensor] = {}
+        with self.gradient():
+            return _on_scored(fn, [_readout(network, c, ran) for network in (self, *beside)], c, aligned)
+
+    def _before_scored(self, c: Completions, ran: dict[int, Tensor] | None) -> Tensor:
+        """(n, H): the trunk's states before scored tokens, those that it was run for if it was."""
+        ran = {} if ran is None else ran
+        rows = ran.get(id(self.trunk))
+        if rows is None or (torch.is_grad_enabled() and not rows.requires_grad):
+            rows = ran[id(self.trunk)] = flat.states(self.trunk, c, flat.before_scored(c), self.shared.forward)
+        return rows if torch.is_grad_enabled() else rows.detach()
+
 
 class PolicyNetwork(Network):
     """A language model: `contracts.Policy`."""
 
-    def readout(self, c: Completions) -> Readout:
-        """What the scored tokens' shaped logits come from, in the row-major order of `c.scored.nonzero()`."""
+    def readout(self, c: Completions, ran: dict[int, Tensor] | None = None) -> Readout:
         with self.gradient():
             if not flat.unpadded(self.module, self.shared.forward):
                 logits = padded.logits(self.module, c)[c.scored]
                 return Readout(logits, self.shared.shape, logits.shape[1])
             head = flat.head(self.module)
-            rows = flat.states(self.module, c, flat.before_scored(c), self.shared.forward)
+            rows = self._before_scored(c, ran)
             linear, weight = head.linear, head.linear.weight
             product = type(linear) is nn.Linear and type(weight) is nn.Parameter and getattr(linear, "bias", None) is None
             exact = weight.dtype == rows.dtype in EXACT and not torch.is_autocast_enabled(rows.device.type)
@@ -117,10 +137,6 @@ class PolicyNetwork(Network):
     def _logits(self, head: flat.Head, states: Tensor) -> Tensor:
         with self.gradient():
             return self.shared.shape(head(states))
-
-    def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Any] = ()) -> Tensor:
-        with self.gradient():
-            return _on_scored(fn, [_readout(network, c) for network in (self, *beside)], c, aligned)
 
     def logprobs(self, c: Completions) -> Tensor:
         # the sampler's own are exact in float32; in lower precision decoding and training forwards differ by more than they may
@@ -161,6 +177,9 @@ class PolicyNetwork(Network):
         shared.account.drawn(c)
         return replace(c, stamp=self.stamp())
 
+    def adjusted(self, adjust: Callable[..., Tensor], beside: Sequence[Any] = ()) -> AdjustedPolicy:
+        return AdjustedPolicy(self, adjust, beside)
+
     def around(self) -> AbstractContextManager[None]:
         """What every forward of the module is within."""
         return nullcontext()
@@ -187,7 +206,7 @@ class AdapterOffNetwork(PolicyNetwork):
         with self.module.disable_adapter(), flops.counted_as(self.module, "reference"):  # type: ignore[operator]
             yield
 
-    def readout(self, c: Completions) -> Readout:
+    def readout(self, c: Completions, ran: dict[int, Tensor] | None = None) -> Readout:
         with self.around():
             return super().readout(c)
 
@@ -208,19 +227,55 @@ class AdapterOffNetwork(PolicyNetwork):
         return stamp and f"{stamp}:off"
 
 
-class Headed(nn.Module):
-    """A linear head, zero at first, on a trunk's last hidden states; `trunk` None: on those of the network it shares."""
+@dataclass(frozen=True)
+class AdjustedPolicy:
+    """`contracts.Policy.adjusted`: `policy`, but for `adjust`, which sees the logits of `beside`."""
 
-    def __init__(self, trunk: nn.Module | None, width: int, dtype: torch.dtype) -> None:
+    policy: PolicyNetwork
+    adjust: Callable[..., Tensor]
+    beside: Sequence[Any] = ()
+
+    def tokens(self, c: Completions, fn: Callable[..., Tensor], *aligned: Tensor, beside: Sequence[Any] = ()) -> Tensor:
+        return self.policy.tokens(c, self._before(fn), *aligned, beside=[*self.beside, *beside])
+
+    def logprobs(self, c: Completions) -> Tensor:
+        return self.tokens(c, selective_log_softmax, c.ids)
+
+    def entropy(self, c: Completions) -> Tensor:
+        return self.tokens(c, entropy)
+
+    def adjusted(self, adjust: Callable[..., Tensor], beside: Sequence[Any] = ()) -> AdjustedPolicy:
+        return AdjustedPolicy(self.policy, self._before(adjust), [*self.beside, *beside])
+
+    def generate(
+        self, prompts: Prompts, sampling: Sampling, adjust: Callable[..., Tensor] | None = None,
+        beside: Sequence[Any] = (), purpose: str = "",
+    ) -> Completions:  # fmt: skip
+        changed = self._before(adjust) if adjust else self.adjust
+        c = self.policy.generate(prompts, sampling, changed, [*self.beside, *beside], purpose)
+        with torch.no_grad():
+            return replace(c, logprobs=self.logprobs(c), stamp=None)
+
+    def _before(self, fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """fn of the adjusted logits, and of what stands behind `beside`."""
+        own = len(self.beside)
+        return lambda logits, *rest: fn(self.adjust(logits, *rest[:own]), *rest[own:])
+
+
+class Headed(nn.Module):
+    """A linear head on a trunk's last hidden states; `trunk` None: on those of the network it shares. Of one output it is zero
+    at first; of more, so that no two heads are alike, small numbers drawn from torch's stream."""
+
+    def __init__(self, trunk: nn.Module | None, width: int, dtype: torch.dtype, outputs: int = 1) -> None:
         super().__init__()
         self.trunk = trunk
-        self.head = nn.Linear(width, 1, dtype=dtype)
-        nn.init.zeros_(self.head.weight)
+        self.head = nn.Linear(width, outputs, dtype=dtype)
+        nn.init.normal_(self.head.weight, std=0.02 if outputs > 1 else 0)
         nn.init.zeros_(self.head.bias)
 
 
 class HeadedNetwork(Network):
-    """VALUE, SCORER and EMBEDDER: three readings of the hidden states."""
+    """VALUE, ACTION_VALUE, SCORER and EMBEDDER: readings of the hidden states."""
 
     module: Headed
 
@@ -230,10 +285,19 @@ class HeadedNetwork(Network):
         assert trunk is not None, "a head without a trunk must share one"
         self.trunk = trunk
 
+    def readout(self, c: Completions, ran: dict[int, Tensor] | None = None) -> Readout:
+        with self.gradient():
+            return Readout(self._before_scored(c, ran), self._outputs, self.module.head.out_features)
+
+    def steps(self, prompts: Prompts, samples: int, leader: PolicyNetwork) -> Generator[Tensor, Tensor, None]:
+        """Its outputs (B, V), or (B, 1), token by token, as it is sent those that `leader` draws."""
+        trunk = padded.inner(self.trunk).base_model
+        return generation.steps(trunk, prompts, samples, self._outputs, nullcontext, hidden=True)
+
     def values(self, c: Completions) -> Tensor:
         """(B, T): V(s_t), read off the state before token t."""
         with self.gradient():
-            return _scatter(self._head(self._states(c, flat.before_scored(c))), c.scored)
+            return _scatter(self._head(self._before_scored(c, None)), c.scored)
 
     def scores(self, c: Completions) -> Tensor:
         """(B,): read off the state after the last attended token."""
@@ -263,13 +327,18 @@ class HeadedNetwork(Network):
         return flat.states(self.trunk, c, needed, self.shared.forward)
 
     def _head(self, states: Tensor) -> Tensor:
-        return padded.exact(self.module.head(states.to(self.module.head.weight.dtype))[..., 0])
+        return self._outputs(states)[..., 0]
+
+    def _outputs(self, states: Tensor) -> Tensor:
+        with self.gradient():
+            outputs = padded.exact(self.module.head(states.to(self.module.head.weight.dtype)))
+        return outputs if outputs.shape[-1] == 1 else self.shared.allowed(outputs)
 
 
-def _readout(beside: Any, c: Completions) -> Readout:
+def _readout(beside: Any, c: Completions, ran: dict[int, Tensor]) -> Readout:
     """Of a network on these records, or on those that stand with it in a pair."""
     network, records = beside if isinstance(beside, tuple) else (beside, c)
-    readout: Readout = network.readout(records)
+    readout: Readout = network.readout(records, ran if records is c else None)
     return readout
 
 

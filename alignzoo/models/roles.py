@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Score = Callable[[Completions], Scores]
+Compare = Callable[[Completions, Completions], Scores]
 
 
 class RoleNetworks:
     """`contracts.Models`: networks by role name, the reward, and the collectives, which are identities in one process."""
 
-    def __init__(self, networks: Mapping[str, Any], shared: Shared, sampling: Sampling, score: Score | None = None) -> None:
+    def __init__(
+        self, networks: Mapping[str, Any], shared: Shared, sampling: Sampling, score: Score | None = None,
+        compare: Compare | None = None,
+    ) -> None:  # fmt: skip
         self.networks, self.shared, self.sampling, self.score = dict(networks), shared, sampling, score
+        self.compare = compare  # none: by the scores
 
     def __getattr__(self, role: str) -> Any:
         networks = self.__dict__.get("networks", {})
@@ -40,7 +45,8 @@ class RoleNetworks:
     def only(self, roles: Collection[str], learning: Collection[str]) -> RoleNetworks:
         """These roles alone, those outside `learning` without gradient."""
         seen = {n: v.view(n not in learning) if isinstance(v, Network) else v for n, v in self.networks.items() if n in roles}
-        return RoleNetworks(seen, self.shared, self.sampling, self.score if "reward" in roles else None)
+        reward = (self.score, self.compare) if "reward" in roles else (None, None)
+        return RoleNetworks(seen, self.shared, self.sampling, *reward)
 
     @property
     def tokenizer(self) -> TextTools:
@@ -56,6 +62,14 @@ class RoleNetworks:
             raise AttributeError("no reward: declare the role 'reward' in `roles`")
         with torch.no_grad():
             return self.score(c)
+
+    def preference(self, first: Completions, second: Completions) -> Scores:
+        if self.compare is not None:
+            with torch.no_grad():
+                return self.compare(first, second)
+        scores = self.reward(first), self.reward(second)
+        difference = scores[0].summed(first) - scores[1].summed(second)
+        return Scores(total=difference.sigmoid(), valid=scores[0].usable & scores[1].usable)
 
     def uniform(self, purpose: str, row: Tensor, tokens: int | None = None) -> Tensor:
         noise = self.shared.noise

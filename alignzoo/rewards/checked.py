@@ -56,6 +56,16 @@ class Checked:
                 self.seen.append(({name: column.detach().cpu() for name, column in columns.items()}, _plain(c)))
         return scores
 
+    @property
+    def compares(self) -> bool:
+        """Whether the reward knows more of two completions than the difference of their scores."""
+        return type(self.reward).preference is not Reward.preference
+
+    def preference(self, first: Completions, second: Completions) -> Scores:
+        """The reward's own `preference`, checked as its scores are."""
+        asked = partial(self.reward.preference, first, second)
+        return self._handled(first, self._checked(first, within(self.policy.timeout, "scoring.timeout", asked)))
+
     def rollout_done(self) -> None:
         """Hands the rollout's scores, of all ranks, to a reward that learns from them. Called on every rank."""
         if not self.listens:

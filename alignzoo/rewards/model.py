@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,17 +24,73 @@ class ScoreLevel(Enum):
 
 
 @dataclass(kw_only=True)
-class RewardModel(PretrainedReward):
+class SequenceReward(PretrainedReward):
+    """A reward of a sequence-classification model, and how it reads. A model that reads text as the policy does reads the
+    policy's tokens. Any other reads prompt and completion as it was trained to where alignzoo trained it (`encoder.json` beside
+    it), else messages through its own chat template, and text as it is. A text longer than the model's context has no score."""
+
+    architecture = "AutoModelForSequenceClassification"
+    pairs: ClassVar[bool] = False  # whether it reads two completions at once
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        if bool(getattr(self._model.config, "reads_pairs", False)) is not self.pairs:
+            reads, fits = ("a pair", "preference") if self.pairs is False else ("one completion", "model")
+            raise UserError(f"reward={self.name} reward.path={self.path}: this model reads {reads}: use reward={fits}")
+        self._encoder = Encoder.beside(str(self.path), self._tokenizer)
+        alike = self._encoder is None or context.encoder is None or self._encoder.settings == context.encoder.settings
+        self._reads_tokens = self._reads_tokens and alike
+        if self._encoder is None and getattr(self._model.config, "reads_ended_completions", False):
+            self._encoder = Encoder(tokenizer=self._tokenizer)  # trained here before settings were saved beside models
+
+    def _logits(self, rows: list[Ids]) -> Tensor:
+        """(n, labels): the model's own scores of each sequence."""
+        logits: Tensor = self._model(**self._unlike(rows)).logits
+        return logits.float()
+
+    def _unlike(self, rows: list[Ids]) -> dict[str, Tensor]:
+        """The model's inputs. It finds its last token by the first padding, which must be no token of a text, as EOS may."""
+        tokens = {token for row in rows for token in row}
+        self._model.config.pad_token_id = next(token for token in range(len(tokens) + 1) if token not in tokens)
+        return self._padded(rows, self._model.config.pad_token_id)
+
+    def _rows(self, c: Completions) -> list[Ids]:
+        return [prompt + ids for prompt, ids in self._parts(c)]
+
+    def _parts(self, c: Completions) -> list[tuple[Ids, Ids]]:
+        """Prompt and completion as the model was trained to read them; the end is left out of one that was cut."""
+        if self._reads_tokens:
+            return of_policy(c)
+        prompts = originals(c.prompts)
+        completions = zip(c.prompt_of.tolist(), c.text, c.truncated.tolist(), strict=True)
+        read = self._foreign if self._encoder is None else self._as_trained
+        return [read(prompts[i], text, cut) for i, text, cut in completions]
+
+    def _as_trained(self, prompt: Text, completion: str, truncated: bool) -> tuple[Ids, Ids]:
+        assert self._encoder is not None
+        prompt = self._encoder.typed(prompt)
+        answer = completion if isinstance(prompt, str) else [{"role": "assistant", "content": completion}]
+        ((begun, (ended,)),) = self._encoder.encode([prompt], [[answer]])
+        return begun, ended.ids[:-1] if truncated else ended.ids
+
+    def _foreign(self, prompt: Text, completion: str, truncated: bool) -> tuple[Ids, Ids]:
+        """As such models are used: the whole conversation through the template, or the text as it is."""
+        messages = not isinstance(prompt, str) and bool(self._tokenizer.chat_template)
+        text = readable(prompt) + completion
+        if messages:
+            text = self._tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": completion}], tokenize=False)
+        ids: Ids = self._tokenizer(text, add_special_tokens=not messages)["input_ids"]
+        return [], ids
+
+
+@dataclass(kw_only=True)
+class RewardModel(SequenceReward):
     """A sequence-classification model: one score a completion, or, with level=token, its head's score at every token.
 
-    With one label the score is the logit; with several, the log-probability of `label`. A model that reads text as the policy
-    does reads the policy's tokens. Any other reads prompt and completion as it was trained to where alignzoo trained it
-    (`encoder.json` beside it), else messages through its own chat template, and text as it is. A text longer than the model's
-    context has no score.
+    With one label the score is the logit; with several, the log-probability of `label`.
     """
 
     name = "model"
-    architecture = "AutoModelForSequenceClassification"
 
     level: ScoreLevel = field(default=ScoreLevel.sequence, metadata={"help": "a score a completion, or a score a token"})
     label: int = field(default=1, metadata={"help": "of several labels, the one whose log-probability is the score"})
@@ -47,11 +104,6 @@ class RewardModel(PretrainedReward):
 
     def setup(self, context: Context) -> None:
         super().setup(context)
-        self._encoder = Encoder.beside(str(self.path), self._tokenizer)
-        alike = self._encoder is None or context.encoder is None or self._encoder.settings == context.encoder.settings
-        self._reads_tokens = self._reads_tokens and alike
-        if self._encoder is None and getattr(self._model.config, "reads_ended_completions", False):
-            self._encoder = Encoder(tokenizer=self._tokenizer)  # trained here before settings were saved beside models
         labels = int(self._model.config.num_labels)
         if labels > 1 and self.label >= labels:
             raise UserError(f"reward.label={self.label}: {self.path} has labels 0 to {labels - 1}")
@@ -76,7 +128,7 @@ class RewardModel(PretrainedReward):
 
     def _sequence(self, rows: list[Ids]) -> Tensor:
         """(n,) the model's own score of each sequence."""
-        return self._score(self._model(**self._unlike(rows)).logits)
+        return self._score(self._logits(rows))
 
     def _each_token(self, rows: list[Ids]) -> list[Tensor]:
         """The head's score at every token of each sequence."""
@@ -88,34 +140,3 @@ class RewardModel(PretrainedReward):
         """(..., labels) -> (...)."""
         logits = logits.float()
         return logits[..., 0] if logits.shape[-1] == 1 else logits.log_softmax(-1)[..., self.label]
-
-    def _unlike(self, rows: list[Ids]) -> dict[str, Tensor]:
-        """The model's inputs. It finds its last token by the first padding, which must be no token of a text, as EOS may."""
-        tokens = {token for row in rows for token in row}
-        self._model.config.pad_token_id = next(token for token in range(len(tokens) + 1) if token not in tokens)
-        return self._padded(rows, self._model.config.pad_token_id)
-
-    def _rows(self, c: Completions) -> list[Ids]:
-        """As the model was trained to read prompt and completion; the end is left out of one that was cut."""
-        if self._reads_tokens:
-            return [prompt + ids for prompt, ids in of_policy(c)]
-        prompts = originals(c.prompts)
-        completions = zip(c.prompt_of.tolist(), c.text, c.truncated.tolist(), strict=True)
-        read = self._foreign if self._encoder is None else self._as_trained
-        return [read(prompts[i], text, cut) for i, text, cut in completions]
-
-    def _as_trained(self, prompt: Text, completion: str, truncated: bool) -> Ids:
-        assert self._encoder is not None
-        prompt = self._encoder.typed(prompt)
-        answer = completion if isinstance(prompt, str) else [{"role": "assistant", "content": completion}]
-        ((begun, (ended,)),) = self._encoder.encode([prompt], [[answer]])
-        return begun + (ended.ids[:-1] if truncated else ended.ids)
-
-    def _foreign(self, prompt: Text, completion: str, truncated: bool) -> Ids:
-        """As such models are used: the whole conversation through the template, or the text as it is."""
-        messages = not isinstance(prompt, str) and bool(self._tokenizer.chat_template)
-        text = readable(prompt) + completion
-        if messages:
-            text = self._tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": completion}], tokenize=False)
-        ids: Ids = self._tokenizer(text, add_special_tokens=not messages)["input_ids"]
-        return ids

@@ -21,7 +21,7 @@ from alignzoo.common.folder import MODEL, line
 from alignzoo.common.noise import Noise
 from alignzoo.config.composition import load_run, risks_of_judges
 from alignzoo.config.run import instantiate
-from alignzoo.contracts import Context, Reward, Scores
+from alignzoo.contracts import Algorithm, Context, Reward, Scores
 from alignzoo.data.encode import Encoder
 from alignzoo.data.readable import originals, readable
 from alignzoo.data.rows import Text
@@ -83,6 +83,8 @@ class PairSampler:
         self.context.policy, self.context.shared = start, shared
         if not against:
             self.setup.data.start(start, self.context)
+        if getattr(type(self.setup.algorithm), "evaluation", Algorithm.evaluation) is not Algorithm.evaluation:
+            tell(f"{run}: evaluation saw the policy through what {self.setup.name} learns beside it; here it writes alone")
         self.policy, self.reference = PolicyNetwork(policy, shared, frozen=True), PolicyNetwork(start, shared, frozen=True)
         self.judges = dict(self._judges()) if scored else {}
 

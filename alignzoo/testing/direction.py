@@ -25,6 +25,10 @@ def direction(subject: Subject) -> None:
     """A step makes what is better likelier: chosen over rejected, higher over lower ratings and rewards, the demonstrated, the
     teacher's; or the opposite, where `leads_away` says why."""
     lab = subject.build(still=True)
+    if lab.trainer.evaluator.models.networks[lab.main] is not lab.trainer.roles.networks[lab.main]:
+        rise = _rise_of_what_is_written(lab)
+        expect(rise is None or rise > 0, "a step by which what evaluation writes is better", f"a change of {rise}", WRONG)
+        return
     gradient, aim = _rewarded(lab) if _asks_reward(subject) else _recorded(lab)
     if aim is None:
         return
@@ -176,19 +180,48 @@ def _rewarded(lab: Lab) -> tuple[Tensor, Tensor | None]:
 def _recorded(lab: Lab) -> tuple[Tensor, Tensor | None]:
     """The gradient of the data's records, and what makes them better; None where that can't be told."""
     records, roles = lab.records, lab.trainer.roles
-    gradient = lab.objective(records).gradients[lab.main]
-    if isinstance(records, Rated):  # what all ratings alike ask for, such as a higher mean, is no part of it
-        turned = replace(records, rating=records.rating.max() + records.rating.min() - records.rating)
-        gradient = gradient - lab.objective(turned).gradients[lab.main]
+    gradient = _own_gradients(lab)[lab.main]
     teacher = lab.setup.algorithm.roles().get("teacher")
     if teacher is not None and teacher.start != "config":
         return gradient, None  # it teaches by what it is shown, which is not known here
     if isinstance(records, Completions) and teacher is not None:
         return gradient, -roles.policy.tokens(records, forward_kl, beside=[roles.teacher]).sum()
+    if "comparisons" in lab.setup.algorithm.roles()[lab.main].needs and isinstance(records, Pairs):
+        return gradient, getattr(roles, lab.main).comparisons(records.chosen, records.rejected).sum()
     worth = getattr(roles, lab.main).scores if lab.main != "policy" else lambda c: c.sum(roles.policy.logprobs(c))
     if (better := _merit(records)) is not None:
         return gradient, (better[1] * worth(better[0])).sum()
     return gradient, worth(records).sum() if isinstance(records, Completions) else None
+
+
+def _own_gradients(lab: Lab) -> dict[str, Tensor]:
+    """By role; of ratings, what they ask for when they are not turned round: a higher mean, which all alike ask for, is no part
+    of it."""
+    records = lab.records
+    gradients = lab.objective(records).gradients
+    if isinstance(records, Rated):
+        turned = replace(records, rating=records.rating.max() + records.rating.min() - records.rating)
+        against = lab.objective(turned).gradients
+        gradients = {name: gradient - against[name] for name, gradient in gradients.items()}
+    return gradients
+
+
+@torch.no_grad()
+def _rise_of_what_is_written(lab: Lab) -> float | None:
+    """By how much one step, after which followers follow, raises the log-probs of what is better under the policy that
+    evaluation sees, where that is not the trained one; None where the records don't say what is better."""
+    policy, better = lab.trainer.evaluator.models.policy, _merit(lab.records)
+    if better is None:
+        return None
+    c, worth = better
+    with torch.enable_grad():
+        gradients = _own_gradients(lab)
+    before = (worth * c.sum(policy.logprobs(c))).sum()
+    for name, module in lab.trainer.trained.roles.items():
+        start = torch.nn.utils.parameters_to_vector(module.parameters())
+        torch.nn.utils.vector_to_parameters(start - 1e-3 * gradients[name], module.parameters())
+    lab.trainer._follow()
+    return float((worth * c.sum(policy.logprobs(c))).sum() - before)
 
 
 ONLINE_CHECKS = (each_reward, failed_scores, groups)

@@ -57,6 +57,10 @@ class TableValue:
 
     at: Tensor  # (T,)
 
+    def logits(self, c: Completions) -> Tensor:
+        """(B, T, 1): for `tokens` beside a policy."""
+        return self.values(c)[..., None]
+
     def values(self, c: Completions) -> Tensor:
         return torch.where(c.scored, self.at[: c.ids.shape[1]], 0)
 
@@ -86,6 +90,10 @@ class FakeModels:
     def reward(self, c: Completions) -> Scores:
         assert self.score is not None
         return self.score(c)
+
+    def preference(self, first: Completions, second: Completions) -> Scores:
+        scores = self.reward(first), self.reward(second)
+        return Scores(total=(scores[0].total - scores[1].total).sigmoid(), valid=scores[0].usable & scores[1].usable)
 
     def sum(self, x: Tensor) -> Tensor:
         return x

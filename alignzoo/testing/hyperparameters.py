@@ -51,7 +51,7 @@ def _valid(settings: object, changes: Changes) -> bool:
 
 
 def hyperparameters(subject: Subject) -> None:
-    """Changing a hyperparameter changes what is learned, by itself or beside another choice that gives it a meaning."""
+    """Changing a hyperparameter changes what is learned or written, alone or beside another choice that gives it a meaning."""
     ending = cache(lambda chosen: _ending(subject, dict(chosen)))
 
     def same(a: Changes, b: Changes) -> bool:
@@ -95,7 +95,8 @@ def _ending(subject: Subject, chosen: Changes) -> str:
     reward, rollout = toys.CountReward(coarse=True, fails=True), Rollout(prompts=8, samples=2, refill=0)
     try:
         end = train(subject, "varied", algorithm, max_steps=STEPS, reward=reward, rollout=rollout)
-        state = [(path, x.numpy().tobytes() if isinstance(x, Tensor) else x) for path, x in leaves([end.weights, end.state])]
+        parts = leaves([end.weights, end.state, end.completions])
+        state = [(path, x.numpy().tobytes() if isinstance(x, Tensor) else x) for path, x in parts]
         return hashlib.sha256(repr(state).encode()).hexdigest()
     except UserError:
         return repr(sorted(algorithm.roles().items()))

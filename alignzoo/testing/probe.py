@@ -13,7 +13,7 @@ from alignzoo.batch import Completions
 from alignzoo.contracts import Kind, Role, Scores
 from alignzoo.testing.lab import Lab
 
-METHODS = ("logprobs", "tokens", "values", "scores", "generate")
+METHODS = ("logprobs", "tokens", "values", "scores", "comparisons", "generate")
 Text = tuple[tuple[int, ...], tuple[int, ...]]  # the tokens of a prompt, and of a completion
 
 
@@ -112,4 +112,4 @@ def plant(lab: Lab, score: Callable[[Completions], Tensor], valid: Callable[[Com
 
     for models in (lab.trainer.roles, *lab.trainer.views.values()):
         if models.has_reward:
-            models.score = planted
+            models.score, models.compare = planted, None

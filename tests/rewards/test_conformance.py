@@ -73,6 +73,13 @@ def test_a_reward_model_that_is_refreshed_too(tmp_path: Path) -> None:
     holds("refreshed", tmp_path, [f"reward.path={tmp_path / 'model'}", "reward.every=1", "reward.updates=1"])
 
 
+def test_a_preference_model_too(tmp_path: Path) -> None:
+    settings = Model(config=dict(toys.LLAMA))
+    module = scorer(settings, modules.config(settings, byte_level()), byte_level().pad_token_id, 0, pairs=True)
+    checkpoint.save_main(module, tmp_path / "model", byte_level())
+    holds("preference", tmp_path, [f"reward.path={tmp_path / 'model'}"])
+
+
 def test_ratings_too(tmp_path: Path) -> None:
     (tmp_path / "ratings.jsonl").write_text('{"prompt": "3", "completion": "4", "rating": 1}\n')
     holds("ratings", tmp_path, [f"reward.path={tmp_path / 'ratings.jsonl'}"])
@@ -92,4 +99,4 @@ def test_people_too(tmp_path: Path) -> None:
 
 def test_none_is_forgotten() -> None:
     names = {point.name for point in entry_points(group="alignzoo.reward") if point.value.startswith("alignzoo.")}
-    assert names - ELSEWHERE == {*SETTINGS, "likelihood", "ratings", "refreshed", "http", "human", "judge"}
+    assert names - ELSEWHERE == {*SETTINGS, "likelihood", "preference", "ratings", "refreshed", "http", "human", "judge"}

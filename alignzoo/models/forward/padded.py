@@ -37,7 +37,7 @@ def hidden(module: nn.Module, c: Completions) -> Tensor:
     else:
         ids, rest = _causal_inputs(module, c)
         output = module(input_ids=ids, **rest, output_hidden_states=True)
-    return _last_hidden(output)[:rows, -c.ids.shape[1] - 1 :]
+    return last_hidden(output)[:rows, -c.ids.shape[1] - 1 :]
 
 
 def embedded(module: nn.Module, c: Completions) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ def embedded(module: nn.Module, c: Completions) -> tuple[Tensor, Tensor]:
     (ids, rest), width = _causal_inputs(module, c), c.ids.shape[1]
     table = inner(module).get_input_embeddings()
     prompts, written = table(ids[:, :-width]), table(ids[:, -width:])
-    states = _last_hidden(module(inputs_embeds=torch.cat([prompts, written], 1), **rest, output_hidden_states=True))
+    states = last_hidden(module(inputs_embeds=torch.cat([prompts, written], 1), **rest, output_hidden_states=True))
     return written, states[:, -width - 1 :]
 
 
@@ -132,7 +132,8 @@ def _encoder_decoder_inputs(module: nn.Module, c: Completions, final: bool = Fal
     }  # fmt: skip
 
 
-def _last_hidden(output: object) -> Tensor:
+def last_hidden(output: object) -> Tensor:
+    """(B, L, H), of an output of a trunk, or of a whole network asked for `output_hidden_states`."""
     last: Tensor | None = getattr(output, "last_hidden_state", None)
     if last is not None:
         return last

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,11 +43,12 @@ def generate(request: DecodingRequest) -> Completions:
 
 def steps(
     module: nn.Module, prompts: Prompts, samples: int, shape: Callable[[Tensor], Tensor],
-    around: Callable[[], AbstractContextManager[None]],
+    around: Callable[[], AbstractContextManager[None]], hidden: bool = False,
 ) -> Generator[Tensor, Tensor, None]:  # fmt: skip
-    """The shaped logits (B, V) of a network that follows what another one draws: it is sent the tokens (B,)."""
+    """The shaped logits (B, V) of a network that follows what another one draws: it is sent the tokens (B,). With `hidden` what
+    is shaped are its last hidden states (B, H)."""
     with around():
-        state = _start(module, prompts, samples)
+        state = _start(module, prompts, samples, hidden)
     while True:
         token = yield shape(state.logits)
         with around():
@@ -154,26 +155,32 @@ def _truncate(probs: Tensor, sampling: Sampling) -> Tensor:
 class _State:
     """What decoding carries from token to token."""
 
-    logits: Tensor  # (B, V), of the next token
+    logits: Tensor  # (B, V), of the next token, or the hidden states (B, H) that they are made of
     cache: object
     attended: Tensor  # (B, L): the prompt, and for decoder-only models everything since
     encoded: object = None
+    hidden: bool = False
+
+    def read(self, output: Any) -> Tensor:
+        return (padded.last_hidden(output) if self.hidden else output.logits)[:, -1]
 
 
-def _start(module: nn.Module, prompts: Prompts, samples: int) -> _State:
+def _start(module: nn.Module, prompts: Prompts, samples: int, hidden: bool = False) -> _State:
     attended = prompts.attended.repeat_interleave(samples, 0)
     if padded.is_encoder_decoder(module):
         encoded = padded.inner(module).get_encoder()(input_ids=prompts.ids, attention_mask=prompts.attended.long())
         encoded.last_hidden_state = encoded.last_hidden_state.repeat_interleave(samples, 0)
-        state = _State(torch.empty(0), None, attended, encoded)
+        state = _State(torch.empty(0), None, attended, encoded, hidden)
         _advance(module, state, torch.full((len(attended),), padded.decoder_start(module), device=attended.device))
         return state
+    state = _State(torch.empty(0), None, attended, hidden=hidden)
     inputs = padded.accepts(module, position_ids=padded.positions(prompts.attended), logits_to_keep=1)
     output = module(input_ids=prompts.ids, attention_mask=prompts.attended.long(), use_cache=True, **inputs)
     cache = getattr(output, padded.cache_name(module))
     if samples > 1:
         cache.batch_repeat_interleave(samples)
-    return _State(output.logits[:, -1].repeat_interleave(samples, 0), cache, attended)
+    state.logits, state.cache = state.read(output).repeat_interleave(samples, 0), cache
+    return state
 
 
 def _advance(module: nn.Module, state: _State, token: Tensor) -> None:
@@ -184,5 +191,6 @@ def _advance(module: nn.Module, state: _State, token: Tensor) -> None:
         state.attended = torch.cat([state.attended, torch.ones_like(state.attended[:, :1])], 1)
         positions = padded.accepts(module, position_ids=state.attended.sum(1, keepdim=True) - 1)
         inputs = {"input_ids": token[:, None], **positions}
-    output = module(attention_mask=state.attended.long(), use_cache=True, **inputs, **{cache: state.cache})
-    state.cache, state.logits = getattr(output, cache), output.logits[:, -1]
+    more = {"output_hidden_states": True} if state.hidden else {}
+    output = module(attention_mask=state.attended.long(), use_cache=True, **inputs, **more, **{cache: state.cache})
+    state.cache, state.logits = getattr(output, cache), state.read(output)

@@ -1,0 +1,1 @@
+"""Preference models that read both completions."""
