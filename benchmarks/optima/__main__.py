@@ -51,7 +51,8 @@ batch, draw at random, learn from samples of their own, or whose reference moves
 
 A network of `model=small`, trained into a reference of its own on the same strings, with `experiment=exact` and {samples:,}
 completions (a pair is two). KL from the policy to the minimum of its loss and to pi\\*(1), before training and after it, in
-nats: what moved to its own minimum and away from pi\\* has done what its loss says.
+nats: what moved to its own minimum and away from pi\\* has done what its loss says. What ends further from it than it began
+has gone to another: a loss that is not convex may have several.
 
 | algorithm | to its own, before | after | to pi\\*(1), before | after |
 |---|---|---|---|---|
