@@ -22,7 +22,8 @@ RESULTS = Path(__file__).parents[1] / "results" / "chat"
 PAGE = """# {model} at the first try
 
 By the commands of [docs/chat.md](../../../docs/chat.md), at the default settings; each run was killed once (SIGKILL) and went
-on by the same command. Rows are steps, but for PPO, which takes four steps on a rollout: rollouts.
+on by the same command. Rows are steps, but for PPO, which takes four steps on a rollout of 32 completions of eight prompts:
+rollouts. Their rewards vary by 0.1 from one to the next, so that what PPO gained is within its noise.
 
 | algorithm | steps | metric | mean of the first {ends} rows | of the last {ends} | better |
 |---|---|---|---|---|---|

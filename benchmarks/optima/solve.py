@@ -59,8 +59,9 @@ def objective(algorithm: Algorithm, task: Task, batch: Batch, mass: Tensor) -> C
 
 
 def minimum(value: Callable[[Tensor], Tensor], task: Task) -> Optimum:
-    """From the reference by Newton's method in a trust region. Where the gradient is not that of the value, since parts of it
-    are held fixed, the zero of the gradient is searched for from where that stops."""
+    """The lowest of what Newton's method in a trust region comes to from the reference, from pi* of beta 1 and of beta 1/3: a
+    loss that is not convex, or all but flat, ends elsewhere from each. Where the gradient is not that of the value, since parts
+    of it are held fixed, the zero of the gradient is searched for from where that stops."""
 
     def loss(x: Array) -> tuple[float, Array]:
         scores = torch.from_numpy(x).requires_grad_()
@@ -77,8 +78,11 @@ def minimum(value: Callable[[Tensor], Tensor], task: Task) -> Optimum:
     def size(x: Array) -> float:
         return float(np.abs(loss(x)[1]).max())
 
-    start = task.reference.numpy()
-    x = minimize(loss, start, jac=True, hess=hessian, method="trust-exact", callback=far, options={"gtol": CLOSE}).x
+    ends = [
+        minimize(loss, start.numpy(), jac=True, hess=hessian, method="trust-exact", callback=far, options={"gtol": CLOSE}).x
+        for start in (task.reference, task.tilted(1.0), task.tilted(3.0))
+    ]
+    x = min(ends, key=lambda end: loss(end)[0])
     if size(x) >= CLOSE and np.ptp(x) <= FAR:
         solved = root(lambda at: loss(at)[1], x, method="lm", tol=1e-14).x
         x = solved if size(solved) < CLOSE else x
