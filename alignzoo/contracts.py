@@ -311,7 +311,7 @@ class Algorithm(ABC):
         return {}
 
     def check_data(self, batches: Iterable[Any], context: Context) -> str:
-        """Sees the training records before any model loads, or the first of data that is read when needed: what a user should
+        """Sees the training records before the first step, or the first of data that is read when needed: what a user should
         be told of them, "" if nothing. Raises UserError where they can't be learnt from."""
         return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Suite:
             raise UserError(f"suite.trial={self.trial} is for tuning, and nothing is tuned: give suite.tune=N too")
         require(0 < self.threshold <= 1, "suite.threshold", self.threshold, "in (0, 1]")
         require(self.tune >= 0 and self.tune != 1, "suite.tune", self.tune, TRIALS)
-        require(self.margin is None or self.margin > 0, "suite.margin", self.margin, "> 0")
+        require(self.margin is None or 0 < self.margin < inf, "suite.margin", self.margin, "> 0, and finite")
 
     def read(self) -> None:
         """Puts what may be written in several ways into one: algorithms as {label: algorithm}, seeds as a list, what is varied

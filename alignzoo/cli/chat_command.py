@@ -25,9 +25,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _typed() -> Iterator[str]:
-    """Lines of standard input, with a word before each where somebody types."""
+    """Lines of standard input, with a word before each where somebody types; bytes that are no text become U+FFFD."""
     while True:
         try:
-            yield input("you: " if sys.stdin.isatty() else "")
+            line = input("you: " if sys.stdin.isatty() else "")
         except EOFError:
             return
+        yield line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

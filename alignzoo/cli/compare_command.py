@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignzoo.common.disk import keep_existing, write_whole
+from alignzoo.common.disk import check_file, write_whole
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     add("--overwrite", action="store_true", help="also where --out exists")
     args = parser.parse_args(list(argv))
     if args.out:
-        keep_existing("--out", args.out, args.overwrite)
+        check_file("--out", args.out, args.overwrite)
     from alignzoo.runs import compare
 
     comparison = compare.compare(

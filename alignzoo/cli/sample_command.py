@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignzoo.common.disk import keep_existing
+from alignzoo.common.disk import check_file
 from alignzoo.errors import UserError
 
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     if args.against:
         raise UserError(f"--against is a command of its own: alignzoo compare {args.run} {args.against}")
     if args.out:
-        keep_existing("--out", args.out, args.overwrite)
+        check_file("--out", args.out, args.overwrite)
     from alignzoo.runs import sample
 
     count = 4 if args.prompts is None else args.prompts

@@ -57,6 +57,15 @@ def keep_existing(option: str, path: Path, overwrite: bool, consent: str = "--ov
     if path.exists() and not overwrite:
         remedy = f", or write over it with {consent}" if consent else ""
         raise UserError(f"{option}: {path} exists: choose another name{remedy}")
+    if path.is_dir():
+        raise UserError(f"{option}: {path} is a folder: give a file's name in it")
+
+
+def check_file(option: str, path: Path, overwrite: bool) -> None:
+    """Raises UserError, before any work, where a command could not write this file or would write over one."""
+    keep_existing(option, path, overwrite)
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{option}: there is no folder {path.parent}: make it, or choose another")
 
 
 def rename_damaged(path: Path, why: BaseException) -> None:

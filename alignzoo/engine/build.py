@@ -88,11 +88,12 @@ class Builder:
         records = self.source.tables(view, context).train if view else None
         tables = self._tables(context, args)
         budget.check_data(setup, tables)
-        if self.learner and (odd := self.learner.check_data(looked_at(tables.train), context)) and share.rank == 0:
-            tell(odd)
         args.max_steps = self._steps(tables)
         with args.main_process_first(local=False, desc="models"):
             models, trained, followers = self._models(context, config)
+        # a task draws its records from the reference, which is made with the models
+        if self.learner and (odd := self.learner.check_data(looked_at(tables.train), context)) and share.rank == 0:
+            tell(odd)
         micro = self._that_fits(micro, tables, config, trained, args.device)
         args.gradient_accumulation_steps = setup.training.batch // share.ranks // micro
         context.models, context.records, cost, window = models, records, Account(), Meter()

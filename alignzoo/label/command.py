@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.common.disk import keep_existing
+from alignzoo.common.disk import check_file
 from alignzoo.errors import UserError, printable
 from alignzoo.label import questions, requests, server, spreadsheet, stats
 from alignzoo.label.dialogue import Dialogue
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         stats.show(paths)
         return 0
     if args.export:
-        keep_existing("--export", Path(args.export), args.overwrite)
+        check_file("--export", Path(args.export), args.overwrite)
     asked, screen = _questions(args, paths), Screen()
     rater = args.rater or _login()
     if args.export:
@@ -146,7 +146,7 @@ def _questions(args: argparse.Namespace, paths: Sequence[Path]) -> Questions:
     out = Path(args.out).expanduser()
     journal, kind = Journal(out.with_suffix(".answers.jsonl")), QuestionKind(args.kind)
     if not journal.path.exists():  # which is beside what label has made
-        keep_existing("--out", out, args.overwrite)
+        check_file("--out", out, args.overwrite)
     scale = _scale(args.scale, journal, kind)
     labelled = Work(questions.items(paths, kind, args.seed, args.limit), scale, journal, out)
     return Questions(lambda: [labelled], out, out.with_suffix(".tokens.jsonl"))

@@ -57,7 +57,12 @@ class PolicyComparison:
         return {measure.name: measure for measure in self.measures}[name]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        sides = dict(zip(SIDES, ("first", "second"), strict=True))
+        document = asdict(self)
+        for sample in document["samples"]:
+            sample |= {name: sample.pop(side) for side, name in sides.items()}
+            sample["scores"] = {sides[side]: scores for side, scores in sample["scores"].items()}
+        return json.dumps(document, indent=1, ensure_ascii=False)
 
 
 def compare(
@@ -81,11 +86,12 @@ def compare(
         if with_judge.gold is None:
             raise UserError(f"--judge {' '.join(judge)} names no judge: give gold=NAME, such as gold=sentiment")
         sampler.judges = {"gold": sampler.judge(with_judge.gold, str(with_judge.choices["gold"]))}
-    if not sampler.judges and metric != WORDS:
-        raise UserError(
-            f"{first} has no reward that scores by itself, and no gold: give --judge gold=NAME, such as gold=sentiment"
-        )
     names = [*sampler.judges, WORDS]
+    if not sampler.judges and metric is None:
+        raise UserError(
+            f"{first} has no reward that scores by itself, and no gold: give --judge gold=NAME, such as gold=sentiment, "
+            f"or --metric {WORDS}"
+        )
     metric = metric or ("gold" if "gold" in sampler.judges else "reward")
     if metric not in names:
         raise UserError(f"--metric {metric} is none of {', '.join(names)}.{nearest(metric, names)}")

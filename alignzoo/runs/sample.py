@@ -57,6 +57,7 @@ class PairSampler:
         self, run: Path, temperature: float | None = None, seed: int = 0, against: Path | None = None, scored: bool = True,
         trust: bool = False,
     ) -> None:  # fmt: skip
+        require(seed >= 0, "--seed", seed, ">= 0")
         if scored and not trust and (settings := risks_of_judges(run)):
             named = ", ".join(f"{key}={value}" for key, value in settings.items())
             tell(f"{run} was not begun by you here: nothing is scored, for which it names {named}; --trust does")

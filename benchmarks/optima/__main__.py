@@ -33,9 +33,9 @@ PAGE = """# What each loss truly optimises
 One prompt with {completions} completions ({tokens} letters, at most {length}), rewards of standard deviation {scale:g}, and all
 data there is about it: pairs of two draws from the reference, of which Bradley and Terry's annotator chooses one; draws that
 are liked with probability sigma(r); demonstrations by pi\\* (beta 1). The policy is one free categorical distribution, the
-loss the algorithm's own code in float64, its minimum the lowest of what Newton's method comes to from the reference, from
-pi\\*(1) and from pi\\*(1/3), until the largest part of the gradient is below 1e-8. `beta=1` where a loss with a reference has a
-beta; all else by default.
+loss the algorithm's own code in float64, its minimum searched for by Newton's method from the reference, and where that runs
+off from pi\\*(1) and pi\\*(1/3) too, until the largest part of the gradient is below 1e-8. `beta=1` where a loss with a
+reference has a beta; all else by default.
 
 pi\\*(b) is proportional to ref exp(r / b), the optimum of E[r] - b KL(pi || ref). "Nearest b" is that of the smallest
 KL(own || pi\\*(b)), and "off" is what then remains: 0 means that the loss does what RLHF does, with a beta of b. A loss has no

@@ -59,9 +59,9 @@ def objective(algorithm: Algorithm, task: Task, batch: Batch, mass: Tensor) -> C
 
 
 def minimum(value: Callable[[Tensor], Tensor], task: Task) -> Optimum:
-    """The lowest of what Newton's method in a trust region comes to from the reference, from pi* of beta 1 and of beta 1/3: a
-    loss that is not convex, or all but flat, ends elsewhere from each. Where the gradient is not that of the value, since parts
-    of it are held fixed, the zero of the gradient is searched for from where that stops."""
+    """From the reference by Newton's method in a trust region; where that runs off, the lowest of this and of what comes from
+    pi* of beta 1 and of 1/3. Where the gradient is not that of the value, since parts of it are held fixed, the zero of the
+    gradient is searched for from where that stops."""
 
     def loss(x: Array) -> tuple[float, Array]:
         scores = torch.from_numpy(x).requires_grad_()
@@ -78,11 +78,14 @@ def minimum(value: Callable[[Tensor], Tensor], task: Task) -> Optimum:
     def size(x: Array) -> float:
         return float(np.abs(loss(x)[1]).max())
 
-    ends = [
-        minimize(loss, start.numpy(), jac=True, hess=hessian, method="trust-exact", callback=far, options={"gtol": CLOSE}).x
-        for start in (task.reference, task.tilted(1.0), task.tilted(3.0))
-    ]
-    x = min(ends, key=lambda end: loss(end)[0])
+    def end(start: Tensor) -> Array:
+        return minimize(
+            loss, start.numpy(), jac=True, hess=hessian, method="trust-exact", callback=far, options={"gtol": CLOSE}
+        ).x
+
+    x = end(task.reference)
+    if np.ptp(x) > FAR:
+        x = min([x, end(task.tilted(1.0)), end(task.tilted(3.0))], key=lambda at: loss(at)[0])
     if size(x) >= CLOSE and np.ptp(x) <= FAR:
         solved = root(lambda at: loss(at)[1], x, method="lm", tol=1e-14).x
         x = solved if size(solved) < CLOSE else x

@@ -139,7 +139,7 @@ def test_an_unknown_option_names_the_nearest_and_lists_all() -> None:
         UserError, match=r"^no algorithm 'dpoo'\. Did you mean 'dpo' or '[a-z]+'\? Available: .*\bdistill, dpo,.*\bsft, "
     ):
         config.compose(["algorithm=dpoo"])
-    with pytest.raises(UserError, match=r"^no model 'smal'\. Did you mean 'small'\? Available: hf, small"):
+    with pytest.raises(UserError, match=r"^no model 'smal'\. Did you mean 'small' or 'smollm2'\? Available: hf, small"):
         config.compose(["model=smal"])
     with pytest.raises(UserError, match=r"^no model 'x{5000}'\. Available: hf, small"):
         config.compose([f"model={'x' * 5000}"])

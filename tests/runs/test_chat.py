@@ -65,10 +65,10 @@ def test_what_the_context_cannot_hold_is_told_and_left_out(run: Path, capsys: An
 
 
 def test_the_command_reads_what_is_typed(run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("say 1\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("say 1\nsay \udcff\n"))  # a byte that is no text, as Python reads it
     assert cli.main(["chat", str(run), "--temperature", "0"]) == 0
     typed = capsys.readouterr().out
-    chat.chat(run, ["say 1"], temperature=0)
+    chat.chat(run, ["say 1", "say \N{REPLACEMENT CHARACTER}"], temperature=0)
     assert typed == capsys.readouterr().out and typed.startswith("policy: ")
 
 

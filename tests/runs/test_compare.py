@@ -168,6 +168,12 @@ def test_the_comparison_on_the_command_line(
     assert wins.split()[3] == f"{found.test.win_rate:.3f}"
     assert out.endswith(f"{compare.answer(found)}\n") and f"p = {found.test.p:.2g}" in compare.answer(found)
     assert json.loads(shown(capsys, *arguments, "--json", command="compare")) == written
+    sample_written = found.samples[0]
+    assert (written["samples"][0]["first"], written["samples"][0]["second"]) == (
+        sample_written.policy,
+        sample_written.reference,
+    )
+    assert written["samples"][0]["scores"]["second"] == sample_written.scores["reference"]
 
 
 def test_mistakes(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -183,5 +189,9 @@ def test_mistakes(runs: dict[str, Path], tmp_path: Path) -> None:
         compare.compare(more, runs["first"], judge=["gold=sentimnt"])
     with pytest.raises(UserError, match="-n=1 is out of range"):
         compare.compare(more, runs["first"], prompts=1)
+    with pytest.raises(UserError, match=r"--seed=-1 is out of range: must be >= 0"):
+        compare.compare(more, runs["first"], seed=-1)
+    for out, why in ((tmp_path / "none" / "o.json", "there is no folder"), (tmp_path, "is a folder: give a file's name in it")):
+        assert cli.main(["compare", more, more, "--out", str(out), "--overwrite"]) == 2, why
     with pytest.raises(UserError, match=f"--against is a command of its own: alignzoo compare {more} {more}"):
         sample_command.main([more, "--against", more])
