@@ -18,6 +18,7 @@ from alignzoo.common.account import Account, Tally, completions_in
 from alignzoo.contracts import Reward, Scores
 from alignzoo.models.forward import flat
 from alignzoo.models.forward.flops import attention, uncounted, watch
+from alignzoo.models.networks import PolicyNetwork
 from alignzoo.models.references import AdapterOff, Cached
 from alignzoo.models.sampling import backends
 from alignzoo.settings import Forward, Generation, Model, Peft
@@ -52,7 +53,8 @@ def counted(algorithm, folder, **changes):
     trainer = toys.trainer(toys.setup(algorithm, training=training, **changes), folder)
     for network in trainer.roles.networks.values():
         # what a network can is tried out on nobody's account
-        flat.unpadded(network.trunk, Forward.auto) if hasattr(network, "trunk") else backends.fastest(network.module)
+        writes = isinstance(network, PolicyNetwork)
+        backends.fastest(network.module) if writes else flat.unpadded(network.trunk, Forward.auto)
     with independent() as theirs:
         trainer.train()
     return trainer.cost.columns(), theirs.get_total_flops()
