@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from alignzoo.common.fingerprint import NAMES_ONLY, Items
 from alignzoo.common.folder import CONFIG, ORIGIN, is_own
-from alignzoo.config import hydra_errors, strangers
+from alignzoo.config import handed, hydra_errors, strangers
 from alignzoo.config.command_line import groups, parse, searching, value_of
 from alignzoo.config.environment import interpolations
 from alignzoo.config.foreign_names import REMOVED
@@ -32,6 +32,7 @@ def compose(overrides: Sequence[str] = (), algorithm: object = None) -> DictConf
     wrong with `overrides`."""
     if isinstance(overrides, str):
         raise UserError(f"overrides={overrides!r} is a text: give a list of them, [{overrides!r}]")
+    handed.forget_values()
     parsed = parse(overrides)
     _check_hydra(parsed)
     resumed = value_of(parsed, "resume")

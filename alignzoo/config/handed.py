@@ -14,10 +14,16 @@ from alignzoo.common import imports
 
 SESSION = "this session"
 _by_name: dict[str, object] = {}
+_of_the_zoo: dict[str, object] = {}  # those that have their names without us: their values are those of one config
 
 
-def keep(name: str, algorithm: object) -> None:
-    _by_name[name] = algorithm
+def keep(name: str, algorithm: object, of_the_zoo: bool) -> None:
+    (_of_the_zoo if of_the_zoo else _by_name)[name] = algorithm
+
+
+def forget_values() -> None:
+    """Another config begins: `algorithm=dpo` is DPO as it is defined, whatever instance was handed over before."""
+    _of_the_zoo.clear()
 
 
 def names() -> list[str]:
@@ -26,7 +32,7 @@ def names() -> list[str]:
 
 def schema(name: str) -> object:
     """The instance, whose values are the defaults, or the class; None for what was not handed over."""
-    return _by_name.get(name)
+    return _of_the_zoo.get(name, _by_name.get(name))
 
 
 def class_of(algorithm: object) -> type:

@@ -105,7 +105,7 @@ class Registry:
         if not known_as and name in self._plugins["algorithm"]:
             raise UserError(f"algorithm={kind.__name__} would be called {name}, as one that there is: name the class otherwise")
         _checked_class(Plugin("algorithm", name, kind.__module__, kind.__qualname__, handed.SESSION, None), kind)
-        handed.keep(name, algorithm)
+        handed.keep(name, algorithm, bool(known_as))
         return name
 
     def _import(self, plugin: Plugin) -> object:

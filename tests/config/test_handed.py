@@ -75,6 +75,7 @@ def test_an_instances_values_are_defaults() -> None:
 def test_one_of_the_zoo_keeps_its_name() -> None:
     cfg = compose(SMALL, algorithm=DPO(beta=0.7))
     assert cfg.choices.algorithm == "dpo" and cfg.algorithm.beta == 0.7
+    assert compose(["algorithm=dpo"]).algorithm.beta == 0.1, "its values were for that config alone"
 
 
 def test_what_is_ambiguous_is_refused() -> None:
