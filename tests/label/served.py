@@ -34,7 +34,9 @@ class Served:
 
         self.port = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self.port.getsockname()[1]}"
-        settings = uvicorn.Config(Page(works, tokens, here).app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+        # uvicorn's own logging would close all the process's handlers, and absl's then closes its stream, pytest's capture
+        quiet = {"log_config": None, "log_level": "error"}
+        settings = uvicorn.Config(Page(works, tokens, here).app, **quiet, lifespan="off", timeout_graceful_shutdown=1)
         self.server = uvicorn.Server(settings)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.port]}, daemon=True)
 

@@ -1,6 +1,7 @@
 """The page of `alignzoo label --serve`, by what a browser gets and sends."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -338,6 +339,13 @@ def test_what_keeps_it_from_serving(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert cli.main(arguments) == 2
     assert "--serve needs uvicorn, which isn't installed: pip install 'alignzoo[serve]'" in capsys.readouterr().err
+
+
+def test_a_page_among_tests_closes_nobodys_logging(page, monkeypatch):
+    closed, handler = [], logging.NullHandler()
+    monkeypatch.setattr(handler, "close", lambda: closed.append(handler))
+    assert Visitor(page(PAIRS), ANN).look().status == 200
+    assert closed == []
 
 
 def test_an_answer_that_could_not_be_kept_is_not_lost(page, monkeypatch):
