@@ -29,8 +29,8 @@ PAGE = """# Results
 Each folder holds the report of one suite (`report.html`, `report.md`, plots), one row a run (`results.jsonl`,
 `results.parquet`) and `bench.json`, which says what was asked for. All of them again: `make bench-golden`.
 
-The rows of `distill` in exact and exact-hard are of runs whose shares were wrong (the first lines of those reports say how); all
-else stands.
+The rows of `distill` in exact and exact-hard are of runs whose shares were wrong (the first lines of those reports say how);
+all else stands.
 
 | suite | the report's answer | runs | minutes on this machine | command |
 |---|---|---|---|---|
